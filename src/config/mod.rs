@@ -1,0 +1,219 @@
+//! The configuration as the rest of the program sees it: typed, complete and checked. What is written in YAML, in the
+//! environment and in flags is `raw`; `resolve` turns it into this or into every problem at once.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::model::server::{Address, ServerId};
+
+/// Everything `readwright run` needs to know.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) listen: Listen,
+    pub(crate) topology: Topology,
+    /// The account of our own statements (probes, and what the controller does).
+    pub(crate) account: Account,
+    pub(crate) users: Users,
+    pub(crate) routing: Routing,
+    pub(crate) pool: Pool,
+    pub(crate) limits: Limits,
+    pub(crate) monitor: Monitor,
+    pub(crate) server_tls: ServerTls,
+    pub(crate) client_tls: ClientTls,
+    pub(crate) admin: Admin,
+    pub(crate) controller: Controller,
+    pub(crate) log: Log,
+    /// Worker threads of the data plane; None means as many as the CPU quota gives.
+    pub(crate) workers: Option<usize>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Listen {
+    pub(crate) tcp: Option<SocketAddr>,
+    pub(crate) socket: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Topology {
+    /// A list of servers; the primary is the one named, else ordinal 0, else the first.
+    Fixed { servers: Vec<FixedServer>, primary: Option<ServerId> },
+    /// A headless Service: SRV or A records give the pods; ordinal 0 is the primary.
+    Dns { service: String, port: u16, refresh: Duration },
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct FixedServer {
+    pub(crate) id: ServerId,
+    pub(crate) address: Address,
+    pub(crate) zone: Option<String>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Account {
+    pub(crate) user: String,
+    pub(crate) password: Secret,
+}
+
+/// A password. Never printed, wiped from memory when dropped.
+#[derive(Clone)]
+pub(crate) struct Secret(zeroize::Zeroizing<String>);
+
+/// Users whose passwords are known beforehand; all others are learned at their first login.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Users {
+    pub(crate) known: Vec<Account>,
+    /// How long a login may rely on the last check of that user against a server.
+    pub(crate) recheck: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Routing {
+    pub(crate) consistency: Consistency,
+    /// How long a read may wait on a replica for the session's last write before it goes to the primary.
+    pub(crate) gtid_wait: Duration,
+    /// A replica that lags more serves no reads.
+    pub(crate) max_lag: Duration,
+    /// How long statements for a primary that is down are held before they fail.
+    pub(crate) primary_wait: Duration,
+    /// At most so many statements are held.
+    pub(crate) primary_wait_statements: u32,
+    /// At most so many bytes of statements are held.
+    pub(crate) primary_wait_bytes: u64,
+    pub(crate) prefer_zone: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Consistency {
+    /// A session sees its own writes.
+    Session,
+    /// Any replica within `max_lag`.
+    Eventual,
+    /// A read sees everything that was committed on the primary before it began.
+    Global,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Pool {
+    /// Connections to one server, all users together.
+    pub(crate) max_per_server: u32,
+    /// Statements that may wait for a connection to one server.
+    pub(crate) max_waiters: u32,
+    pub(crate) wait: Duration,
+    /// Connections unused for so long are closed.
+    pub(crate) idle: Duration,
+    /// How long a session keeps its last connection for statements about the previous one (LAST_INSERT_ID, warnings).
+    pub(crate) linger: Duration,
+    pub(crate) connect_timeout: Duration,
+    /// Prepared statements kept on one server connection.
+    pub(crate) prepared_per_connection: usize,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    pub(crate) clients: u32,
+    /// From accept to the end of the login.
+    pub(crate) login: Duration,
+    /// A client that sends nothing for so long is closed.
+    pub(crate) client_idle: Duration,
+    /// A client that takes no byte of an answer for so long is closed.
+    pub(crate) client_write: Duration,
+    /// The largest statement, in bytes (`max_allowed_packet`).
+    pub(crate) max_packet: u64,
+    /// Statements held in memory while they are judged, all clients together, in bytes.
+    pub(crate) statement_memory: u64,
+    /// From SIGTERM until open transactions are cut.
+    pub(crate) drain: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Monitor {
+    pub(crate) interval: Duration,
+    pub(crate) timeout: Duration,
+    /// Probes that must fail in a row before a server counts as down.
+    pub(crate) failures: u32,
+    /// How long a server must be well before it serves reads again.
+    pub(crate) damping: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct ServerTls {
+    pub(crate) mode: TlsMode,
+    pub(crate) ca: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TlsMode {
+    Disabled,
+    /// TLS when the server offers it; certificates are not checked.
+    Preferred,
+    Required,
+    VerifyCa,
+    VerifyIdentity,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct ClientTls {
+    /// None: a self-signed certificate is made at start.
+    pub(crate) certificate: Option<CertificateFiles>,
+    pub(crate) mode: ClientTlsMode,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClientTlsMode {
+    Disabled,
+    Preferred,
+    Required,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct CertificateFiles {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Admin {
+    /// `/metrics`, `/healthz`, `/readyz`, `/status`.
+    pub(crate) http: Option<SocketAddr>,
+    /// The admin SQL port; needs a password.
+    pub(crate) sql: Option<SocketAddr>,
+    pub(crate) account: Option<Account>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Controller {
+    pub(crate) enabled: bool,
+    /// The account that replicas replicate with.
+    pub(crate) replication: Option<Account>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Log {
+    /// As `tracing-subscriber`'s `EnvFilter` reads it.
+    pub(crate) filter: String,
+    pub(crate) json: bool,
+}
+
+impl Secret {
+    pub(crate) fn new(password: String) -> Self {
+        Self(zeroize::Zeroizing::new(password))
+    }
+
+    /// The clear text, for a login and nothing else.
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("<secret>")
+    }
+}
+
+impl std::fmt::Debug for Account {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:<secret>", self.user)
+    }
+}

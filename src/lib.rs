@@ -1,0 +1,18 @@
+//! Readwright: one endpoint in front of a MySQL primary and its replicas.
+//!
+//! A module may use the rows below it, never its own row nor one above (`tests/architecture.rs` holds this):
+//!
+//! | layer | modules |
+//! |---|---|
+//! | 6 | [`cli`] |
+//! | 5 | [`server`] |
+//! | 4 | [`proxy`] [`admin`] [`controller`] [`demo`] |
+//! | 3 | [`routing`] [`backend`] [`topology`] [`monitor`] |
+//! | 2 | [`wire`] [`sql`] [`config`] [`dba`] |
+//! | 1 | [`model`] [`telemetry`] |
+//!
+//! Row-mates meet through [`model`] types and channels that [`server`] wires.
+
+mod config;
+mod model;
+mod sql;

@@ -1,0 +1,252 @@
+//! GTIDs and GTID sets as MySQL writes them, with the tags that 8.3 added.
+//! <https://dev.mysql.com/doc/refman/9.7/en/replication-gtids-concepts.html>
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// One transaction: `uuid:number`, or `uuid:tag:number`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Gtid {
+    pub(crate) source: Source,
+    pub(crate) number: u64,
+}
+
+/// Who numbers the transactions: a server's uuid, with a tag when the session had one. Lower case.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Source(Arc<str>);
+
+/// A set of transactions, for each source the closed intervals of numbers, ascending and never touching.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct GtidSet(BTreeMap<Source, Vec<(u64, u64)>>);
+
+/// Why a text is no GTID set.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("`{0}` is not a GTID set")]
+pub(crate) struct BadGtidSet(String);
+
+impl GtidSet {
+    /// Reads `@@gtid_executed` or the GTIDs of an OK packet; white space may stand anywhere between the parts.
+    pub(crate) fn parse(text: &str) -> Result<Self, BadGtidSet> {
+        let bad = || BadGtidSet(text.chars().take(120).collect());
+        let mut set = Self::default();
+        for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
+            let mut parts = entry.split(':').map(str::trim);
+            let uuid = parts.next().filter(|uuid| is_uuid(uuid)).ok_or_else(bad)?.to_ascii_lowercase();
+            let mut source = Source(Arc::from(uuid.as_str()));
+            for part in parts {
+                if part.starts_with(|c: char| c.is_ascii_digit()) {
+                    let (first, last) = part.split_once('-').unwrap_or((part, part));
+                    let first: u64 = first.parse().map_err(|_| bad())?;
+                    let last: u64 = last.parse().map_err(|_| bad())?;
+                    if first == 0 {
+                        return Err(bad());
+                    }
+                    if first <= last {
+                        set.insert_interval(&source, first, last);
+                    }
+                } else if is_tag(part) {
+                    source = Source(Arc::from(format!("{uuid}:{}", part.to_ascii_lowercase())));
+                } else {
+                    return Err(bad());
+                }
+            }
+        }
+        Ok(set)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn contains(&self, gtid: &Gtid) -> bool {
+        self.contains_interval(&gtid.source, gtid.number, gtid.number)
+    }
+
+    /// True when every transaction of `other` is in this set.
+    pub(crate) fn contains_all(&self, other: &Self) -> bool {
+        other.0.iter().all(|(source, intervals)| {
+            intervals.iter().all(|&(first, last)| self.contains_interval(source, first, last))
+        })
+    }
+
+    pub(crate) fn insert(&mut self, gtid: &Gtid) {
+        self.insert_interval(&gtid.source, gtid.number, gtid.number);
+    }
+
+    pub(crate) fn union(&mut self, other: &Self) {
+        for (source, intervals) in &other.0 {
+            for &(first, last) in intervals {
+                self.insert_interval(source, first, last);
+            }
+        }
+    }
+
+    /// What this set has and `other` has not.
+    pub(crate) fn subtract(&self, other: &Self) -> Self {
+        let mut rest = Self::default();
+        for (source, intervals) in &self.0 {
+            let theirs = other.0.get(source).map_or(&[][..], Vec::as_slice);
+            let mut kept = Vec::new();
+            for &(first, last) in intervals {
+                let mut next = first;
+                for &(their_first, their_last) in theirs.iter().filter(|(_, their_last)| *their_last >= first)
+                {
+                    if their_first > last {
+                        break;
+                    }
+                    if their_first > next {
+                        kept.push((next, their_first - 1));
+                    }
+                    next = next.max(their_last.saturating_add(1));
+                }
+                if next <= last {
+                    kept.push((next, last));
+                }
+            }
+            if !kept.is_empty() {
+                rest.0.insert(source.clone(), kept);
+            }
+        }
+        rest
+    }
+
+    /// How many transactions the set has.
+    pub(crate) fn count(&self) -> u64 {
+        self.0.values().flatten().map(|(first, last)| last - first + 1).sum()
+    }
+
+    /// True when every transaction of the set was numbered by the server with this uuid, whatever the tag.
+    pub(crate) fn is_only_from(&self, uuid: &str) -> bool {
+        self.0.keys().all(|source| source.uuid().eq_ignore_ascii_case(uuid))
+    }
+
+    fn contains_interval(&self, source: &Source, first: u64, last: u64) -> bool {
+        self.0.get(source).is_some_and(|intervals| {
+            let after = intervals.partition_point(|&(interval_first, _)| interval_first <= first);
+            after > 0 && intervals[after - 1].1 >= last
+        })
+    }
+
+    fn insert_interval(&mut self, source: &Source, mut first: u64, mut last: u64) {
+        let intervals = match self.0.get_mut(source) {
+            Some(intervals) => intervals,
+            None => self.0.entry(source.clone()).or_default(),
+        };
+        // Everything that overlaps or touches [first, last] melts into one interval.
+        let from = intervals.partition_point(|&(_, l)| l.saturating_add(1) < first);
+        let to = intervals.partition_point(|&(f, _)| f <= last.saturating_add(1));
+        for &(f, l) in &intervals[from..to] {
+            first = first.min(f);
+            last = last.max(l);
+        }
+        intervals.splice(from..to, [(first, last)]);
+    }
+}
+
+impl Source {
+    fn uuid(&self) -> &str {
+        self.0.split(':').next().unwrap_or(&self.0)
+    }
+}
+
+impl fmt::Display for Gtid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.source.0, self.number)
+    }
+}
+
+impl fmt::Display for GtidSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (source, intervals)) in self.0.iter().enumerate() {
+            if at > 0 {
+                f.write_str(",")?;
+            }
+            f.write_str(&source.0)?;
+            for &(first, last) in intervals {
+                if first == last {
+                    write!(f, ":{first}")?;
+                } else {
+                    write!(f, ":{first}-{last}")?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_uuid(text: &str) -> bool {
+    text.len() == 36
+        && text.bytes().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
+}
+
+/// A tag is a letter or underscore, then letters, digits, underscores; 32 at the most.
+fn is_tag(text: &str) -> bool {
+    text.len() <= 32
+        && text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+    const B: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429563";
+
+    fn set(text: &str) -> GtidSet {
+        let text = text.replace('A', A).replace('B', B);
+        GtidSet::parse(&text).expect("a GTID set")
+    }
+
+    #[test]
+    fn reads_and_writes() {
+        for (text, expected) in [
+            ("", ""),
+            ("A:1-5", "A:1-5"),
+            ("A:5:1-4", "A:1-5"),
+            ("A:1:3:5", "A:1:3:5"),
+            ("A:1-3:2-9:20", "A:1-9:20"),
+            (" B:7 ,\n A:1", "A:1,B:7"),
+            ("A:1-2:tag:4-5", "A:1-2,A:tag:4-5"),
+            ("A:5-2", ""),
+        ] {
+            assert_eq!(set(text).to_string(), expected.replace('A', A).replace('B', B), "{text}");
+        }
+        for text in ["x", "A", "A:0", "A:1-", "A:-1", "A:1-x", "A:ta-g:1"] {
+            let text = text.replace('A', &A[1..]);
+            assert!(GtidSet::parse(&text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn containment() {
+        for (a, b, expected) in [
+            ("A:1-5", "A:1-5", true),
+            ("A:1-5", "", true),
+            ("", "A:1", false),
+            ("A:1-3:5-9", "A:6-7", true),
+            ("A:1-3:5-9", "A:3-5", false),
+            ("A:1-9", "A:1,B:1", false),
+            ("A:1-9", "A:tag:1", false),
+        ] {
+            assert_eq!(set(a).contains_all(&set(b)), expected, "{a} contains {b}");
+        }
+    }
+
+    #[test]
+    fn subtraction() {
+        for (a, b, expected) in [
+            ("A:1-9", "A:3-4", "A:1-2:5-9"),
+            ("A:1-9", "A:1-9", ""),
+            ("A:1-9", "A:2:4:6", "A:1:3:5:7-9"),
+            ("A:3-5:8-9", "A:1-3:9", "A:4-5:8"),
+            ("A:1-2,B:1-2", "A:1-5", "B:1-2"),
+        ] {
+            assert_eq!(set(a).subtract(&set(b)), set(expected), "{a} - {b}");
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! What the monitor knows of one server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::gtid::GtidSet;
+use super::version::Version;
+
+/// The result of the last probes of one server, as one value: never changed, only replaced.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Health {
+    /// No probe has finished yet.
+    Unknown,
+    /// The server answers.
+    Up(Up),
+    /// The server does not answer, or refuses; the text says why, for people.
+    Down(Arc<str>),
+}
+
+/// What a server that answers said of itself.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Up {
+    pub(crate) version: Version,
+    /// `@@server_uuid`; empty on a server without one (MariaDB).
+    pub(crate) uuid: Arc<str>,
+    pub(crate) server_id: u32,
+    pub(crate) read_only: bool,
+    pub(crate) super_read_only: bool,
+    /// The marker of the cluster whose data this is; None when there is no marker table.
+    pub(crate) cluster: Option<Arc<str>>,
+    pub(crate) executed: Arc<GtidSet>,
+    pub(crate) replication: Replication,
+}
+
+/// What a server replicates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Replication {
+    /// No channel is configured.
+    None,
+    /// Both threads run. `lag` is how far behind its source the server is, from the replication timestamps:
+    /// zero when all that was received is applied and the source was heard of lately.
+    Running { lag: Duration },
+    /// A thread does not run; the text says which, and its last error.
+    Stopped(Arc<str>),
+}
+
+impl Health {
+    pub(crate) fn up(&self) -> Option<&Up> {
+        match self {
+            Self::Up(up) => Some(up),
+            Self::Unknown | Self::Down(_) => None,
+        }
+    }
+
+    /// Replication lag; None when the server is down or replicates nothing.
+    pub(crate) fn lag(&self) -> Option<Duration> {
+        match self.up()?.replication {
+            Replication::Running { lag } => Some(lag),
+            Replication::None | Replication::Stopped(_) => None,
+        }
+    }
+}

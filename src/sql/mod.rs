@@ -1,0 +1,164 @@
+//! What a statement is and what it does to a session, from its bytes alone. Never touches a network, never changes
+//! the text, and never guesses in favour of a replica: doubt is a write.
+
+/// How the session that sends a statement reads SQL text. Part of every cache key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Dialect {
+    pub(crate) no_backslash_escapes: bool,
+    pub(crate) ansi_quotes: bool,
+    pub(crate) ignore_space: bool,
+    pub(crate) charset: Charset,
+    /// `Version::comment_number` of the server, for version comments and the list of built-in functions.
+    pub(crate) version: u32,
+    pub(crate) mariadb: bool,
+    /// The client may send several statements in one packet (CLIENT_MULTI_STATEMENTS).
+    pub(crate) multi_statements: bool,
+}
+
+/// Client character sets in which a byte below 0x80 may be the second byte of a character.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Charset {
+    /// Every byte below 0x80 is itself: utf8mb4, latin1, binary and most others.
+    AsciiSafe,
+    Gbk,
+    Gb18030,
+    Big5,
+    /// sjis and cp932.
+    Sjis,
+}
+
+/// The verdict on one COM_QUERY or COM_STMT_PREPARE text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Statement {
+    pub(crate) kind: Kind,
+    /// Why `kind` is what it is; a label of metrics and the word `explain` prints.
+    pub(crate) reason: Reason,
+    /// What it does to the session, in the order of the text.
+    pub(crate) effects: Vec<Effect>,
+    /// What it needs of the connection it runs on.
+    pub(crate) needs: Needs,
+    pub(crate) hint: Option<Hint>,
+}
+
+/// Where a statement may run, before the session's state is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Changes nothing; a fresh replica gives the same answer.
+    Read,
+    /// The primary. Also everything that is not proven to be something else.
+    Write,
+    /// About the session or about nothing: any server gives the same answer (SET, USE, SELECT 1, COMMIT outside a
+    /// transaction).
+    Anywhere,
+    /// About the statement before it (SHOW WARNINGS, FOUND_ROWS): the connection that ran that one.
+    Previous,
+    /// Opens a transaction and does nothing else.
+    Begin(Access),
+    /// KILL of a connection or of its statement; `id` is as the client wrote it.
+    Kill { id: u64, whole_connection: bool },
+}
+
+/// The access mode a transaction was opened with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Not said: SET TRANSACTION or `transaction_read_only` decide.
+    Unspecified,
+    ReadOnly,
+    ReadWrite,
+}
+
+/// What a statement does to its session when it succeeds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// State appears that lives on one connection only and cannot be made again elsewhere.
+    Pin(Cause),
+    /// That state goes away.
+    Release(Release),
+    /// Assigned back to its neutral value: the connection is as if it had never been set.
+    Restore(Cause),
+    /// Session system variables were assigned, names in lower case without scope. Their values come from the server's
+    /// session tracker. NAMES and CHARACTER SET count as the variables they set.
+    SetVariables(Vec<Box<str>>),
+    /// A user variable got a literal, which can be replayed anywhere. The name is in lower case, without `@`; the
+    /// literal as written.
+    SetUserVariable { name: Box<[u8]>, literal: Box<[u8]> },
+    /// SET TRANSACTION without a scope: the next transaction only. None: not said.
+    NextTransaction { access: Option<Access>, isolation: Option<Isolation> },
+    /// A transaction begins as a part of a longer text (`BEGIN; SELECT 1`, ROLLBACK AND CHAIN).
+    Begins,
+    /// Accounts, passwords or privileges change: what is known of users must be checked again.
+    AccountsChange,
+    /// The server closes the connection after this (COMMIT RELEASE).
+    Disconnects,
+    /// SQL_CALC_FOUND_ROWS: the next FOUND_ROWS() must run on this connection.
+    CountsFoundRows,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Isolation {
+    ReadUncommitted,
+    ReadCommitted,
+    RepeatableRead,
+    Serializable,
+}
+
+/// Why a session must stay on one connection.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Cause {
+    /// GET_LOCK of this name in lower case; None when the name is no literal.
+    NamedLock(Option<Box<[u8]>>),
+    TableLocks,
+    InstanceLock,
+    /// FLUSH TABLES WITH READ LOCK, FLUSH TABLES ... FOR EXPORT: until UNLOCK TABLES.
+    FlushLock,
+    /// `schema.table` or `table`, lower case, unquoted.
+    TemporaryTable(Box<[u8]>),
+    Handler(Box<[u8]>),
+    /// Text PREPARE of this name, lower case.
+    TextPrepared(Box<[u8]>),
+    /// A user variable whose value cannot be replayed; None when its name is not known.
+    UserVariable(Option<Box<[u8]>>),
+    /// A session variable that must never be pooled or replayed: sql_log_bin, gtid_next, insert_id, timestamp, ...
+    Variable(&'static str),
+    Role,
+    ResourceGroup,
+    /// From XA START to XA PREPARE, XA COMMIT ... ONE PHASE or XA ROLLBACK.
+    Xa,
+}
+
+/// What a statement lets go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Release {
+    NamedLock(Option<Box<[u8]>>),
+    AllNamedLocks,
+    /// UNLOCK TABLES: table locks and flush locks.
+    Tables,
+    Instance,
+    /// DROP [TEMPORARY] TABLE of these names, as in [`Cause::TemporaryTable`].
+    TemporaryTables(Vec<Box<[u8]>>),
+    Handler(Box<[u8]>),
+    TextPrepared(Box<[u8]>),
+    Xa,
+}
+
+/// What a statement needs of the connection that runs it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Needs {
+    /// It reads LAST_INSERT_ID(), @@last_insert_id or @@identity.
+    pub(crate) last_insert_id: bool,
+    /// It mentions user variables.
+    pub(crate) user_variables: bool,
+}
+
+/// A wish of the application: `/* readwright: primary */` or `/* readwright: replica */`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hint {
+    Primary,
+    Replica,
+}
+
+/// Why a statement is what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Reason {
+    PlainRead,
+}
