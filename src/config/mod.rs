@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub(crate) use crate::model::access::{Account, Secret, ServerTls, TlsMode};
 use crate::model::server::{Address, ServerId};
 
 /// Everything `readwright run` needs to know.
@@ -48,16 +49,6 @@ pub(crate) struct FixedServer {
     pub(crate) address: Address,
     pub(crate) zone: Option<String>,
 }
-
-#[derive(Clone)]
-pub(crate) struct Account {
-    pub(crate) user: String,
-    pub(crate) password: Secret,
-}
-
-/// A password. Never printed, wiped from memory when dropped.
-#[derive(Clone)]
-pub(crate) struct Secret(zeroize::Zeroizing<String>);
 
 /// Users whose passwords are known beforehand; all others are learned at their first login.
 #[derive(Clone, Debug, Default)]
@@ -137,22 +128,6 @@ pub(crate) struct Monitor {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct ServerTls {
-    pub(crate) mode: TlsMode,
-    pub(crate) ca: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TlsMode {
-    Disabled,
-    /// TLS when the server offers it; certificates are not checked.
-    Preferred,
-    Required,
-    VerifyCa,
-    VerifyIdentity,
-}
-
-#[derive(Clone, Debug)]
 pub(crate) struct ClientTls {
     /// None: a self-signed certificate is made at start.
     pub(crate) certificate: Option<CertificateFiles>,
@@ -193,27 +168,4 @@ pub(crate) struct Log {
     /// As `tracing-subscriber`'s `EnvFilter` reads it.
     pub(crate) filter: String,
     pub(crate) json: bool,
-}
-
-impl Secret {
-    pub(crate) fn new(password: String) -> Self {
-        Self(zeroize::Zeroizing::new(password))
-    }
-
-    /// The clear text, for a login and nothing else.
-    pub(crate) fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("<secret>")
-    }
-}
-
-impl std::fmt::Debug for Account {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:<secret>", self.user)
-    }
 }

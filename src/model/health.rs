@@ -37,9 +37,10 @@ pub(crate) struct Up {
 pub(crate) enum Replication {
     /// No channel is configured.
     None,
-    /// Both threads run. `lag` is how far behind its source the server is, from the replication timestamps:
-    /// zero when all that was received is applied and the source was heard of lately.
-    Running { lag: Duration },
+    /// Both threads run. `lag` is how old the oldest change is that was received and is not applied yet; zero when
+    /// all is applied. `silence` is how long the source has not been heard of although it should have been (by a
+    /// heartbeat at least): what the server may lack is then unknown.
+    Running { lag: Duration, silence: Duration },
     /// A thread does not run; the text says which, and its last error.
     Stopped(Arc<str>),
 }
@@ -52,10 +53,10 @@ impl Health {
         }
     }
 
-    /// Replication lag; None when the server is down or replicates nothing.
+    /// How old the data may be; None when the server is down or replicates nothing.
     pub(crate) fn lag(&self) -> Option<Duration> {
         match self.up()?.replication {
-            Replication::Running { lag } => Some(lag),
+            Replication::Running { lag, silence } => Some(lag.max(silence)),
             Replication::None | Replication::Stopped(_) => None,
         }
     }

@@ -1,7 +1,9 @@
 //! The words that the layers share: servers, topology, health, GTID sets. No I/O and no async.
 
+pub(crate) mod access;
 pub(crate) mod gtid;
 pub(crate) mod health;
+pub(crate) mod progress;
 pub(crate) mod server;
 pub(crate) mod topology;
 pub(crate) mod version;

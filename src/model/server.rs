@@ -42,6 +42,25 @@ pub(crate) struct Address {
     pub(crate) port: u16,
 }
 
+/// One server as discovery knows it, before anything has been asked of the server itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    pub(crate) id: ServerId,
+    pub(crate) address: Address,
+    /// Failure domain, where discovery knows it.
+    pub(crate) zone: Option<Arc<str>>,
+    /// False when discovery says that no new connections should go there.
+    pub(crate) ready: bool,
+    pub(crate) role: Role,
+}
+
+/// What discovery takes a server for. That a primary takes writes is proven by probing it, never by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Primary,
+    Replica,
+}
+
 /// Why a text is no address.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("`{0}` is not HOST:PORT (an IPv6 address in brackets, a port from 1 to 65535)")]

@@ -1,0 +1,53 @@
+//! With what a server is logged in to: accounts, passwords, and how its TLS is judged. Below `config` and `dba`, which
+//! both speak of it. A password is never printed.
+
+use std::path::PathBuf;
+
+#[derive(Clone)]
+pub(crate) struct Account {
+    pub(crate) user: String,
+    pub(crate) password: Secret,
+}
+
+/// A password. Never printed, wiped from memory when dropped.
+#[derive(Clone)]
+pub(crate) struct Secret(zeroize::Zeroizing<String>);
+
+#[derive(Clone, Debug)]
+pub(crate) struct ServerTls {
+    pub(crate) mode: TlsMode,
+    pub(crate) ca: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TlsMode {
+    Disabled,
+    /// TLS when the server offers it; certificates are not checked.
+    Preferred,
+    Required,
+    VerifyCa,
+    VerifyIdentity,
+}
+
+impl Secret {
+    pub(crate) fn new(password: String) -> Self {
+        Self(zeroize::Zeroizing::new(password))
+    }
+
+    /// The clear text, for a login and nothing else.
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("<secret>")
+    }
+}
+
+impl std::fmt::Debug for Account {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:<secret>", self.user)
+    }
+}
