@@ -1,6 +1,9 @@
 //! The configuration as the rest of the program sees it: typed, complete and checked. What is written in YAML, in the
 //! environment and in flags is `raw`; `resolve` turns it into this or into every problem at once.
 
+pub(crate) mod raw;
+pub(crate) mod resolve;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -27,6 +30,16 @@ pub(crate) struct Config {
     pub(crate) log: Log,
     /// Worker threads of the data plane; None means as many as the CPU quota gives.
     pub(crate) workers: Option<usize>,
+    /// Every key with its value in force, for `SHOW CONFIG`; secrets appear by their file or variable only.
+    pub(crate) settings: Vec<Setting>,
+}
+
+/// One key of the configuration as it is in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Setting {
+    pub(crate) key: String,
+    pub(crate) value: String,
+    pub(crate) origin: raw::Origin,
 }
 
 #[derive(Clone, Debug)]

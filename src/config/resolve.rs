@@ -1,0 +1,754 @@
+//! Turns what was written into a [`Config`], or into every problem at once. The defaults of all keys are here and
+//! nowhere else. Pure: the environment is inside [`Raw`] and files are read through [`Files`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::io;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::raw::{Origin, Problem, Raw};
+use super::{
+    Account, Admin, CertificateFiles, ClientTls, ClientTlsMode, Config, Consistency, Controller, FixedServer,
+    Limits, Listen, Log, Monitor, Pool, Routing, Secret, ServerTls, Setting, TlsMode, Topology, Users,
+};
+use crate::model::server::{Address, ServerId};
+
+/// How files are read, so that tests need none.
+pub(crate) type Files<'a> = &'a dyn Fn(&Path) -> io::Result<Vec<u8>>;
+
+/// Reads the file, the environment and `--set` flags. Without a path the defaults are the file.
+///
+/// # Errors
+/// Every problem of the configuration at once.
+pub(crate) fn load(path: Option<&Path>, flags: &[String]) -> Result<Config, Vec<Problem>> {
+    let yaml = match path {
+        None => String::new(),
+        Some(path) => {
+            let unreadable = |wrong: String| {
+                vec![Problem::new(path.display().to_string(), wrong, "give the path of a readable YAML file")]
+            };
+            let bytes = read_file(path).map_err(|error| unreadable(format!("cannot be read ({error})")))?;
+            String::from_utf8(bytes).map_err(|_| unreadable("is not UTF-8 text".to_owned()))?
+        }
+    };
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    resolve(Raw::read(&yaml, environment, flags), &read_file)
+}
+
+/// The configuration of this YAML text with these variables as its environment, for callers that write their own.
+///
+/// # Errors
+/// Every problem of the configuration at once.
+pub(crate) fn from_yaml(yaml: &str, environment: BTreeMap<String, String>) -> Result<Config, Vec<Problem>> {
+    resolve(Raw::read(yaml, environment, &[]), &read_file)
+}
+
+/// # Errors
+/// Every problem of the configuration at once, in the order of the keys.
+pub(crate) fn resolve(mut raw: Raw, files: Files<'_>) -> Result<Config, Vec<Problem>> {
+    let problems = std::mem::take(&mut raw.problems);
+    let mut keys = Keys { raw, files, known: BTreeSet::new(), settings: Vec::new(), problems };
+    let config = Config {
+        listen: listen(&mut keys),
+        topology: topology(&mut keys),
+        account: account(&mut keys),
+        users: users(&mut keys),
+        routing: routing(&mut keys),
+        pool: pool(&mut keys),
+        monitor: monitor(&mut keys),
+        server_tls: server_tls(&mut keys),
+        client_tls: client_tls(&mut keys),
+        admin: admin(&mut keys),
+        controller: controller(&mut keys),
+        log: log(&mut keys),
+        workers: match keys.number("limits.workers", 0, 0..=1024) {
+            0 => None,
+            workers => Some(workers as usize),
+        },
+        limits: limits(&mut keys),
+        settings: Vec::new(),
+    };
+    check_together(&config, &mut keys);
+    keys.unknown();
+    if keys.problems.is_empty() {
+        Ok(Config { settings: keys.settings, ..config })
+    } else {
+        Err(keys.problems)
+    }
+}
+
+fn listen(keys: &mut Keys<'_>) -> Listen {
+    Listen { tcp: keys.address("listen.address", Some("0.0.0.0:3306")), socket: keys.path("listen.socket") }
+}
+
+fn topology(keys: &mut Keys<'_>) -> Topology {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Of {
+        Fixed,
+        Dns,
+    }
+    let kind = keys.choice("topology.kind", Of::Dns, &[("fixed", Of::Fixed), ("dns", Of::Dns)]);
+    let servers = fixed_servers(keys);
+    let primary = keys.text("topology.primary", None).map(|name| ServerId::new(&name));
+    let service = keys.text("topology.service", Some("mysql")).unwrap_or_default();
+    let port = keys.number("topology.port", 3306, 1..=65535) as u16;
+    let refresh = keys.duration("topology.refresh_ms", 5000, 100..=3_600_000);
+    match kind {
+        Of::Fixed => {
+            if servers.is_empty() {
+                keys.problem("topology.servers", "is empty", "list at least one `{name, address}`");
+            }
+            if let Some(primary) = &primary
+                && !servers.iter().any(|server| server.id == *primary)
+            {
+                keys.problem(
+                    "topology.primary",
+                    format!("`{primary}` is not among topology.servers"),
+                    "name one of them",
+                );
+            }
+            Topology::Fixed { servers, primary }
+        }
+        Of::Dns => {
+            if !servers.is_empty() {
+                keys.problem(
+                    "topology.servers",
+                    "is not used by kind dns",
+                    "set topology.kind to fixed, or remove the list",
+                );
+            }
+            Topology::Dns { service, port, refresh }
+        }
+    }
+}
+
+/// A list of `{name, address, zone}`, or from the environment and flags `name=host:port,name=host:port`.
+fn fixed_servers(keys: &mut Keys<'_>) -> Vec<FixedServer> {
+    let list = "topology.servers";
+    let mut servers: Vec<FixedServer> = Vec::new();
+    let mut written: Vec<(String, String, String, Option<String>)> = Vec::new();
+    if let Some(text) = keys.text(list, None) {
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            match part.split_once('=') {
+                Some((name, address)) => {
+                    written.push((list.to_owned(), name.to_owned(), address.to_owned(), None));
+                }
+                None => keys.problem(
+                    list,
+                    format!("`{part}` is not NAME=HOST:PORT"),
+                    "write for example mysql-0=10.0.0.1:3306",
+                ),
+            }
+        }
+    }
+    for index in 0..keys.items(list, &["name", "address", "zone"]) {
+        let item = format!("{list}[{index}]");
+        let zone = keys.text(&format!("{item}.zone"), None);
+        let name = keys.required(&format!("{item}.name"), "give the server a name such as mysql-0");
+        let address = keys.required(&format!("{item}.address"), "give HOST:PORT");
+        if let (Some(name), Some(address)) = (name, address) {
+            written.push((item, name, address, zone));
+        }
+    }
+    for (key, name, address, zone) in written {
+        let id = ServerId::new(name.trim());
+        if id.as_str().is_empty() || id.as_str().len() > 253 {
+            keys.problem(&key, "has a name that is empty or too long", "use 1 to 253 characters");
+        } else if servers.iter().any(|server| server.id == id) {
+            keys.problem(&key, format!("`{id}` is there twice"), "give every server a name of its own");
+        }
+        match address.trim().parse::<Address>() {
+            Ok(address) => servers.push(FixedServer { id, address, zone }),
+            Err(error) => keys.problem(&key, error.to_string(), "write for example mysql-0.mysql:3306"),
+        }
+    }
+    servers
+}
+
+/// A user without a password logs in with the empty one, as `root` does in the Kubernetes tutorial.
+fn account(keys: &mut Keys<'_>) -> Account {
+    let password = keys.password("account");
+    Account {
+        user: keys.text("account.user", Some("root")).unwrap_or_default(),
+        password: password.unwrap_or_else(|| Secret::new(String::new())),
+    }
+}
+
+fn users(keys: &mut Keys<'_>) -> Users {
+    let mut known: Vec<Account> = Vec::new();
+    for index in 0..keys.items("users.known", &["user", "password_file", "password_env"]) {
+        let item = format!("users.known[{index}]");
+        let user = keys.required(&format!("{item}.user"), "name the MySQL user");
+        let password = keys.password(&item);
+        match (user, password) {
+            (Some(user), _) if known.iter().any(|account| account.user == user) => {
+                keys.problem(&item, format!("`{user}` is there twice"), "keep one of them");
+            }
+            (Some(user), Some(password)) => known.push(Account { user, password }),
+            (_, None) => keys.problem(&item, "has no password", "give password_file or password_env"),
+            (None, _) => {}
+        }
+    }
+    Users { known, recheck: keys.duration("users.recheck_ms", 1000, 0..=3_600_000) }
+}
+
+fn routing(keys: &mut Keys<'_>) -> Routing {
+    let consistencies = [
+        ("session", Consistency::Session),
+        ("eventual", Consistency::Eventual),
+        ("global", Consistency::Global),
+    ];
+    Routing {
+        consistency: keys.choice("routing.consistency", Consistency::Session, &consistencies),
+        gtid_wait: keys.duration("routing.gtid_wait_ms", 50, 0..=60_000),
+        max_lag: keys.duration("routing.max_lag_ms", 5000, 0..=86_400_000),
+        primary_wait: keys.duration("routing.primary_wait_ms", 10_000, 0..=600_000),
+        primary_wait_statements: keys.number("routing.primary_wait_statements", 1000, 0..=1_000_000) as u32,
+        primary_wait_bytes: keys.number("routing.primary_wait_mib", 64, 0..=65_536) * MIB,
+        prefer_zone: keys.text("routing.prefer_zone", None),
+    }
+}
+
+fn pool(keys: &mut Keys<'_>) -> Pool {
+    Pool {
+        max_per_server: keys.number("pool.max_per_server", 200, 1..=100_000) as u32,
+        max_waiters: keys.number("pool.max_waiters", 1000, 0..=1_000_000) as u32,
+        wait: keys.duration("pool.wait_ms", 5000, 1..=600_000),
+        idle: keys.duration("pool.idle_s", 60, 1..=86_400),
+        linger: keys.duration("pool.linger_ms", 100, 0..=60_000),
+        connect_timeout: keys.duration("pool.connect_timeout_ms", 3000, 1..=600_000),
+        prepared_per_connection: keys.number("pool.prepared_per_connection", 256, 1..=1_000_000) as usize,
+    }
+}
+
+fn limits(keys: &mut Keys<'_>) -> Limits {
+    Limits {
+        clients: keys.number("limits.clients", 10_000, 1..=1_000_000) as u32,
+        login: keys.duration("limits.login_s", 10, 1..=3600),
+        client_idle: keys.duration("limits.client_idle_s", 28_800, 1..=31_536_000),
+        client_write: keys.duration("limits.client_write_s", 60, 1..=86_400),
+        max_packet: keys.number("limits.max_packet_mib", 64, 1..=1024) * MIB,
+        statement_memory: keys.number("limits.statement_memory_mib", 256, 1..=1_048_576) * MIB,
+        drain: keys.duration("limits.drain_s", 20, 0..=86_400),
+    }
+}
+
+fn monitor(keys: &mut Keys<'_>) -> Monitor {
+    Monitor {
+        interval: keys.duration("monitor.interval_ms", 500, 10..=3_600_000),
+        timeout: keys.duration("monitor.timeout_ms", 2000, 10..=600_000),
+        failures: keys.number("monitor.failures", 2, 1..=1000) as u32,
+        damping: keys.duration("monitor.damping_ms", 2000, 0..=3_600_000),
+    }
+}
+
+fn server_tls(keys: &mut Keys<'_>) -> ServerTls {
+    let modes = [
+        ("disabled", TlsMode::Disabled),
+        ("preferred", TlsMode::Preferred),
+        ("required", TlsMode::Required),
+        ("verify-ca", TlsMode::VerifyCa),
+        ("verify-identity", TlsMode::VerifyIdentity),
+    ];
+    let mode = keys.choice("server_tls.mode", TlsMode::Preferred, &modes);
+    let ca = keys.pem("server_tls.ca_file");
+    if ca.is_none() && matches!(mode, TlsMode::VerifyCa | TlsMode::VerifyIdentity) {
+        keys.problem(
+            "server_tls.ca_file",
+            "is missing",
+            "verify-ca and verify-identity need the CA certificate",
+        );
+    }
+    ServerTls { mode, ca }
+}
+
+fn client_tls(keys: &mut Keys<'_>) -> ClientTls {
+    let modes = [
+        ("disabled", ClientTlsMode::Disabled),
+        ("preferred", ClientTlsMode::Preferred),
+        ("required", ClientTlsMode::Required),
+    ];
+    let mode = keys.choice("client_tls.mode", ClientTlsMode::Preferred, &modes);
+    let certificate = keys.pem("client_tls.certificate_file");
+    let key = keys.pem("client_tls.key_file");
+    let certificate = match (certificate, key) {
+        (Some(certificate), Some(key)) => Some(CertificateFiles { certificate, key }),
+        (None, None) => None,
+        (certificate, _) => {
+            let missing =
+                if certificate.is_some() { "client_tls.key_file" } else { "client_tls.certificate_file" };
+            keys.problem(missing, "is missing", "give the certificate and its key, or neither");
+            None
+        }
+    };
+    ClientTls { certificate, mode }
+}
+
+/// Without a password the admin SQL port stays closed.
+fn admin(keys: &mut Keys<'_>) -> Admin {
+    let http = keys.address("admin.http", Some("0.0.0.0:9090"));
+    let sql = keys.address("admin.sql", Some("127.0.0.1:6032"));
+    let user = keys.text("admin.user", Some("admin")).unwrap_or_default();
+    let account = keys.password("admin").map(|password| Account { user, password });
+    Admin { http, sql: sql.filter(|_| account.is_some()), account }
+}
+
+fn controller(keys: &mut Keys<'_>) -> Controller {
+    let enabled = keys.choice("controller.enabled", false, &[("true", true), ("false", false)]);
+    let user = keys.text("controller.replication.user", Some("replication")).unwrap_or_default();
+    let password = keys.password("controller.replication");
+    if enabled && password.is_none() {
+        keys.problem(
+            "controller.replication",
+            "has no password",
+            "give password_file or password_env, or set controller.enabled to false",
+        );
+    }
+    Controller { enabled, replication: password.map(|password| Account { user, password }) }
+}
+
+fn log(keys: &mut Keys<'_>) -> Log {
+    Log {
+        filter: keys.text("log.filter", Some("info")).unwrap_or_default(),
+        json: keys.choice("log.format", false, &[("text", false), ("json", true)]),
+    }
+}
+
+/// What no key shows alone.
+fn check_together(config: &Config, keys: &mut Keys<'_>) {
+    if config.listen.tcp.is_none() && config.listen.socket.is_none() {
+        keys.problem("listen", "has neither address nor socket", "give one of them");
+    }
+    let ports = [
+        ("listen.address", config.listen.tcp),
+        ("admin.http", config.admin.http),
+        ("admin.sql", config.admin.sql),
+    ];
+    for (at, (key, address)) in ports.iter().enumerate() {
+        for (other_key, other) in &ports[..at] {
+            if let (Some(address), Some(other)) = (address, other)
+                && address.port() != 0
+                && address.port() == other.port()
+                && (address.ip() == other.ip()
+                    || address.ip().is_unspecified()
+                    || other.ip().is_unspecified())
+            {
+                keys.problem(key, format!("has the port of {other_key}"), "give each a port of its own");
+            }
+        }
+    }
+    if config.limits.statement_memory < config.limits.max_packet {
+        keys.problem(
+            "limits.statement_memory_mib",
+            "is less than limits.max_packet_mib",
+            "one statement of the largest size must fit",
+        );
+    }
+}
+
+/// Reads keys one by one, keeps what it learned of each, and collects problems instead of stopping.
+struct Keys<'a> {
+    raw: Raw,
+    files: Files<'a>,
+    /// Every key that was asked for, with `[]` for the index of a list.
+    known: BTreeSet<String>,
+    settings: Vec<Setting>,
+    problems: Vec<Problem>,
+}
+
+impl Keys<'_> {
+    /// A problem of a key whose value is bad is told with the variable or flag that it came from.
+    fn problem(&mut self, key: &str, wrong: impl Into<String>, remedy: impl Into<String>) {
+        let origin = self.raw.entries.get(key).map(|entry| entry.origin);
+        let key = match origin {
+            Some(Origin::Environment) => format!("{key} ({})", variable(key)),
+            Some(Origin::Flag) => format!("{key} (--set)"),
+            _ => key.to_owned(),
+        };
+        self.problems.push(Problem::new(key, wrong, remedy));
+    }
+
+    fn text(&mut self, key: &str, default: Option<&str>) -> Option<String> {
+        self.known.insert(template(key));
+        let entry = self.raw.entries.get(key);
+        let written = entry.and_then(|entry| Some((entry.text.clone()?, entry.origin)));
+        let (value, origin) = match written {
+            Some((text, origin)) if text != NONE => (Some(text), origin),
+            Some((_, origin)) => (None, origin),
+            None => (default.map(str::to_owned), Origin::Default),
+        };
+        let shown = value.clone().unwrap_or_else(|| NONE.to_owned());
+        self.settings.push(Setting { key: key.to_owned(), value: shown, origin });
+        match value {
+            Some(text) if text.trim().is_empty() => {
+                self.problem(key, "is empty", "give a value, or remove the key for its default");
+                None
+            }
+            value => value,
+        }
+    }
+
+    fn required(&mut self, key: &str, remedy: &str) -> Option<String> {
+        let value = self.text(key, None);
+        if value.is_none() {
+            self.problem(key, "is missing", remedy);
+        }
+        value
+    }
+
+    fn number(&mut self, key: &str, default: u64, range: RangeInclusive<u64>) -> u64 {
+        let Some(text) = self.text(key, Some(&default.to_string())) else { return default };
+        match text.trim().parse::<u64>() {
+            Ok(number) if range.contains(&number) => number,
+            _ => {
+                let remedy =
+                    format!("give a whole number from {} to {}{}", range.start(), range.end(), unit(key));
+                self.problem(key, format!("`{}` does not fit", shorten(&text)), remedy);
+                default
+            }
+        }
+    }
+
+    /// The unit is the end of the key: `_ms` or `_s`.
+    fn duration(&mut self, key: &str, default: u64, range: RangeInclusive<u64>) -> Duration {
+        let number = self.number(key, default, range);
+        if key.ends_with("_ms") { Duration::from_millis(number) } else { Duration::from_secs(number) }
+    }
+
+    fn choice<T: Copy + PartialEq>(&mut self, key: &str, default: T, choices: &[(&str, T)]) -> T {
+        let default_word = choices.iter().find(|(_, value)| *value == default).map(|(word, _)| *word);
+        let Some(text) = self.text(key, default_word) else { return default };
+        match choices.iter().find(|(word, _)| *word == text) {
+            Some((_, value)) => *value,
+            None => {
+                let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+                let remedy = format!("write one of: {}", words.join(", "));
+                self.problem(key, format!("`{}` is no choice", shorten(&text)), remedy);
+                default
+            }
+        }
+    }
+
+    fn address(&mut self, key: &str, default: Option<&str>) -> Option<SocketAddr> {
+        let text = self.text(key, default)?;
+        let parsed = text.parse();
+        if parsed.is_err() {
+            self.problem(
+                key,
+                format!("`{}` is not IP:PORT", shorten(&text)),
+                "write for example 127.0.0.1:3306, or none",
+            );
+        }
+        parsed.ok()
+    }
+
+    fn path(&mut self, key: &str) -> Option<PathBuf> {
+        self.text(key, None).map(PathBuf::from)
+    }
+
+    /// A file that must be there and hold PEM text; what is in it is judged where it is used.
+    fn pem(&mut self, key: &str) -> Option<PathBuf> {
+        let path = self.path(key)?;
+        match (self.files)(&path) {
+            Ok(bytes) if memchr::memmem::find(&bytes, b"-----BEGIN ").is_some() => {}
+            Ok(_) => {
+                self.problem(key, format!("{} holds no PEM text", path.display()), "give a PEM file");
+            }
+            Err(error) => self.unreadable(key, &path, &error),
+        }
+        Some(path)
+    }
+
+    fn unreadable(&mut self, key: &str, path: &Path, error: &dyn Display) {
+        let wrong = format!("{} cannot be read ({error})", path.display());
+        self.problem(key, wrong, "give the path of a readable file");
+    }
+
+    /// The password that `<section>.password_file` or `<section>.password_env` names. A file's last line end is not
+    /// part of it.
+    fn password(&mut self, section: &str) -> Option<Secret> {
+        let file_key = format!("{section}.password_file");
+        let variable_key = format!("{section}.password_env");
+        let file = self.path(&file_key);
+        let variable = self.text(&variable_key, None);
+        let (key, bytes) = match (file, variable) {
+            (Some(_), Some(_)) => {
+                self.problem(&file_key, "is given beside password_env", "keep one of them");
+                return None;
+            }
+            (Some(path), None) => match (self.files)(&path) {
+                Ok(bytes) => (file_key, bytes),
+                Err(error) => {
+                    self.unreadable(&file_key, &path, &error);
+                    return Some(Secret::new(String::new()));
+                }
+            },
+            (None, Some(name)) => match self.raw.environment.get(&name) {
+                Some(value) => (variable_key, value.clone().into_bytes()),
+                None => {
+                    self.problem(&variable_key, format!("variable `{name}` is not set"), "set it");
+                    return Some(Secret::new(String::new()));
+                }
+            },
+            (None, None) => return None,
+        };
+        let password = String::from_utf8(bytes).unwrap_or_default();
+        let password = password.strip_suffix('\n').unwrap_or(&password);
+        let password = password.strip_suffix('\r').unwrap_or(password);
+        if password.is_empty() || password.len() > 1024 || password.contains('\0') {
+            self.problem(&key, "holds no usable password", "it must be UTF-8 text of 1 to 1024 bytes");
+        }
+        Some(Secret::new(password.to_owned()))
+    }
+
+    /// How many items a list has; `fields` are the keys that an item may have.
+    fn items(&mut self, list: &str, fields: &[&str]) -> usize {
+        self.known.insert(list.to_owned());
+        self.known.extend(fields.iter().map(|field| format!("{list}[].{field}")));
+        let prefix = format!("{list}[");
+        let index = |key: &String| key.strip_prefix(&prefix)?.split(']').next()?.parse::<usize>().ok();
+        self.raw.entries.keys().filter_map(index).max().map_or(0, |last| last + 1)
+    }
+
+    /// Every key that was written and never asked for.
+    fn unknown(&mut self) {
+        let unknown: Vec<(String, bool)> = self
+            .raw
+            .entries
+            .iter()
+            .map(|(key, entry)| (key.clone(), entry.text.is_some()))
+            .filter(|(key, _)| !self.known.contains(&template(key)))
+            .collect();
+        for (key, has_value) in unknown {
+            let section = format!("{}.", template(&key));
+            let outer = key.rfind(['.', '[']).map_or("", |end| &key[..end]);
+            if self.known.iter().any(|known| known.starts_with(&section)) {
+                if has_value {
+                    self.problem(&key, "is a section", "write its keys below it, indented");
+                }
+            } else if key.rsplit('.').next() == Some("password") {
+                let remedy = "use password_file or password_env, passwords are not written here";
+                self.problem(&key, "is not allowed", remedy);
+            } else if self.known.contains(&template(outer)) {
+                let wrong = "is below a key that takes one value";
+                self.problem(&key, wrong, format!("write `{outer}: VALUE`"));
+            } else {
+                let remedy = match nearest(&template(&key), &self.known) {
+                    Some(known) => format!("did you mean `{known}`?"),
+                    None => "remove it; config/readwright.yaml lists all keys".to_owned(),
+                };
+                self.problem(&key, "is not a known key", remedy);
+            }
+        }
+    }
+}
+
+/// The file as bytes; a configuration or a secret is never large.
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    use io::Read as _;
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(MIB + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MIB {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "more than 1 MiB"));
+    }
+    Ok(bytes)
+}
+
+/// `a.list[3].b` as `a.list[].b`.
+fn template(key: &str) -> String {
+    let mut template = String::with_capacity(key.len());
+    let mut inside = false;
+    for c in key.chars() {
+        inside = c == '[' || (inside && c != ']');
+        if !inside || c == '[' {
+            template.push(c);
+        }
+    }
+    template
+}
+
+/// The known key that `unknown` most likely was meant to be.
+fn nearest<'a>(unknown: &str, known: &'a BTreeSet<String>) -> Option<&'a String> {
+    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+    let word = last(unknown);
+    let distance = |candidate: &String| {
+        let candidate_word = last(candidate);
+        // A key without its unit, or with another one, is the likeliest slip.
+        if candidate_word.rsplit_once('_').map(|(stem, _)| stem)
+            == Some(word.rsplit_once('_').map_or(word.as_str(), |(stem, _)| stem))
+            || candidate_word.rsplit_once('_').map(|(stem, _)| stem) == Some(&word)
+        {
+            return (0, strsim::damerau_levenshtein(candidate, unknown));
+        }
+        (strsim::damerau_levenshtein(&candidate_word, &word), strsim::damerau_levenshtein(candidate, unknown))
+    };
+    let best = known.iter().min_by_key(|candidate| distance(candidate))?;
+    (distance(best).0 <= word.len().div_ceil(3)).then_some(best)
+}
+
+fn variable(key: &str) -> String {
+    format!("READWRIGHT_{}", key.to_ascii_uppercase().replace('.', "__"))
+}
+
+fn unit(key: &str) -> &'static str {
+    match key.rsplit('_').next() {
+        Some("ms") => " (milliseconds)",
+        Some("s") => " (seconds)",
+        Some("mib") => " (MiB)",
+        _ => "",
+    }
+}
+
+fn shorten(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+const MIB: u64 = 1024 * 1024;
+/// The word that turns an optional value off.
+const NONE: &str = "none";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("../../config/readwright.yaml");
+    const PEM: &str = "-----BEGIN CERTIFICATE-----";
+
+    /// Resolves with these flags and a file system that has `/secret` and `/pem`.
+    fn with(yaml: &str, flags: &[&str]) -> Result<Config, Vec<Problem>> {
+        let environment = [("PASSWORD", "from env"), ("READWRIGHT_POOL__IDLE_S", "30")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
+        resolve(Raw::read(yaml, environment.into(), &flags), &|path| match path.to_str() {
+            Some("/secret") => Ok(b"from file\n".to_vec()),
+            Some("/empty") => Ok(b"\n".to_vec()),
+            Some("/pem") => Ok(PEM.as_bytes().to_vec()),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        })
+    }
+
+    fn problems(yaml: &str, flags: &[&str]) -> Vec<String> {
+        with(yaml, flags).err().unwrap_or_default().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_example_file_has_every_key_with_its_default() {
+        let none = |_: &Path| Err(io::ErrorKind::NotFound.into());
+        let resolve = |yaml| resolve(Raw::read(yaml, BTreeMap::new(), &[]), &none).expect("valid");
+        let (mut example, mut defaults) = (resolve(EXAMPLE), resolve(""));
+        let written: Vec<String> = example.settings.iter().map(|setting| setting.key.clone()).collect();
+        for setting in example.settings.drain(..) {
+            let list = ["topology.servers"].contains(&setting.key.as_str());
+            assert!(list || setting.origin == Origin::File, "{} is not in the file", setting.key);
+        }
+        let known: Vec<String> = defaults.settings.drain(..).map(|setting| setting.key).collect();
+        assert_eq!(written, known);
+        assert_eq!(format!("{example:?}"), format!("{defaults:?}"));
+        for field in
+            ["servers: []", "known: []", "name:", "address:", "zone:", "password_file:", "password_env"]
+        {
+            assert!(EXAMPLE.contains(field), "{field}");
+        }
+    }
+
+    #[test]
+    fn values_reach_the_configuration() {
+        let config = with(
+            "{account: {user: ops, password_file: /secret}, admin: {password_env: PASSWORD, http: none},
+              users: {known: [{user: app, password_env: PASSWORD}]},
+              topology: {kind: fixed, primary: b, servers: [{name: a, address: 'h:1', zone: z},
+                                                            {name: b, address: '[::1]:2'}]},
+              client_tls: {certificate_file: /pem, key_file: /pem}, listen: {socket: /run/rw.sock}}",
+            &["pool.wait_ms=7", "limits.max_packet_mib=1"],
+        )
+        .expect("valid");
+        assert_eq!((config.account.user.as_str(), config.account.password.reveal()), ("ops", "from file"));
+        assert_eq!(config.users.known[0].password.reveal(), "from env");
+        assert_eq!(config.admin.account.as_ref().expect("given").password.reveal(), "from env");
+        assert_eq!((config.admin.http, config.admin.sql.expect("default").port()), (None, 6032));
+        assert_eq!((config.pool.wait, config.pool.idle), (Duration::from_millis(7), Duration::from_secs(30)));
+        assert_eq!(config.limits.max_packet, 1024 * 1024);
+        let Topology::Fixed { servers, primary } = &config.topology else { panic!("{:?}", config.topology) };
+        assert_eq!((servers.len(), primary.as_ref().map(ServerId::as_str)), (2, Some("b")));
+        assert_eq!((servers[0].zone.as_deref(), servers[1].address.port), (Some("z"), 2));
+        assert!(config.client_tls.certificate.is_some() && config.listen.socket.is_some());
+        let shown = format!("{:?}", config);
+        assert!(!shown.contains("from file") && !shown.contains("from env"), "{shown}");
+    }
+
+    #[test]
+    fn servers_as_one_text() {
+        let flags = ["topology.kind=fixed", "topology.servers=mysql-0=127.0.0.1:1, mysql-1=127.0.0.1:2"];
+        let config = with("", &flags).expect("valid");
+        let Topology::Fixed { servers, .. } = &config.topology else { panic!("{:?}", config.topology) };
+        assert_eq!(servers.iter().map(|s| s.address.port).collect::<Vec<_>>(), [1, 2]);
+    }
+
+    #[test]
+    fn every_problem_is_told() {
+        let check = |yaml: &str, flag: &str, expected: &str| {
+            let flags: Vec<&str> = [flag].into_iter().filter(|flag| !flag.is_empty()).collect();
+            let problems = problems(yaml, &flags);
+            assert_eq!(problems.len(), 1, "{yaml} {flag}: {problems:?}");
+            assert!(problems[0].contains(expected), "{yaml} {flag}: {}", problems[0]);
+        };
+        check("routing: {max_lag: 5s}", "", "did you mean `routing.max_lag_ms`?");
+        check("limits: {drain_ms: 5}", "", "did you mean `limits.drain_s`?");
+        check("poll: {max_per_server: 5}", "", "did you mean `pool.max_per_server`?");
+        check("monitor: {intervall_ms: 5}", "", "did you mean `monitor.interval_ms`?");
+        check("monitor: {zzz: 5}", "", "config/readwright.yaml lists all keys");
+        check(
+            "users: {known: [{user: a, pasword_file: /secret, password_env: PASSWORD}]}",
+            "",
+            "password_file`?",
+        );
+        check("account: {password: hunter2}", "", "use password_file or password_env");
+        check("pool: 5", "", "pool: is a section");
+        check("pool: {wait_ms: {a: 1}}", "", "write `pool.wait_ms: VALUE`");
+        check("pool: {wait_ms: [1]}", "", "write `pool.wait_ms: VALUE`");
+        check(
+            "pool: {wait_ms: 5s}",
+            "",
+            "pool.wait_ms: `5s` does not fit; give a whole number from 1 to 600000",
+        );
+        check("pool: {wait_ms: -1}", "", "(milliseconds)");
+        check("", "pool.wait_ms=1.5", "pool.wait_ms (--set): `1.5` does not fit");
+        check("routing: {consistency: strong}", "", "write one of: session, eventual, global");
+        check("listen: {address: 'mysql:3306'}", "listen.socket=/s", "is not IP:PORT");
+        check("listen: {address: none}", "", "neither address nor socket");
+        check("listen: {address: '0.0.0.0:9090'}", "", "has the port of listen.address");
+        check("topology: {kind: fixed}", "", "topology.servers: is empty");
+        check(
+            "topology: {kind: fixed, servers: [{name: a}]}",
+            "topology.kind=dns",
+            "servers[0].address: is missing",
+        );
+        check("topology: {servers: [{name: a, address: 'h:1'}]}", "", "not used by kind dns");
+        check("topology: {kind: fixed}", "topology.servers=a=h:1,a=h:2", "there twice");
+        check("topology: {kind: fixed, primary: c}", "topology.servers=a=h:1", "not among");
+        check("account: {password_file: /nowhere}", "", "/nowhere cannot be read");
+        check("account: {password_file: /empty}", "", "holds no usable password");
+        check("account: {password_env: NOWHERE}", "", "variable `NOWHERE` is not set");
+        check("account: {password_env: PASSWORD, password_file: /secret}", "", "keep one of them");
+        check("users: {known: [{user: a}]}", "", "users.known[0]: has no password");
+        check("server_tls: {mode: verify-ca}", "", "need the CA");
+        check("server_tls: {ca_file: /secret}", "", "holds no PEM text");
+        check("client_tls: {key_file: /pem}", "", "client_tls.certificate_file: is missing");
+        check("controller: {enabled: true}", "", "controller.replication: has no password");
+        check("limits: {max_packet_mib: 512}", "", "one statement of the largest size must fit");
+        check("limits: {clients: ''}", "", "is empty");
+        check("", "users.known[0].user=a", "not KEY=VALUE");
+    }
+
+    #[test]
+    fn all_at_once() {
+        let told =
+            problems("{pool: {wait_ms: x, idle_s: y}, nothing: 1, listen: {address: z}}", &["pool.idle_s=q"]);
+        assert_eq!(told.len(), 5, "{told:?}");
+    }
+}
