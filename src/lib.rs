@@ -16,3 +16,4 @@
 mod config;
 mod model;
 mod sql;
+mod wire;

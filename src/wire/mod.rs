@@ -1,0 +1,5 @@
+//! The MySQL client/server protocol: bytes in, meaning out. Imports nothing else of ours.
+
+pub(crate) mod command;
+pub(crate) mod response;
+pub(crate) mod tracker;
