@@ -1,5 +1,7 @@
 //! The MySQL client/server protocol: bytes in, meaning out. Imports nothing else of ours.
 
 pub(crate) mod command;
+pub(crate) mod flags;
+pub(crate) mod packet;
 pub(crate) mod response;
 pub(crate) mod tracker;
