@@ -15,5 +15,6 @@
 
 mod config;
 mod model;
+mod routing;
 mod sql;
 mod wire;

@@ -144,6 +144,55 @@ impl GtidSet {
     }
 }
 
+/// The newest transaction a session has seen of each source: what a read of that session must not miss.
+/// One number a source is enough because replicas commit in the order of the source
+/// (`replica_preserve_commit_order`, the default since 8.0.27).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Watermark(Vec<Gtid>);
+
+impl Watermark {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Takes in the GTIDs of an OK packet. Text that is no GTID set changes nothing and says so.
+    pub(crate) fn advance(&mut self, text: &[u8]) -> Result<(), BadGtidSet> {
+        let text = std::str::from_utf8(text).map_err(|_| BadGtidSet(String::from("not ASCII")))?;
+        // The usual case, one more transaction of the same source, allocates nothing.
+        if let [newest] = &mut self.0[..]
+            && let Some(number) = text.strip_prefix(&*newest.source.0).and_then(|rest| rest.strip_prefix(':'))
+            && let Ok(number) = number.parse::<u64>()
+        {
+            newest.number = newest.number.max(number);
+            return Ok(());
+        }
+        for (source, intervals) in GtidSet::parse(text)?.0 {
+            let Some(&(_, number)) = intervals.last() else { continue };
+            match self.0.iter_mut().find(|gtid| gtid.source == source) {
+                Some(gtid) => gtid.number = gtid.number.max(number),
+                None => self.0.push(Gtid { source, number }),
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_applied_in(&self, executed: &GtidSet) -> bool {
+        self.0.iter().all(|gtid| executed.contains(gtid))
+    }
+}
+
+impl fmt::Display for Watermark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, gtid) in self.0.iter().enumerate() {
+            if at > 0 {
+                f.write_str(",")?;
+            }
+            write!(f, "{gtid}")?;
+        }
+        Ok(())
+    }
+}
+
 impl Source {
     fn uuid(&self) -> &str {
         self.0.split(':').next().unwrap_or(&self.0)
@@ -235,6 +284,21 @@ mod tests {
         ] {
             assert_eq!(set(a).contains_all(&set(b)), expected, "{a} contains {b}");
         }
+    }
+
+    #[test]
+    fn watermark_keeps_the_newest_of_each_source() {
+        let mut watermark = Watermark::default();
+        for (text, expected) in
+            [("A:5", "A:5"), ("A:6", "A:6"), ("A:4", "A:6"), ("A:7-9,B:2", "A:9,B:2"), ("B:3", "A:9,B:3")]
+        {
+            let name = |text: &str| text.replace('A', A).replace('B', B);
+            watermark.advance(name(text).as_bytes()).expect("GTIDs");
+            assert_eq!(watermark.to_string(), name(expected), "after {text}");
+        }
+        assert!(watermark.advance(b"nonsense").is_err());
+        assert!(watermark.is_applied_in(&set("A:1-9,B:1-3")));
+        assert!(!watermark.is_applied_in(&set("A:1-8,B:1-3")));
     }
 
     #[test]

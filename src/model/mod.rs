@@ -5,5 +5,6 @@ pub(crate) mod gtid;
 pub(crate) mod health;
 pub(crate) mod progress;
 pub(crate) mod server;
+pub(crate) mod settings;
 pub(crate) mod topology;
 pub(crate) mod version;

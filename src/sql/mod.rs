@@ -162,3 +162,11 @@ pub(crate) enum Hint {
 pub(crate) enum Reason {
     PlainRead,
 }
+
+impl Reason {
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::PlainRead => "plain-read",
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! What routing must remember of one client session: its transaction, what pins it, what it has written, how it is
+//! set up. Changes only by [`Session::apply`], from what a statement says and what the server tracked; either one
+//! means state.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::model::gtid::Watermark;
+use crate::model::settings::Settings;
+use crate::sql::{Access, Cause, Charset, Dialect, Effect, Isolation, Kind, Release, Statement};
+
+/// One client session as routing sees it.
+#[derive(Debug)]
+pub(crate) struct Session {
+    in_transaction: bool,
+    autocommit: bool,
+    pins: Vec<Pin>,
+    watermark: Watermark,
+    next_transaction: NextTransaction,
+    settings: Arc<Settings>,
+    dialect: Dialect,
+    serializable: bool,
+    read_only: bool,
+}
+
+/// Why and since when a session is bound to one connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pin {
+    pub(crate) cause: PinCause,
+    pub(crate) since: Instant,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum PinCause {
+    /// The statement said so.
+    Statement(Cause),
+    /// The server's tracker reported state that no statement explains: a procedure or a function made it.
+    ServerState,
+    /// Something of a prepared statement lives on the connection: an open cursor or long data, by statement id.
+    Prepared(u32),
+}
+
+/// SET TRANSACTION without a scope, waiting for the transaction it is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct NextTransaction {
+    pub(crate) access: Option<Access>,
+    pub(crate) isolation: Option<Isolation>,
+}
+
+/// What the answer to a statement said of the session, all results together.
+#[derive(Debug, Default)]
+pub(crate) struct Answered {
+    /// Status flags of the last OK or EOF packet; None when there was none.
+    pub(crate) status: Option<u16>,
+    /// Code of the ERR packet that ended the answer.
+    pub(crate) error: Option<u16>,
+    pub(crate) last_insert_id: u64,
+    pub(crate) warnings: u16,
+    pub(crate) changes: Option<Box<Changes>>,
+}
+
+/// Session changes of OK packets; most answers have none.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    pub(crate) variables: Vec<(Box<[u8]>, Box<[u8]>)>,
+    pub(crate) schema: Option<Box<[u8]>>,
+    pub(crate) gtids: Vec<Box<[u8]>>,
+    pub(crate) state: bool,
+}
+
+const IN_TRANSACTION: u16 = 0x0001;
+const AUTOCOMMIT: u16 = 0x0002;
+
+/// More settings than this in one session pin it instead of being replayed.
+const MAX_SETTINGS: usize = 64 << 10;
+
+impl Session {
+    pub(crate) fn new(settings: Settings, dialect: Dialect) -> Self {
+        let mut session = Self {
+            in_transaction: false,
+            autocommit: true,
+            pins: Vec::new(),
+            watermark: Watermark::default(),
+            next_transaction: NextTransaction::default(),
+            settings: Arc::new(settings),
+            dialect,
+            serializable: false,
+            read_only: false,
+        };
+        session.read_settings();
+        session
+    }
+
+    pub(crate) fn in_transaction(&self) -> bool {
+        self.in_transaction
+    }
+
+    pub(crate) fn autocommit(&self) -> bool {
+        self.autocommit
+    }
+
+    /// True while only the connection that is held will do.
+    pub(crate) fn is_bound(&self) -> bool {
+        self.in_transaction || !self.pins.is_empty()
+    }
+
+    pub(crate) fn pins(&self) -> &[Pin] {
+        &self.pins
+    }
+
+    pub(crate) fn watermark(&self) -> &Watermark {
+        &self.watermark
+    }
+
+    pub(crate) fn settings(&self) -> &Arc<Settings> {
+        &self.settings
+    }
+
+    pub(crate) fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    pub(crate) fn is_serializable(&self) -> bool {
+        self.serializable || self.next_transaction.isolation == Some(Isolation::Serializable)
+    }
+
+    pub(crate) fn next_transaction(&self) -> NextTransaction {
+        self.next_transaction
+    }
+
+    /// Remembers SET TRANSACTION until the transaction it is about.
+    pub(crate) fn set_next_transaction(&mut self, access: Option<Access>, isolation: Option<Isolation>) {
+        let next = &mut self.next_transaction;
+        *next = NextTransaction { access: access.or(next.access), isolation: isolation.or(next.isolation) };
+    }
+
+    /// The access mode a transaction opened with this word would have.
+    pub(crate) fn access(&self, said: Access) -> Access {
+        match (said, self.next_transaction.access) {
+            (Access::Unspecified, Some(next)) => next,
+            (Access::Unspecified, None) if self.read_only => Access::ReadOnly,
+            (said, _) => said,
+        }
+    }
+
+    pub(crate) fn set_schema(&mut self, schema: &[u8]) {
+        Arc::make_mut(&mut self.settings).schema = Some(Arc::from(schema));
+    }
+
+    pub(crate) fn set_multi_statements(&mut self, on: bool) {
+        Arc::make_mut(&mut self.settings).multi_statements = Some(on);
+        self.dialect.multi_statements = on;
+    }
+
+    pub(crate) fn pin(&mut self, cause: PinCause) {
+        if !self.pins.iter().any(|pin| pin.cause == cause) || is_counted(&cause) {
+            self.pins.push(Pin { cause, since: Instant::now() });
+        }
+    }
+
+    pub(crate) fn unpin(&mut self, cause: &PinCause) {
+        if let Some(at) = self.pins.iter().position(|pin| pin.cause == *cause) {
+            self.pins.remove(at);
+        }
+    }
+
+    /// The connection that held the session's state is gone, and the state with it.
+    pub(crate) fn lose_connection(&mut self) {
+        self.in_transaction = false;
+        self.pins.clear();
+    }
+
+    /// COM_RESET_CONNECTION, COM_CHANGE_USER: everything but what was written is as after the login.
+    pub(crate) fn reset(&mut self, settings: Settings, dialect: Dialect) {
+        let watermark = std::mem::take(&mut self.watermark);
+        *self = Self { watermark, ..Self::new(settings, dialect) };
+    }
+
+    /// Takes in what a statement did: its effects when it succeeded, and what the server tracked either way.
+    pub(crate) fn apply(&mut self, statement: &Statement, answered: &Answered) {
+        self.apply_status(answered);
+        if !matches!(statement.kind, Kind::Anywhere | Kind::Previous | Kind::Kill { .. }) {
+            self.next_transaction = NextTransaction::default();
+        }
+        if statement.effects.is_empty() && answered.changes.is_none() {
+            return;
+        }
+        let succeeded = answered.error.is_none();
+        let mut explained = false;
+        for effect in &statement.effects {
+            explained |= self.apply_effect(effect, succeeded, answered);
+        }
+        if let Some(changes) = &answered.changes {
+            self.apply_changes(changes);
+            if changes.state && !explained && changes.variables.is_empty() && changes.schema.is_none() {
+                self.pin(PinCause::ServerState);
+            }
+        }
+    }
+
+    /// Takes in the status flags and the GTIDs of an answer that has no statement (COM_INIT_DB and its like).
+    pub(crate) fn apply_status(&mut self, answered: &Answered) {
+        if let Some(status) = answered.status {
+            self.in_transaction = status & IN_TRANSACTION != 0;
+            self.autocommit = status & AUTOCOMMIT != 0;
+        }
+        if let Some(changes) = &answered.changes {
+            for gtids in &changes.gtids {
+                if let Err(error) = self.watermark.advance(gtids) {
+                    tracing::warn!(%error, "a server reported a GTID that cannot be read; reads may be stale");
+                }
+            }
+        }
+    }
+
+    /// Returns true when the effect explains a state change that the server's tracker reports.
+    fn apply_effect(&mut self, effect: &Effect, succeeded: bool, answered: &Answered) -> bool {
+        match effect {
+            Effect::Pin(cause) => {
+                // A statement that fails may have taken a lock or set a variable before it failed.
+                if succeeded || survives_failure(cause) {
+                    if let Cause::UserVariable(Some(name)) = cause {
+                        Arc::make_mut(&mut self.settings).forget_user_variable(name);
+                    }
+                    self.pin(PinCause::Statement(cause.clone()));
+                }
+                true
+            }
+            Effect::Release(release) => {
+                if succeeded {
+                    self.release(release);
+                }
+                true
+            }
+            Effect::Restore(cause) => {
+                let cause = PinCause::Statement(cause.clone());
+                if succeeded {
+                    self.unpin(&cause);
+                }
+                true
+            }
+            Effect::SetVariables(names) => {
+                if succeeded {
+                    self.expect_values(names, answered);
+                }
+                true
+            }
+            Effect::SetUserVariable { name, literal } => {
+                if succeeded {
+                    self.set_user_variable(name, literal);
+                }
+                true
+            }
+            Effect::NextTransaction { .. }
+            | Effect::Begins
+            | Effect::AccountsChange
+            | Effect::Disconnects
+            | Effect::CountsFoundRows => false,
+        }
+    }
+
+    /// A variable whose new value the tracker did not report cannot be replayed: the session stays where it is.
+    fn expect_values(&mut self, names: &[Box<str>], answered: &Answered) {
+        for name in names {
+            let reported = answered.changes.as_ref().is_some_and(|changes| {
+                changes.variables.iter().any(|(found, _)| **found == *name.as_bytes())
+            });
+            if !reported {
+                self.pin(PinCause::ServerState);
+            }
+        }
+    }
+
+    fn set_user_variable(&mut self, name: &[u8], literal: &[u8]) {
+        let cause = PinCause::Statement(Cause::UserVariable(Some(Box::from(name))));
+        // A literal whose meaning depends on charset or sql_mode is not replayed under another one.
+        let plain = literal.iter().all(|&byte| byte.is_ascii() && byte != b'\\' && byte != b'"');
+        if plain && self.settings.size() + name.len() + literal.len() <= MAX_SETTINGS {
+            Arc::make_mut(&mut self.settings).set_user_variable(name, literal);
+            self.unpin(&cause);
+        } else {
+            Arc::make_mut(&mut self.settings).forget_user_variable(name);
+            self.pin(cause);
+        }
+    }
+
+    fn apply_changes(&mut self, changes: &Changes) {
+        if changes.variables.is_empty() && changes.schema.is_none() {
+            return;
+        }
+        if let Some(schema) = &changes.schema {
+            // DROP DATABASE of the current schema leaves none.
+            let schema = (!schema.is_empty()).then(|| Arc::from(&**schema));
+            if self.settings.schema != schema {
+                Arc::make_mut(&mut self.settings).schema = schema;
+            }
+        }
+        for (name, value) in &changes.variables {
+            if self.settings.variable(name) != Some(value) {
+                Arc::make_mut(&mut self.settings).set_variable(name, value);
+            }
+        }
+        if self.settings.size() > MAX_SETTINGS {
+            self.pin(PinCause::ServerState);
+        }
+        self.read_settings();
+    }
+
+    /// What the settings mean to routing itself.
+    fn read_settings(&mut self) {
+        let has = |value: Option<&[u8]>, word: &[u8]| {
+            value.is_some_and(|value| {
+                value.split(|&byte| byte == b',').any(|mode| mode.eq_ignore_ascii_case(word))
+            })
+        };
+        let settings = &self.settings;
+        let mode = settings.variable(b"sql_mode");
+        let ansi = has(mode, b"ANSI");
+        self.dialect.no_backslash_escapes = has(mode, b"NO_BACKSLASH_ESCAPES");
+        self.dialect.ansi_quotes = ansi || has(mode, b"ANSI_QUOTES");
+        self.dialect.ignore_space = ansi || has(mode, b"IGNORE_SPACE");
+        if let Some(charset) = settings.variable(b"character_set_client") {
+            self.dialect.charset = charset_of(charset);
+        }
+        self.serializable = has(settings.variable(b"transaction_isolation"), b"SERIALIZABLE");
+        self.read_only = matches!(settings.variable(b"transaction_read_only"), Some(b"ON" | b"1"));
+    }
+
+    fn release(&mut self, release: &Release) {
+        let gone = |cause: &Cause| match (release, cause) {
+            (Release::AllNamedLocks, Cause::NamedLock(_)) => true,
+            (Release::Tables, Cause::TableLocks | Cause::FlushLock) => true,
+            (Release::Instance, Cause::InstanceLock) | (Release::Xa, Cause::Xa) => true,
+            (Release::TemporaryTables(names), Cause::TemporaryTable(name)) => {
+                names.iter().any(|dropped| is_same_table(dropped, name))
+            }
+            (Release::Handler(closed), Cause::Handler(name)) => closed == name,
+            (Release::TextPrepared(dropped), Cause::TextPrepared(name)) => dropped == name,
+            _ => false,
+        };
+        match release {
+            // Named locks count: each GET_LOCK needs its RELEASE_LOCK. A name that is not known releases none.
+            Release::NamedLock(Some(name)) => {
+                self.unpin(&PinCause::Statement(Cause::NamedLock(Some(name.clone()))));
+            }
+            Release::NamedLock(None) => {}
+            _ => self.pins.retain(|pin| !matches!(&pin.cause, PinCause::Statement(cause) if gone(cause))),
+        }
+    }
+}
+
+/// Client charsets whose second bytes can look like ASCII.
+pub(crate) fn charset_of(name: &[u8]) -> Charset {
+    match name.to_ascii_lowercase().as_slice() {
+        b"gbk" => Charset::Gbk,
+        b"gb18030" => Charset::Gb18030,
+        b"big5" => Charset::Big5,
+        b"sjis" | b"cp932" => Charset::Sjis,
+        _ => Charset::AsciiSafe,
+    }
+}
+
+fn is_counted(cause: &PinCause) -> bool {
+    matches!(cause, PinCause::Statement(Cause::NamedLock(_)))
+}
+
+fn survives_failure(cause: &Cause) -> bool {
+    matches!(cause, Cause::NamedLock(_) | Cause::UserVariable(_) | Cause::Variable(_))
+}
+
+/// `t` and `schema.t` may be the same table; unpinning too early would be wrong, so both must name the table, and the
+/// schema where both have one.
+fn is_same_table(dropped: &[u8], created: &[u8]) -> bool {
+    let parts = |name: &[u8]| match name.iter().rposition(|&byte| byte == b'.') {
+        Some(dot) => (Some(name[..dot].to_vec()), name[dot + 1..].to_vec()),
+        None => (None, name.to_vec()),
+    };
+    let ((dropped_schema, dropped), (created_schema, created)) = (parts(dropped), parts(created));
+    dropped == created
+        && match (dropped_schema, created_schema) {
+            (Some(a), Some(b)) => a == b,
+            _ => true,
+        }
+}
