@@ -203,11 +203,3 @@ impl Statement {
         }
     }
 }
-
-impl Reason {
-    pub(crate) fn label(self) -> &'static str {
-        match self {
-            Self::PlainRead => "plain-read",
-        }
-    }
-}
