@@ -17,4 +17,5 @@ mod config;
 mod model;
 mod routing;
 mod sql;
+mod telemetry;
 mod wire;
