@@ -14,6 +14,7 @@
 //! Row-mates meet through [`model`] types and channels that [`server`] wires.
 
 mod config;
+mod demo;
 mod model;
 mod routing;
 mod sql;
