@@ -13,6 +13,7 @@
 //!
 //! Row-mates meet through [`model`] types and channels that [`server`] wires.
 
+pub mod cli;
 mod config;
 mod demo;
 mod model;

@@ -164,24 +164,20 @@ impl Registration {
         self.row.state.lock().server = server;
     }
 
-    /// `statement` is the text that pinned; only its shape is kept, and no more than a line of it.
-    pub(crate) fn pinned(&self, cause: &'static str, statement: &[u8]) {
+    /// The causes that pin the session from now on; to be called when they change. `statement` is the text that changed
+    /// them; only its shape is kept, and no more than a line of it. Returns the causes that are new.
+    pub(crate) fn pinned(&self, causes: &[&'static str], statement: &[u8]) -> Vec<&'static str> {
         let mut state = self.row.state.lock();
-        if state.pins.len() < MAX_PINS && !state.pins.iter().any(|pin| pin.cause == cause) {
-            state.pins.push(Pin { cause, since: Instant::now(), statement: shape(statement) });
+        state.pins.retain(|pin| causes.contains(&pin.cause));
+        let mut new = Vec::new();
+        for &cause in causes {
+            if state.pins.len() < MAX_PINS && !state.pins.iter().any(|pin| pin.cause == cause) {
+                state.pins.push(Pin { cause, since: Instant::now(), statement: shape(statement) });
+                new.push(cause);
+            }
         }
-    }
-
-    /// This cause has ended.
-    pub(crate) fn released(&self, cause: &'static str) {
-        let mut state = self.row.state.lock();
-        state.pins.retain(|pin| pin.cause != cause);
         state.pins.shrink_to_fit();
-    }
-
-    /// Nothing pins any more.
-    pub(crate) fn released_all(&self) {
-        self.row.state.lock().pins = Vec::new();
+        new
     }
 
     /// Waits until somebody kills this client or its statement. `Connection` stays true for good.
@@ -321,12 +317,12 @@ mod tests {
         assert_eq!((first.id(), second.id(), clients.count()), (1, 2, 2));
         second.logged_in("app", Some("shop"));
         second.holds(Some(ServerThread { server: "mysql-0".into(), thread: 9 }));
-        second.pinned("named_lock", b"SELECT GET_LOCK('secret', 10)");
-        second.pinned("named_lock", b"SELECT GET_LOCK('other', 10)");
+        second.pinned(&["named-lock"], b"SELECT GET_LOCK('secret', 10)");
+        assert_eq!(second.pinned(&["named-lock", "transaction"], b"BEGIN"), ["transaction"]);
         let row = clients.find(2).expect("registered");
-        assert_eq!((&*row.user, row.schema.as_deref(), row.pins.len()), ("app", Some("shop"), 1));
+        assert_eq!((&*row.user, row.schema.as_deref(), row.pins.len()), ("app", Some("shop"), 2));
         assert_eq!(&*row.pins[0].statement, "SELECT GET_LOCK(?, ?)");
-        second.released("named_lock");
+        second.pinned(&[], b"");
         drop(first);
         let rows = clients.list();
         assert_eq!((rows.len(), rows[0].pins.len(), rows[0].id), (1, 0, 2));
