@@ -13,11 +13,10 @@
 //!
 //! Row-mates meet through [`model`] types and channels that [`server`] wires.
 
-pub mod cli;
 mod config;
-mod demo;
+mod dba;
 mod model;
+mod monitor;
 mod routing;
 mod sql;
-mod telemetry;
 mod wire;

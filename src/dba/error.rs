@@ -1,0 +1,60 @@
+//! Why a statement of ours failed. The text never holds a password: statements that carry one are scrubbed.
+
+use std::time::Duration;
+
+use crate::model::server::Address;
+use crate::model::version::Version;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("{0} cannot be reached: {1}")]
+    Unreachable(Address, String),
+    #[error("{0} did not answer within {1:?}")]
+    Timeout(Address, Duration),
+    #[error("{address} refused the login of `{user}` (error {code}: {message})")]
+    Denied { address: Address, user: String, code: u16, message: String },
+    #[error("{address} answered with error {code}: {message}")]
+    Server { address: Address, code: u16, message: String },
+    #[error("the connection to {0} was lost: {1}")]
+    Lost(Address, String),
+    #[error("{0} runs {1}, and MySQL 8.0 or later is needed")]
+    TooOld(Address, Version),
+    #[error("{0} sent an answer that makes no sense: {1}")]
+    Unexpected(Address, String),
+}
+
+impl Error {
+    /// True when nothing is known of the server's state: it may be fine, busy or gone.
+    pub(crate) fn no_answer(&self) -> bool {
+        matches!(self, Self::Unreachable(..) | Self::Timeout(..) | Self::Lost(..))
+    }
+
+    /// True when the server knows the account not, or not with this password.
+    pub(crate) fn denied(&self) -> bool {
+        matches!(self, Self::Denied { .. })
+    }
+
+    /// The server's error number, where the server answered with one.
+    /// <https://dev.mysql.com/doc/mysql-errors/9.7/en/server-error-reference.html>
+    pub(crate) fn code(&self) -> Option<u16> {
+        match self {
+            Self::Denied { code, .. } | Self::Server { code, .. } => Some(*code),
+            Self::Unreachable(..)
+            | Self::Timeout(..)
+            | Self::Lost(..)
+            | Self::TooOld(..)
+            | Self::Unexpected(..) => None,
+        }
+    }
+
+    /// The same error with every occurrence of `secret` covered. Servers quote the statement in syntax errors.
+    pub(super) fn scrubbed(mut self, secret: &str) -> Self {
+        if let Self::Server { message, .. } = &mut self
+            && !secret.is_empty()
+            && message.contains(secret)
+        {
+            *message = message.replace(secret, "<secret>");
+        }
+        self
+    }
+}

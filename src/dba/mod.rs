@@ -1,0 +1,18 @@
+//! Every statement that we send on our own account: probes, surveys, replication, clone, accounts. The only place that
+//! knows `mysql_async`. Nothing here decides anything, and nothing here repeats a statement by itself.
+
+mod access;
+mod clone;
+mod error;
+mod probe;
+mod replication;
+mod session;
+mod survey;
+
+pub(crate) use access::{AccountPlan, create_accounts, create_marker};
+pub(crate) use clone::{CloneEnd, clone_from, install_clone_plugin, prepare_recipient};
+pub(crate) use error::Error;
+pub(crate) use probe::{Applier, Channel, Micros, Probe, Receiver, ThreadError, ThreadState, probe};
+pub(crate) use replication::{Source, drop_channel, fence, follow, set_writable, stop_receiving};
+pub(crate) use session::{Answer, Login, Session};
+pub(crate) use survey::{CloneRun, CloneState, Survey, survey};

@@ -1,0 +1,126 @@
+//! Replication commands, each safe to repeat. Servers before 8.0.23 get the old spelling of the same statements.
+
+use super::error::Error;
+use super::session::{Session, quoted};
+use crate::model::access::{Account, ServerTls, TlsMode};
+use crate::model::server::Address;
+use crate::model::version::Version;
+
+/// Where a replica replicates from, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Source<'a> {
+    pub(crate) address: &'a Address,
+    pub(crate) account: &'a Account,
+    pub(crate) tls: &'a ServerTls,
+}
+
+/// Points the server at `source` and starts both threads; whatever channel it had is forgotten first, with its relay
+/// logs: GTIDs say what is missing, and the source has it.
+/// <https://dev.mysql.com/doc/refman/9.7/en/change-replication-source-to.html>
+pub(crate) async fn follow(session: &mut Session, source: &Source<'_>) -> Result<(), Error> {
+    drop_channel(session).await?;
+    let password = source.account.password.reveal();
+    let sql = change_source(session.version(), source);
+    session.execute_secret(&sql, password).await?;
+    let words = Words::of(session.version());
+    session.execute(&format!("START {}", words.replica)).await
+}
+
+/// Stops replication and forgets the channel, also one that came with a clone.
+pub(crate) async fn drop_channel(session: &mut Session) -> Result<(), Error> {
+    let words = Words::of(session.version());
+    session.execute(&format!("STOP {}", words.replica)).await?;
+    session.execute(&format!("RESET {} ALL", words.replica)).await
+}
+
+/// Nothing more is received; what was received is still applied.
+pub(crate) async fn stop_receiving(session: &mut Session) -> Result<(), Error> {
+    let words = Words::of(session.version());
+    session.execute(&format!("STOP {} IO_THREAD", words.replica)).await
+}
+
+/// Refuses writes of everybody but the replication threads, until the server restarts. Waits for open transactions,
+/// so the session's deadline bounds it.
+pub(crate) async fn fence(session: &mut Session) -> Result<(), Error> {
+    session.execute("SET GLOBAL super_read_only = ON").await
+}
+
+/// Allows writes until the server restarts. Never persisted: a server that comes back asks first.
+pub(crate) async fn set_writable(session: &mut Session) -> Result<(), Error> {
+    session.execute("SET GLOBAL super_read_only = OFF").await?;
+    session.execute("SET GLOBAL read_only = OFF").await
+}
+
+struct Words {
+    replica: &'static str,
+    source: &'static str,
+    change: &'static str,
+    public_key: &'static str,
+}
+
+impl Words {
+    fn of(version: Version) -> Self {
+        if version >= Version::mysql(8, 0, 23) {
+            Self {
+                replica: "REPLICA",
+                source: "SOURCE",
+                change: "CHANGE REPLICATION SOURCE TO",
+                public_key: "GET_SOURCE_PUBLIC_KEY",
+            }
+        } else {
+            Self {
+                replica: "SLAVE",
+                source: "MASTER",
+                change: "CHANGE MASTER TO",
+                public_key: "GET_MASTER_PUBLIC_KEY",
+            }
+        }
+    }
+}
+
+/// The retry count is written out because servers differ: 8.4 gives up after ten tries.
+fn change_source(version: Version, source: &Source<'_>) -> String {
+    let Words { source: word, change, public_key, .. } = Words::of(version);
+    let encrypted = match source.tls.mode {
+        // The source's certificate is not ours to check from here: its authority lies on the replica's own disk.
+        TlsMode::Required | TlsMode::VerifyCa | TlsMode::VerifyIdentity => 1,
+        TlsMode::Disabled | TlsMode::Preferred => 0,
+    };
+    format!(
+        "{change} {word}_HOST = {host}, {word}_PORT = {port}, {word}_USER = {user}, {word}_PASSWORD = {password}, \
+         {word}_AUTO_POSITION = 1, {word}_SSL = {encrypted}, {public_key} = 1, {word}_HEARTBEAT_PERIOD = 2, \
+         {word}_CONNECT_RETRY = 5, {word}_RETRY_COUNT = 86400",
+        host = quoted(&source.address.host),
+        port = source.address.port,
+        user = quoted(&source.account.user),
+        password = quoted(source.account.password.reveal()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::access::Secret;
+
+    #[test]
+    fn spelling_follows_the_version() {
+        let address: Address = "mysql-0.mysql:3306".parse().expect("an address");
+        let account = Account { user: "repl".to_owned(), password: Secret::new("it's".to_owned()) };
+        let tls = ServerTls { mode: TlsMode::Preferred, ca: None };
+        let check = |version: Version, expected: &[&str]| {
+            let sql = change_source(version, &Source { address: &address, account: &account, tls: &tls });
+            for part in expected {
+                assert!(sql.contains(part), "{sql} lacks {part}");
+            }
+        };
+        check(
+            Version::mysql(9, 7, 4),
+            &[
+                "CHANGE REPLICATION SOURCE TO SOURCE_HOST = 'mysql-0.mysql'",
+                r"SOURCE_PASSWORD = 'it\'s'",
+                "GET_SOURCE_",
+            ],
+        );
+        check(Version::mysql(8, 0, 22), &["CHANGE MASTER TO MASTER_HOST", "GET_MASTER_PUBLIC_KEY = 1"]);
+    }
+}
