@@ -13,10 +13,13 @@
 //!
 //! Row-mates meet through [`model`] types and channels that [`server`] wires.
 
+pub mod cli;
 mod config;
 mod dba;
+mod demo;
 mod model;
 mod monitor;
 mod routing;
 mod sql;
+mod telemetry;
 mod wire;

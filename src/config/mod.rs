@@ -1,6 +1,7 @@
 //! The configuration as the rest of the program sees it: typed, complete and checked. What is written in YAML, in the
 //! environment and in flags is `raw`; `resolve` turns it into this or into every problem at once.
 
+mod keys;
 pub(crate) mod raw;
 pub(crate) mod resolve;
 

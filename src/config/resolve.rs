@@ -1,23 +1,18 @@
 //! Turns what was written into a [`Config`], or into every problem at once. The defaults of all keys are here and
 //! nowhere else. Pure: the environment is inside [`Raw`] and files are read through [`Files`].
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Display;
+use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
-use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
-use super::raw::{Origin, Problem, Raw};
+use super::keys::{Files, Keys};
+use super::raw::{Problem, Raw};
 use super::{
     Account, Admin, CertificateFiles, ClientTls, ClientTlsMode, Config, Consistency, Controller, FixedServer,
-    Limits, Listen, Log, Monitor, Pool, Routing, Secret, ServerTls, Setting, TlsMode, Topology, Users,
+    Limits, Listen, Log, Monitor, Pool, Routing, Secret, ServerTls, TlsMode, Topology, Users,
 };
 use crate::model::server::{Address, ServerId};
-
-/// How files are read, so that tests need none.
-pub(crate) type Files<'a> = &'a dyn Fn(&Path) -> io::Result<Vec<u8>>;
+use crate::telemetry::logging;
 
 /// Reads the file, the environment and `--set` flags. Without a path the defaults are the file.
 ///
@@ -50,9 +45,8 @@ pub(crate) fn from_yaml(yaml: &str, environment: BTreeMap<String, String>) -> Re
 
 /// # Errors
 /// Every problem of the configuration at once, in the order of the keys.
-pub(crate) fn resolve(mut raw: Raw, files: Files<'_>) -> Result<Config, Vec<Problem>> {
-    let problems = std::mem::take(&mut raw.problems);
-    let mut keys = Keys { raw, files, known: BTreeSet::new(), settings: Vec::new(), problems };
+pub(crate) fn resolve(raw: Raw, files: Files<'_>) -> Result<Config, Vec<Problem>> {
+    let mut keys = Keys::new(raw, files);
     let config = Config {
         listen: listen(&mut keys),
         topology: topology(&mut keys),
@@ -74,12 +68,7 @@ pub(crate) fn resolve(mut raw: Raw, files: Files<'_>) -> Result<Config, Vec<Prob
         settings: Vec::new(),
     };
     check_together(&config, &mut keys);
-    keys.unknown();
-    if keys.problems.is_empty() {
-        Ok(Config { settings: keys.settings, ..config })
-    } else {
-        Err(keys.problems)
-    }
+    Ok(Config { settings: keys.finish()?, ..config })
 }
 
 fn listen(keys: &mut Keys<'_>) -> Listen {
@@ -313,10 +302,15 @@ fn controller(keys: &mut Keys<'_>) -> Controller {
 }
 
 fn log(keys: &mut Keys<'_>) -> Log {
-    Log {
-        filter: keys.text("log.filter", Some("info")).unwrap_or_default(),
-        json: keys.choice("log.format", false, &[("text", false), ("json", true)]),
+    let filter = keys.text("log.filter", Some("info")).unwrap_or_default();
+    if let Err(error) = logging::check(&filter) {
+        keys.problem(
+            "log.filter",
+            error.to_string(),
+            "write a level such as info, or target=level,target=level",
+        );
     }
+    Log { filter, json: keys.choice("log.format", false, &[("text", false), ("json", true)]) }
 }
 
 /// What no key shows alone.
@@ -351,203 +345,6 @@ fn check_together(config: &Config, keys: &mut Keys<'_>) {
     }
 }
 
-/// Reads keys one by one, keeps what it learned of each, and collects problems instead of stopping.
-struct Keys<'a> {
-    raw: Raw,
-    files: Files<'a>,
-    /// Every key that was asked for, with `[]` for the index of a list.
-    known: BTreeSet<String>,
-    settings: Vec<Setting>,
-    problems: Vec<Problem>,
-}
-
-impl Keys<'_> {
-    /// A problem of a key whose value is bad is told with the variable or flag that it came from.
-    fn problem(&mut self, key: &str, wrong: impl Into<String>, remedy: impl Into<String>) {
-        let origin = self.raw.entries.get(key).map(|entry| entry.origin);
-        let key = match origin {
-            Some(Origin::Environment) => format!("{key} ({})", variable(key)),
-            Some(Origin::Flag) => format!("{key} (--set)"),
-            _ => key.to_owned(),
-        };
-        self.problems.push(Problem::new(key, wrong, remedy));
-    }
-
-    fn text(&mut self, key: &str, default: Option<&str>) -> Option<String> {
-        self.known.insert(template(key));
-        let entry = self.raw.entries.get(key);
-        let written = entry.and_then(|entry| Some((entry.text.clone()?, entry.origin)));
-        let (value, origin) = match written {
-            Some((text, origin)) if text != NONE => (Some(text), origin),
-            Some((_, origin)) => (None, origin),
-            None => (default.map(str::to_owned), Origin::Default),
-        };
-        let shown = value.clone().unwrap_or_else(|| NONE.to_owned());
-        self.settings.push(Setting { key: key.to_owned(), value: shown, origin });
-        match value {
-            Some(text) if text.trim().is_empty() => {
-                self.problem(key, "is empty", "give a value, or remove the key for its default");
-                None
-            }
-            value => value,
-        }
-    }
-
-    fn required(&mut self, key: &str, remedy: &str) -> Option<String> {
-        let value = self.text(key, None);
-        if value.is_none() {
-            self.problem(key, "is missing", remedy);
-        }
-        value
-    }
-
-    fn number(&mut self, key: &str, default: u64, range: RangeInclusive<u64>) -> u64 {
-        let Some(text) = self.text(key, Some(&default.to_string())) else { return default };
-        match text.trim().parse::<u64>() {
-            Ok(number) if range.contains(&number) => number,
-            _ => {
-                let remedy =
-                    format!("give a whole number from {} to {}{}", range.start(), range.end(), unit(key));
-                self.problem(key, format!("`{}` does not fit", shorten(&text)), remedy);
-                default
-            }
-        }
-    }
-
-    /// The unit is the end of the key: `_ms` or `_s`.
-    fn duration(&mut self, key: &str, default: u64, range: RangeInclusive<u64>) -> Duration {
-        let number = self.number(key, default, range);
-        if key.ends_with("_ms") { Duration::from_millis(number) } else { Duration::from_secs(number) }
-    }
-
-    fn choice<T: Copy + PartialEq>(&mut self, key: &str, default: T, choices: &[(&str, T)]) -> T {
-        let default_word = choices.iter().find(|(_, value)| *value == default).map(|(word, _)| *word);
-        let Some(text) = self.text(key, default_word) else { return default };
-        match choices.iter().find(|(word, _)| *word == text) {
-            Some((_, value)) => *value,
-            None => {
-                let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
-                let remedy = format!("write one of: {}", words.join(", "));
-                self.problem(key, format!("`{}` is no choice", shorten(&text)), remedy);
-                default
-            }
-        }
-    }
-
-    fn address(&mut self, key: &str, default: Option<&str>) -> Option<SocketAddr> {
-        let text = self.text(key, default)?;
-        let parsed = text.parse();
-        if parsed.is_err() {
-            self.problem(
-                key,
-                format!("`{}` is not IP:PORT", shorten(&text)),
-                "write for example 127.0.0.1:3306, or none",
-            );
-        }
-        parsed.ok()
-    }
-
-    fn path(&mut self, key: &str) -> Option<PathBuf> {
-        self.text(key, None).map(PathBuf::from)
-    }
-
-    /// A file that must be there and hold PEM text; what is in it is judged where it is used.
-    fn pem(&mut self, key: &str) -> Option<PathBuf> {
-        let path = self.path(key)?;
-        match (self.files)(&path) {
-            Ok(bytes) if memchr::memmem::find(&bytes, b"-----BEGIN ").is_some() => {}
-            Ok(_) => {
-                self.problem(key, format!("{} holds no PEM text", path.display()), "give a PEM file");
-            }
-            Err(error) => self.unreadable(key, &path, &error),
-        }
-        Some(path)
-    }
-
-    fn unreadable(&mut self, key: &str, path: &Path, error: &dyn Display) {
-        let wrong = format!("{} cannot be read ({error})", path.display());
-        self.problem(key, wrong, "give the path of a readable file");
-    }
-
-    /// The password that `<section>.password_file` or `<section>.password_env` names. A file's last line end is not
-    /// part of it.
-    fn password(&mut self, section: &str) -> Option<Secret> {
-        let file_key = format!("{section}.password_file");
-        let variable_key = format!("{section}.password_env");
-        let file = self.path(&file_key);
-        let variable = self.text(&variable_key, None);
-        let (key, bytes) = match (file, variable) {
-            (Some(_), Some(_)) => {
-                self.problem(&file_key, "is given beside password_env", "keep one of them");
-                return None;
-            }
-            (Some(path), None) => match (self.files)(&path) {
-                Ok(bytes) => (file_key, bytes),
-                Err(error) => {
-                    self.unreadable(&file_key, &path, &error);
-                    return Some(Secret::new(String::new()));
-                }
-            },
-            (None, Some(name)) => match self.raw.environment.get(&name) {
-                Some(value) => (variable_key, value.clone().into_bytes()),
-                None => {
-                    self.problem(&variable_key, format!("variable `{name}` is not set"), "set it");
-                    return Some(Secret::new(String::new()));
-                }
-            },
-            (None, None) => return None,
-        };
-        let password = String::from_utf8(bytes).unwrap_or_default();
-        let password = password.strip_suffix('\n').unwrap_or(&password);
-        let password = password.strip_suffix('\r').unwrap_or(password);
-        if password.is_empty() || password.len() > 1024 || password.contains('\0') {
-            self.problem(&key, "holds no usable password", "it must be UTF-8 text of 1 to 1024 bytes");
-        }
-        Some(Secret::new(password.to_owned()))
-    }
-
-    /// How many items a list has; `fields` are the keys that an item may have.
-    fn items(&mut self, list: &str, fields: &[&str]) -> usize {
-        self.known.insert(list.to_owned());
-        self.known.extend(fields.iter().map(|field| format!("{list}[].{field}")));
-        let prefix = format!("{list}[");
-        let index = |key: &String| key.strip_prefix(&prefix)?.split(']').next()?.parse::<usize>().ok();
-        self.raw.entries.keys().filter_map(index).max().map_or(0, |last| last + 1)
-    }
-
-    /// Every key that was written and never asked for.
-    fn unknown(&mut self) {
-        let unknown: Vec<(String, bool)> = self
-            .raw
-            .entries
-            .iter()
-            .map(|(key, entry)| (key.clone(), entry.text.is_some()))
-            .filter(|(key, _)| !self.known.contains(&template(key)))
-            .collect();
-        for (key, has_value) in unknown {
-            let section = format!("{}.", template(&key));
-            let outer = key.rfind(['.', '[']).map_or("", |end| &key[..end]);
-            if self.known.iter().any(|known| known.starts_with(&section)) {
-                if has_value {
-                    self.problem(&key, "is a section", "write its keys below it, indented");
-                }
-            } else if key.rsplit('.').next() == Some("password") {
-                let remedy = "use password_file or password_env, passwords are not written here";
-                self.problem(&key, "is not allowed", remedy);
-            } else if self.known.contains(&template(outer)) {
-                let wrong = "is below a key that takes one value";
-                self.problem(&key, wrong, format!("write `{outer}: VALUE`"));
-            } else {
-                let remedy = match nearest(&template(&key), &self.known) {
-                    Some(known) => format!("did you mean `{known}`?"),
-                    None => "remove it; config/readwright.yaml lists all keys".to_owned(),
-                };
-                self.problem(&key, "is not a known key", remedy);
-            }
-        }
-    }
-}
-
 /// The file as bytes; a configuration or a secret is never large.
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     use io::Read as _;
@@ -559,62 +356,14 @@ fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// `a.list[3].b` as `a.list[].b`.
-fn template(key: &str) -> String {
-    let mut template = String::with_capacity(key.len());
-    let mut inside = false;
-    for c in key.chars() {
-        inside = c == '[' || (inside && c != ']');
-        if !inside || c == '[' {
-            template.push(c);
-        }
-    }
-    template
-}
-
-/// The known key that `unknown` most likely was meant to be.
-fn nearest<'a>(unknown: &str, known: &'a BTreeSet<String>) -> Option<&'a String> {
-    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
-    let word = last(unknown);
-    let distance = |candidate: &String| {
-        let candidate_word = last(candidate);
-        // A key without its unit, or with another one, is the likeliest slip.
-        if candidate_word.rsplit_once('_').map(|(stem, _)| stem)
-            == Some(word.rsplit_once('_').map_or(word.as_str(), |(stem, _)| stem))
-            || candidate_word.rsplit_once('_').map(|(stem, _)| stem) == Some(&word)
-        {
-            return (0, strsim::damerau_levenshtein(candidate, unknown));
-        }
-        (strsim::damerau_levenshtein(&candidate_word, &word), strsim::damerau_levenshtein(candidate, unknown))
-    };
-    let best = known.iter().min_by_key(|candidate| distance(candidate))?;
-    (distance(best).0 <= word.len().div_ceil(3)).then_some(best)
-}
-
-fn variable(key: &str) -> String {
-    format!("READWRIGHT_{}", key.to_ascii_uppercase().replace('.', "__"))
-}
-
-fn unit(key: &str) -> &'static str {
-    match key.rsplit('_').next() {
-        Some("ms") => " (milliseconds)",
-        Some("s") => " (seconds)",
-        Some("mib") => " (MiB)",
-        _ => "",
-    }
-}
-
-fn shorten(text: &str) -> String {
-    text.chars().take(80).collect()
-}
-
 const MIB: u64 = 1024 * 1024;
-/// The word that turns an optional value off.
-const NONE: &str = "none";
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::config::raw::Origin;
 
     const EXAMPLE: &str = include_str!("../../config/readwright.yaml");
     const PEM: &str = "-----BEGIN CERTIFICATE-----";
@@ -742,6 +491,7 @@ mod tests {
         check("controller: {enabled: true}", "", "controller.replication: has no password");
         check("limits: {max_packet_mib: 512}", "", "one statement of the largest size must fit");
         check("limits: {clients: ''}", "", "is empty");
+        check("log: {filter: 'a=b=c'}", "", "log.filter: `a=b=c` is not a log filter");
         check("", "users.known[0].user=a", "not KEY=VALUE");
     }
 

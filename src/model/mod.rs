@@ -4,6 +4,7 @@ pub(crate) mod access;
 pub(crate) mod gtid;
 pub(crate) mod health;
 pub(crate) mod progress;
+pub(crate) mod report;
 pub(crate) mod server;
 pub(crate) mod settings;
 pub(crate) mod topology;

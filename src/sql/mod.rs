@@ -1,6 +1,12 @@
 //! What a statement is and what it does to a session, from its bytes alone. Never touches a network, never changes
 //! the text, and never guesses in favour of a replica: doubt is a write.
 
+mod classify;
+mod reason;
+
+pub(crate) use classify::Classifier;
+pub(crate) use reason::Reason;
+
 /// How the session that sends a statement reads SQL text. Part of every cache key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Dialect {
@@ -157,16 +163,43 @@ pub(crate) enum Hint {
     Replica,
 }
 
-/// Why a statement is what it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Reason {
-    PlainRead,
+/// Where a statement would go on a fresh session: what `readwright explain` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// A replica may serve it.
+    Read,
+    /// The primary.
+    Write,
+    /// The primary, and the session stays on that connection.
+    Pin,
+    /// Any server.
+    Either,
 }
 
-impl Reason {
+impl Route {
     pub(crate) fn label(self) -> &'static str {
         match self {
-            Self::PlainRead => "plain-read",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Pin => "pin",
+            Self::Either => "either",
+        }
+    }
+}
+
+impl Statement {
+    /// Where it would go on a fresh session with autocommit and no transaction.
+    pub(crate) fn route(&self) -> Route {
+        // A restored variable counts too: whoever names sql_log_bin or gtid_next owns the connection for that moment.
+        let pins = |effect: &Effect| matches!(effect, Effect::Pin(_) | Effect::Restore(_) | Effect::Begins);
+        if self.effects.iter().any(pins) {
+            return Route::Pin;
+        }
+        match self.kind {
+            Kind::Read | Kind::Begin(Access::ReadOnly) => Route::Read,
+            Kind::Write | Kind::Kill { .. } => Route::Write,
+            Kind::Begin(_) => Route::Pin,
+            Kind::Anywhere | Kind::Previous => Route::Either,
         }
     }
 }

@@ -1,0 +1,149 @@
+//! The commands: from arguments to one call each, and from what came of it to an exit code. Nothing is decided here
+//! that a library user would miss.
+
+mod check;
+mod explain;
+mod output;
+mod status;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::raw::Problem;
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn main() -> ExitCode {
+    // clap itself prints help and mistakes, and exits with 0 or 2.
+    let arguments = Arguments::parse();
+    match dispatch(arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.tell();
+            failure.exit_code()
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Explain(arguments) => explain::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
+    }
+}
+
+/// A read/write-splitting MySQL proxy made for Kubernetes, with an embedded controller.
+#[derive(Debug, Parser)]
+#[command(name = "readwright", version, max_term_width = 110)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Explain(ExplainArguments),
+    Check(CheckArguments),
+    Status(StatusArguments),
+}
+
+/// Say where a statement would go, and why
+///
+/// Prints `route<TAB>reason<TAB>statement`. The route is that of a fresh session with autocommit: read (a replica may
+/// serve it), write (the primary), pin (the primary, and the session stays on that connection) or either (any server).
+#[derive(Debug, clap::Args)]
+struct ExplainArguments {
+    /// The statement
+    #[arg(required_unless_present = "file", conflicts_with = "file")]
+    sql: Option<OsString>,
+    /// A file with a statement a line, `-` for standard input; `\\ \t \n \r \xHH` are escapes
+    #[arg(long)]
+    file: Option<PathBuf>,
+    /// The session's sql_mode; ANSI_QUOTES, NO_BACKSLASH_ESCAPES and IGNORE_SPACE change how text is read
+    #[arg(long, default_value = "")]
+    sql_mode: String,
+    /// The session's character_set_client
+    #[arg(long, default_value = "utf8mb4")]
+    charset: String,
+    /// The version of the servers, as @@version shows it
+    #[arg(long, default_value = "9.7.4")]
+    server_version: String,
+    /// Print the reason as a clause instead of a word
+    #[arg(long)]
+    words: bool,
+}
+
+/// Name every problem of a configuration at once; touches nothing
+#[derive(Debug, clap::Args)]
+struct CheckArguments {
+    /// The configuration, YAML
+    file: PathBuf,
+    /// A key above file and environment, as pool.idle_s=30; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+/// Ask a running proxy how it is; exit code 0 when it is ready, 1 when not
+#[derive(Debug, clap::Args)]
+struct StatusArguments {
+    /// Its admin HTTP address (`admin.http`)
+    #[arg(long, default_value = "127.0.0.1:9090", value_name = "HOST:PORT")]
+    address: String,
+    /// A table for people, or JSON
+    #[arg(short, long, value_enum, default_value_t = StatusOutput::Table)]
+    output: StatusOutput,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum StatusOutput {
+    Table,
+    Json,
+}
+
+/// Why a command ends with something other than 0.
+#[derive(Debug)]
+enum Failure {
+    /// Told already, by what was printed.
+    Silent,
+    /// It did not work; the text says what to do.
+    Failed(String),
+    /// The configuration is wrong.
+    Configuration(Vec<Problem>),
+}
+
+impl Failure {
+    fn tell(&self) {
+        match self {
+            Self::Silent => {}
+            Self::Failed(text) => output::error(text),
+            Self::Configuration(problems) => {
+                for problem in problems {
+                    output::error(&problem.to_string());
+                }
+            }
+        }
+    }
+
+    /// The only place that knows exit codes.
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Silent | Self::Failed(_) => ExitCode::from(1),
+            Self::Configuration(_) => ExitCode::from(2),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_sound() {
+        use clap::CommandFactory as _;
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,368 @@
+//! The live table of clients: who is connected, what pins a session, which server connection it holds. For SHOW
+//! CLIENTS, SHOW PINS and KILL. A session writes to its row only when something changes; an idle client costs less than
+//! 500 bytes here.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rapidhash::RapidHashMap;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// The table. Cheap to clone; all clones are the same table.
+#[derive(Clone, Default)]
+pub(crate) struct Clients(Arc<Table>);
+
+#[derive(Default)]
+struct Table {
+    rows: Mutex<RapidHashMap<u32, Arc<Row>>>,
+    last_id: AtomicU32,
+}
+
+struct Row {
+    id: u32,
+    /// None: it came by the Unix socket.
+    address: Option<SocketAddr>,
+    since: Instant,
+    busy: AtomicBool,
+    killed: AtomicU8,
+    wake: Notify,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    user: Box<str>,
+    schema: Option<Box<str>>,
+    server: Option<ServerThread>,
+    pins: Vec<Pin>,
+}
+
+/// The server connection that a session holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ServerThread {
+    pub(crate) server: Arc<str>,
+    /// The server's own id of the connection, as its KILL takes it.
+    pub(crate) thread: u32,
+}
+
+/// Why a session stays on one connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Pin {
+    pub(crate) cause: &'static str,
+    pub(crate) since: Instant,
+    /// The statement that did it, without its literals.
+    pub(crate) statement: Box<str>,
+}
+
+/// What a KILL asks of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kill {
+    /// End the statement that runs; the session goes on.
+    Statement,
+    /// Close the client's connection.
+    Connection,
+}
+
+/// One row of the table as it was when it was read.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    pub(crate) id: u32,
+    pub(crate) user: Box<str>,
+    pub(crate) address: Option<SocketAddr>,
+    pub(crate) connected: Duration,
+    pub(crate) busy: bool,
+    pub(crate) schema: Option<Box<str>>,
+    pub(crate) server: Option<ServerThread>,
+    pub(crate) pins: Vec<Pin>,
+}
+
+/// A client's place in the table; dropping it removes the row. Belongs to the session.
+pub(crate) struct Registration {
+    table: Arc<Table>,
+    row: Arc<Row>,
+}
+
+impl Clients {
+    /// Gives the new client its connection id, unique among those connected.
+    pub(crate) fn register(&self, address: Option<SocketAddr>) -> Registration {
+        let mut rows = self.0.rows.lock();
+        let id = loop {
+            let id = self.0.last_id.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+            // MySQL's ids begin at 1; after four thousand million clients a long-lived one may still hold its id.
+            if id != 0 && !rows.contains_key(&id) {
+                break id;
+            }
+        };
+        let row = Arc::new(Row {
+            id,
+            address,
+            since: Instant::now(),
+            busy: AtomicBool::new(false),
+            killed: AtomicU8::new(0),
+            wake: Notify::new(),
+            state: Mutex::new(State { user: UNAUTHENTICATED.into(), ..State::default() }),
+        });
+        rows.insert(id, Arc::clone(&row));
+        Registration { table: Arc::clone(&self.0), row }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.rows.lock().len()
+    }
+
+    pub(crate) fn find(&self, id: u32) -> Option<Client> {
+        let row = self.0.rows.lock().get(&id).map(Arc::clone)?;
+        Some(row.read())
+    }
+
+    /// All clients, by id.
+    pub(crate) fn list(&self) -> Vec<Client> {
+        // The rows are read after the table is let go, so that a long list holds up no login.
+        let rows: Vec<Arc<Row>> = self.0.rows.lock().values().map(Arc::clone).collect();
+        let mut clients: Vec<Client> = rows.iter().map(|row| row.read()).collect();
+        clients.sort_unstable_by_key(|client| client.id);
+        clients
+    }
+
+    /// Tells the session of this client. False when there is none.
+    pub(crate) fn kill(&self, id: u32, kill: Kill) -> bool {
+        let Some(row) = self.0.rows.lock().get(&id).map(Arc::clone) else { return false };
+        // The larger wish stands: a statement's KILL does not take back a connection's.
+        row.killed.fetch_max(kill as u8 + 1, Ordering::Release);
+        row.wake.notify_one();
+        true
+    }
+}
+
+impl Registration {
+    pub(crate) fn id(&self) -> u32 {
+        self.row.id
+    }
+
+    /// The login is over, or COM_CHANGE_USER has changed the user.
+    pub(crate) fn logged_in(&self, user: &str, schema: Option<&str>) {
+        let mut state = self.row.state.lock();
+        state.user = user.into();
+        state.schema = schema.map(Box::from);
+    }
+
+    pub(crate) fn schema(&self, schema: Option<&str>) {
+        self.row.state.lock().schema = schema.map(Box::from);
+    }
+
+    /// True while a statement runs.
+    pub(crate) fn busy(&self, busy: bool) {
+        self.row.busy.store(busy, Ordering::Relaxed);
+    }
+
+    /// The server connection that the session holds now, or None when it gave it back.
+    pub(crate) fn holds(&self, server: Option<ServerThread>) {
+        self.row.state.lock().server = server;
+    }
+
+    /// The causes that pin the session from now on; to be called when they change. `statement` is the text that changed
+    /// them; only its shape is kept, and no more than a line of it. Returns the causes that are new.
+    pub(crate) fn pinned(&self, causes: &[&'static str], statement: &[u8]) -> Vec<&'static str> {
+        let mut state = self.row.state.lock();
+        state.pins.retain(|pin| causes.contains(&pin.cause));
+        let mut new = Vec::new();
+        for &cause in causes {
+            if state.pins.len() < MAX_PINS && !state.pins.iter().any(|pin| pin.cause == cause) {
+                state.pins.push(Pin { cause, since: Instant::now(), statement: shape(statement) });
+                new.push(cause);
+            }
+        }
+        state.pins.shrink_to_fit();
+        new
+    }
+
+    /// Waits until somebody kills this client or its statement. `Connection` stays true for good.
+    ///
+    /// Cancel safety: a kill that came is not lost when this is dropped; the next call returns it.
+    pub(crate) async fn killed(&self) -> Kill {
+        loop {
+            if let Some(kill) = self.take_kill() {
+                return kill;
+            }
+            self.row.wake.notified().await;
+        }
+    }
+
+    /// The kill that came, if one did; for the moments between statements.
+    pub(crate) fn take_kill(&self) -> Option<Kill> {
+        match self.row.killed.load(Ordering::Acquire) {
+            0 => None,
+            1 => {
+                // Fails when a connection's KILL came in between; that one is the answer then.
+                let taken = self.row.killed.compare_exchange(1, 0, Ordering::AcqRel, Ordering::Acquire);
+                Some(if taken.is_ok() { Kill::Statement } else { Kill::Connection })
+            }
+            _ => Some(Kill::Connection),
+        }
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.table.rows.lock().remove(&self.row.id);
+    }
+}
+
+impl Row {
+    fn read(&self) -> Client {
+        let state = self.state.lock();
+        Client {
+            id: self.id,
+            user: state.user.clone(),
+            address: self.address,
+            connected: self.since.elapsed(),
+            busy: self.busy.load(Ordering::Relaxed),
+            schema: state.schema.clone(),
+            server: state.server.clone(),
+            pins: state.pins.clone(),
+        }
+    }
+}
+
+/// The statement without what may be somebody's data: literals become `?`, comments go, and where it is not certain
+/// that a literal has ended the text ends.
+pub(crate) fn shape(statement: &[u8]) -> Box<str> {
+    let mut shape = String::new();
+    let mut at = 0;
+    while at < statement.len() {
+        if shape.len() >= SHAPE_BYTES {
+            shape.push_str("...");
+            break;
+        }
+        let byte = statement[at];
+        let rest = &statement[at..];
+        match byte {
+            b'\'' | b'"' => {
+                shape.push('?');
+                match string_end(rest) {
+                    Some(length) => at += length,
+                    None => {
+                        shape.push_str("...");
+                        break;
+                    }
+                }
+            }
+            b'/' if rest.starts_with(b"/*") => match memchr::memmem::find(rest, b"*/") {
+                Some(end) => at += end + 2,
+                None => break,
+            },
+            b'#' => break,
+            b'-' if rest.starts_with(b"--") => break,
+            b'0'..=b'9' if !shape.ends_with(|c: char| c.is_ascii_alphanumeric() || "_$@`".contains(c)) => {
+                let word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'.';
+                at += rest.iter().take_while(|byte| word(byte)).count();
+                shape.push('?');
+            }
+            byte if byte.is_ascii_whitespace() => {
+                if !shape.is_empty() && !shape.ends_with(' ') {
+                    shape.push(' ');
+                }
+                at += 1;
+            }
+            byte => {
+                shape.push(if byte.is_ascii_graphic() { char::from(byte) } else { '_' });
+                at += 1;
+            }
+        }
+    }
+    shape.trim_end().into()
+}
+
+/// The length of the quoted text that `rest` begins with. None when the text ends before it, or has a backslash: whether
+/// that escapes depends on the session.
+fn string_end(rest: &[u8]) -> Option<usize> {
+    let quote = rest[0];
+    let mut at = 1;
+    while let Some(&byte) = rest.get(at) {
+        if byte == b'\\' {
+            return None;
+        }
+        if byte == quote {
+            if rest.get(at + 1) != Some(&quote) {
+                return Some(at + 1);
+            }
+            at += 1;
+        }
+        at += 1;
+    }
+    None
+}
+
+const UNAUTHENTICATED: &str = "unauthenticated user";
+/// A statement's shape is cut here; a table of pins is to be read in a terminal.
+const SHAPE_BYTES: usize = 160;
+/// More causes at once are not shown.
+const MAX_PINS: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn rows_come_and_go() {
+        let clients = Clients::default();
+        let first = clients.register("127.0.0.1:5".parse().ok());
+        let second = clients.register(None);
+        assert_eq!((first.id(), second.id(), clients.count()), (1, 2, 2));
+        second.logged_in("app", Some("shop"));
+        second.holds(Some(ServerThread { server: "mysql-0".into(), thread: 9 }));
+        second.pinned(&["named-lock"], b"SELECT GET_LOCK('secret', 10)");
+        assert_eq!(second.pinned(&["named-lock", "transaction"], b"BEGIN"), ["transaction"]);
+        let row = clients.find(2).expect("registered");
+        assert_eq!((&*row.user, row.schema.as_deref(), row.pins.len()), ("app", Some("shop"), 2));
+        assert_eq!(&*row.pins[0].statement, "SELECT GET_LOCK(?, ?)");
+        second.pinned(&[], b"");
+        drop(first);
+        let rows = clients.list();
+        assert_eq!((rows.len(), rows[0].pins.len(), rows[0].id), (1, 0, 2));
+    }
+
+    #[tokio::test]
+    async fn kills_reach_the_session() {
+        let clients = Clients::default();
+        let client = clients.register(None);
+        assert!(!clients.kill(99, Kill::Connection));
+        assert!(clients.kill(1, Kill::Statement));
+        assert_eq!(client.killed().await, Kill::Statement);
+        assert_eq!(client.take_kill(), None);
+        assert_eq!(client.killed().now_or_never(), None);
+        clients.kill(1, Kill::Connection);
+        clients.kill(1, Kill::Statement);
+        assert_eq!((client.killed().await, client.take_kill()), (Kill::Connection, Some(Kill::Connection)));
+    }
+
+    #[test]
+    fn an_idle_client_is_small() {
+        // The row, its two counters in the Arc, the user's name, and a slot of the map at its emptiest.
+        let bytes =
+            size_of::<Row>() + 16 + 32 + 2 * (size_of::<(u32, Arc<Row>)>() + 1) + size_of::<Registration>();
+        assert!(bytes < 500, "{bytes}");
+    }
+
+    #[test]
+    fn shapes_hide_literals() {
+        let check = |statement: &str, expected: &str| {
+            assert_eq!(&*shape(statement.as_bytes()), expected, "{statement}");
+        };
+        check("SET @a := 'x''y', @b = \"z\"", "SET @a := ?, @b = ?");
+        check("SELECT  1,\n t1.c2 FROM t1 -- bob", "SELECT ?, t1.c2 FROM t1");
+        check("SELECT 0x616263, 1.5e3, x'61'", "SELECT ?, ?, x?");
+        check("SELECT /* bob */ 'a\\' bob '", "SELECT ?...");
+        check("SELECT 'bob", "SELECT ?...");
+        check("SELECT /* bob", "SELECT");
+        check("SELECT é # bob", "SELECT __");
+        let long = shape("a, ".repeat(1000).as_bytes());
+        assert!(long.len() <= SHAPE_BYTES + 3 && long.ends_with("..."), "{long}");
+    }
+}

@@ -1,0 +1,377 @@
+//! Every metric, each as a function; the only place that knows the metrics library. What happens is counted by handles
+//! made once, so that a statement costs a few atomic adds and no allocation. What is (pools, health, lag, clients) is
+//! not kept here at all: it is asked for when somebody scrapes, as [`Gauges`], so a server that is gone leaves nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use metrics::{Counter, Histogram, Key, Label, Metadata, Recorder as _};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use rapidhash::RapidHashMap;
+
+/// Who answered a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    Primary,
+    Replica,
+    /// The proxy itself, without a server.
+    Proxy,
+}
+
+/// How a statement ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Answered,
+    /// The server answered with an error, which the client got unchanged.
+    Refused,
+    /// The proxy answered with an error of its own: no server, no connection, a limit, a lost connection.
+    Failed,
+}
+
+/// Counts what happens. Cheap to clone; all clones count together.
+#[derive(Clone)]
+pub(crate) struct Metrics(Arc<Registered>);
+
+struct Registered {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+    /// By reason. Read for every statement, written once per reason.
+    statements: ArcSwap<RapidHashMap<&'static str, Arc<StatementCounters>>>,
+    seconds: [Histogram; TARGETS.len()],
+    to_clients: Counter,
+    to_servers: Counter,
+    logins: Counter,
+    other: ArcSwap<RapidHashMap<(&'static str, &'static str), Counter>>,
+}
+
+type StatementCounters = [[Counter; OUTCOMES.len()]; TARGETS.len()];
+
+/// Counters of one server; made when its pool is made and kept there.
+#[derive(Clone)]
+pub(crate) struct ServerMetrics {
+    statements: Counter,
+    connects: Counter,
+    connect_failures: Counter,
+    discards: Counter,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)
+            .expect("there are buckets")
+            .build_recorder();
+        for (name, help) in COUNTERS {
+            recorder.describe_counter((*name).into(), None, (*help).into());
+        }
+        recorder.describe_histogram(
+            SECONDS.into(),
+            None,
+            "From the statement's last byte to its answer's.".into(),
+        );
+        let counter = |name, labels: &[(&'static str, &'static str)]| register(&recorder, name, labels);
+        Self(Arc::new(Registered {
+            handle: recorder.handle(),
+            statements: ArcSwap::default(),
+            seconds: TARGETS.map(|target| {
+                let labels = vec![Label::from_static_parts("target", target)];
+                recorder.register_histogram(&Key::from_parts(SECONDS, labels), &METADATA)
+            }),
+            to_clients: counter("readwright_bytes_total", &[("direction", "to_clients")]),
+            to_servers: counter("readwright_bytes_total", &[("direction", "to_servers")]),
+            logins: counter("readwright_logins_total", &[]),
+            other: ArcSwap::default(),
+            recorder,
+        }))
+    }
+
+    /// One statement has ended, `elapsed` after its last byte came in.
+    pub(crate) fn query(&self, target: Target, reason: &'static str, outcome: Outcome, elapsed: Duration) {
+        self.0.seconds[target as usize].record(elapsed.as_secs_f64());
+        if let Some(counters) = self.0.statements.load().get(reason) {
+            counters[target as usize][outcome as usize].increment(1);
+            return;
+        }
+        let counters: Arc<StatementCounters> = Arc::new(std::array::from_fn(|target| {
+            std::array::from_fn(|outcome| {
+                let labels =
+                    [("target", TARGETS[target]), ("reason", reason), ("outcome", OUTCOMES[outcome])];
+                register(&self.0.recorder, "readwright_statements_total", &labels)
+            })
+        }));
+        counters[target as usize][outcome as usize].increment(1);
+        insert(&self.0.statements, reason, counters);
+    }
+
+    /// Bytes that went through, to clients and to servers.
+    pub(crate) fn relayed(&self, to_clients: u64, to_servers: u64) {
+        self.0.to_clients.increment(to_clients);
+        self.0.to_servers.increment(to_servers);
+    }
+
+    pub(crate) fn login(&self) {
+        self.0.logins.increment(1);
+    }
+
+    /// A login that did not succeed; `why` is a word such as `denied`, `timeout` or `full`.
+    pub(crate) fn login_refused(&self, why: &'static str) {
+        self.count("readwright_logins_refused_total", "why", why);
+    }
+
+    /// A session began to stay on one connection.
+    pub(crate) fn pinned(&self, cause: &'static str) {
+        self.count("readwright_pins_total", "cause", cause);
+    }
+
+    /// A statement was run again on another server, unseen by the client.
+    pub(crate) fn retried(&self, why: &'static str) {
+        self.count("readwright_retries_total", "why", why);
+    }
+
+    /// A connection was closed because one side broke the protocol.
+    pub(crate) fn protocol_error(&self, side: &'static str) {
+        self.count("readwright_protocol_errors_total", "side", side);
+    }
+
+    pub(crate) fn server(&self, name: &str) -> ServerMetrics {
+        let counter = |metric, labels: &[(&'static str, &'static str)]| {
+            let mut labels: Vec<Label> =
+                labels.iter().map(|(name, value)| Label::from_static_parts(name, value)).collect();
+            labels.push(Label::new("server", name.to_owned()));
+            self.0.recorder.register_counter(&Key::from_parts(metric, labels), &METADATA)
+        };
+        ServerMetrics {
+            statements: counter("readwright_server_statements_total", &[]),
+            connects: counter("readwright_server_connects_total", &[("outcome", "connected")]),
+            connect_failures: counter("readwright_server_connects_total", &[("outcome", "failed")]),
+            discards: counter("readwright_server_discards_total", &[]),
+        }
+    }
+
+    /// The text that Prometheus scrapes: what was counted, and what is now.
+    /// <https://prometheus.io/docs/instrumenting/exposition_formats/>
+    pub(crate) fn render(&self, now: &Gauges) -> String {
+        let mut text = self.0.handle.render();
+        text.push_str(&now.0.handle().render());
+        text
+    }
+
+    /// Moves the samples that wait in histograms to their buckets; to be called every five seconds, or they pile up.
+    pub(crate) fn upkeep(&self) {
+        self.0.handle.run_upkeep();
+    }
+
+    fn count(&self, name: &'static str, label: &'static str, value: &'static str) {
+        if let Some(counter) = self.0.other.load().get(&(name, value)) {
+            counter.increment(1);
+            return;
+        }
+        let counter = register(&self.0.recorder, name, &[(label, value)]);
+        counter.increment(1);
+        insert(&self.0.other, (name, value), counter);
+    }
+}
+
+impl ServerMetrics {
+    pub(crate) fn statement(&self) {
+        self.statements.increment(1);
+    }
+
+    pub(crate) fn connected(&self) {
+        self.connects.increment(1);
+    }
+
+    pub(crate) fn connect_failed(&self) {
+        self.connect_failures.increment(1);
+    }
+
+    /// A connection was closed instead of going back to the pool.
+    pub(crate) fn discarded(&self) {
+        self.discards.increment(1);
+    }
+}
+
+/// What is at this moment: filled anew for each scrape.
+pub(crate) struct Gauges(PrometheusRecorder);
+
+impl Gauges {
+    pub(crate) fn new() -> Self {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        for (name, help) in GAUGES {
+            recorder.describe_gauge((*name).into(), None, (*help).into());
+        }
+        Self(recorder)
+    }
+
+    pub(crate) fn clients(&self, connected: u64, busy: u64) {
+        self.set("readwright_clients", &[("state", "busy")], busy as f64);
+        self.set("readwright_clients", &[("state", "idle")], connected.saturating_sub(busy) as f64);
+    }
+
+    /// Sessions that stay on one connection at the moment.
+    pub(crate) fn pins(&self, cause: &str, sessions: u64) {
+        self.set("readwright_pinned_sessions", &[("cause", cause)], sessions as f64);
+    }
+
+    pub(crate) fn server_up(&self, server: &str, role: &str, up: bool) {
+        self.set("readwright_server_up", &[("server", server), ("role", role)], f64::from(u8::from(up)));
+    }
+
+    /// Whether new reads may go there now.
+    pub(crate) fn server_reads(&self, server: &str, serves: bool) {
+        self.set("readwright_server_serves_reads", &[("server", server)], f64::from(u8::from(serves)));
+    }
+
+    pub(crate) fn server_lag(&self, server: &str, lag: Duration) {
+        self.set("readwright_server_lag_seconds", &[("server", server)], lag.as_secs_f64());
+    }
+
+    pub(crate) fn server_in_flight(&self, server: &str, statements: u32) {
+        self.set("readwright_server_statements_in_flight", &[("server", server)], f64::from(statements));
+    }
+
+    pub(crate) fn pool(&self, server: &str, open: u32, idle: u32, waiting: u32) {
+        let name = "readwright_pool_connections";
+        self.set(name, &[("server", server), ("state", "idle")], f64::from(idle));
+        self.set(name, &[("server", server), ("state", "used")], f64::from(open.saturating_sub(idle)));
+        self.set("readwright_pool_waiting", &[("server", server)], f64::from(waiting));
+    }
+
+    pub(crate) fn epoch(&self, epoch: u64) {
+        self.set("readwright_topology_epoch", &[], epoch as f64);
+    }
+
+    pub(crate) fn build(&self, version: &'static str, uptime: Duration) {
+        self.set("readwright_build_info", &[("version", version)], 1.0);
+        self.set("readwright_uptime_seconds", &[], uptime.as_secs_f64());
+    }
+
+    fn set(&self, name: &'static str, labels: &[(&'static str, &str)], value: f64) {
+        let labels: Vec<Label> =
+            labels.iter().map(|(name, value)| Label::new(*name, (*value).to_owned())).collect();
+        self.0.register_gauge(&Key::from_parts(name, labels), &METADATA).set(value);
+    }
+}
+
+fn register(
+    recorder: &PrometheusRecorder,
+    name: &'static str,
+    labels: &[(&'static str, &'static str)],
+) -> Counter {
+    let labels: Vec<Label> =
+        labels.iter().map(|(name, value)| Label::from_static_parts(name, value)).collect();
+    recorder.register_counter(&Key::from_parts(name, labels), &METADATA)
+}
+
+/// The recorder gives equal keys the same counter, so two threads that insert at the same time lose no count.
+fn insert<K, V>(map: &ArcSwap<RapidHashMap<K, V>>, key: K, value: V)
+where
+    K: Copy + Eq + std::hash::Hash,
+    V: Clone,
+{
+    map.rcu(|current| {
+        let mut next = RapidHashMap::clone(current);
+        next.insert(key, value.clone());
+        next
+    });
+}
+
+const METADATA: Metadata<'static> = Metadata::new("readwright", metrics::Level::INFO, None);
+/// In the order of [`Target`].
+const TARGETS: [&str; 3] = ["primary", "replica", "proxy"];
+/// In the order of [`Outcome`].
+const OUTCOMES: [&str; 3] = ["answered", "refused", "failed"];
+const SECONDS: &str = "readwright_statement_seconds";
+/// 25 microseconds to 10 seconds.
+const BUCKETS: [f64; 18] = [
+    0.000_025, 0.000_05, 0.000_1, 0.000_2, 0.000_4, 0.000_8, 0.001_5, 0.003, 0.006, 0.012, 0.025, 0.05, 0.1,
+    0.25, 0.5, 1.0, 2.5, 10.0,
+];
+const COUNTERS: &[(&str, &str)] = &[
+    ("readwright_statements_total", "Statements by who answered, why there, and how it ended."),
+    ("readwright_bytes_total", "Bytes relayed."),
+    ("readwright_logins_total", "Clients that logged in."),
+    ("readwright_logins_refused_total", "Clients that did not get in."),
+    ("readwright_pins_total", "Times a session began to stay on one connection."),
+    ("readwright_retries_total", "Statements run again on another server, unseen by the client."),
+    ("readwright_protocol_errors_total", "Connections closed because that side broke the protocol."),
+    ("readwright_server_statements_total", "Statements sent to this server."),
+    ("readwright_server_connects_total", "Connections made to this server."),
+    ("readwright_server_discards_total", "Connections closed instead of going back to the pool."),
+];
+const GAUGES: &[(&str, &str)] = &[
+    ("readwright_clients", "Clients connected."),
+    ("readwright_pinned_sessions", "Sessions that stay on one connection."),
+    ("readwright_server_up", "1 when the server answers probes."),
+    ("readwright_server_serves_reads", "1 when new reads may go there."),
+    ("readwright_server_lag_seconds", "Replication lag."),
+    ("readwright_server_statements_in_flight", "Statements that run there now, from this proxy."),
+    ("readwright_pool_connections", "Connections to this server."),
+    ("readwright_pool_waiting", "Statements that wait for a connection."),
+    ("readwright_topology_epoch", "Changes of the primary since the start."),
+    ("readwright_build_info", "The version that runs."),
+    ("readwright_uptime_seconds", "Since the start of the process."),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_are_counted_once_each() {
+        let metrics = Metrics::new();
+        for _ in 0..3 {
+            metrics.query(Target::Replica, "plain_read", Outcome::Answered, Duration::from_micros(30));
+        }
+        metrics.query(Target::Primary, "write", Outcome::Refused, Duration::from_millis(30));
+        metrics.pinned("named_lock");
+        metrics.pinned("named_lock");
+        metrics.server("mysql-0").connected();
+        metrics.server("mysql-0").connected();
+        metrics.relayed(10, 4);
+        let gauges = Gauges::new();
+        gauges.server_lag("mysql-1", Duration::from_millis(1500));
+        gauges.clients(5, 2);
+        metrics.upkeep();
+        let text = metrics.render(&gauges);
+        for line in [
+            r#"readwright_statements_total{target="replica",reason="plain_read",outcome="answered"} 3"#,
+            r#"readwright_statements_total{target="primary",reason="write",outcome="refused"} 1"#,
+            r#"readwright_statement_seconds_bucket{target="replica",le="0.000025"} 0"#,
+            r#"readwright_statement_seconds_bucket{target="replica",le="0.00005"} 3"#,
+            r#"readwright_pins_total{cause="named_lock"} 2"#,
+            r#"readwright_server_connects_total{outcome="connected",server="mysql-0"} 2"#,
+            r#"readwright_bytes_total{direction="to_clients"} 10"#,
+            r#"readwright_server_lag_seconds{server="mysql-1"} 1.5"#,
+            r#"readwright_clients{state="idle"} 3"#,
+        ] {
+            assert!(text.lines().any(|have| have == line), "{line}\n{text}");
+        }
+    }
+
+    #[test]
+    fn every_metric_has_a_help_text() {
+        let metrics = Metrics::new();
+        metrics.query(Target::Proxy, "x", Outcome::Failed, Duration::ZERO);
+        metrics.login_refused("denied");
+        metrics.pinned("x");
+        metrics.retried("x");
+        metrics.protocol_error("client");
+        metrics.server("x").statement();
+        let gauges = Gauges::new();
+        gauges.clients(0, 0);
+        gauges.pins("x", 1);
+        gauges.server_up("x", "primary", true);
+        gauges.server_reads("x", true);
+        gauges.server_in_flight("x", 1);
+        gauges.pool("x", 1, 1, 0);
+        gauges.epoch(1);
+        gauges.build("0", Duration::ZERO);
+        let text = metrics.render(&gauges);
+        for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+            let name = line.split(' ').next().expect("a name");
+            assert!(text.contains(&format!("# HELP {name} ")), "{name} has no help text");
+        }
+    }
+}
