@@ -1,10 +1,13 @@
 //! What a session has set up and every connection that serves it must have: schema, system variables, user variables
 //! with literal values. Values only; how they reach a server is `backend::reset`.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 /// One session's settings. Sessions and connections share them behind an `Arc`: equal pointers mean nothing to do.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Settings {
     pub(crate) schema: Option<Arc<[u8]>>,
     /// System variables by lower-case name, with the value the server's tracker reported. Sorted by name.
@@ -14,6 +17,10 @@ pub(crate) struct Settings {
     /// COM_SET_OPTION; None is what the capability flags said.
     pub(crate) multi_statements: Option<bool>,
 }
+
+/// Makes equal settings one `Arc`, so that comparing them is comparing pointers.
+#[derive(Debug, Default)]
+pub(crate) struct Interner(Mutex<HashSet<Arc<Settings>>>);
 
 /// One assignment that makes a connection look like a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +90,22 @@ impl Settings {
     }
 }
 
+impl Interner {
+    /// The one `Arc` of settings equal to these.
+    pub(crate) fn intern(&self, settings: &Arc<Settings>) -> Arc<Settings> {
+        let mut known = self.0.lock();
+        if let Some(found) = known.get(settings) {
+            return Arc::clone(found);
+        }
+        // What nobody uses any more goes when the set would have to grow.
+        if known.len() == known.capacity() {
+            known.retain(|settings| Arc::strong_count(settings) > 1);
+        }
+        known.insert(Arc::clone(settings));
+        Arc::clone(settings)
+    }
+}
+
 fn find<'a>(list: &'a [(Box<[u8]>, Box<[u8]>)], name: &[u8]) -> Option<&'a [u8]> {
     let at = list.binary_search_by(|(found, _)| (**found).cmp(name)).ok()?;
     Some(&list[at].1)
@@ -98,6 +121,19 @@ fn set(list: &mut Vec<(Box<[u8]>, Box<[u8]>)>, name: &[u8], value: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn equal_settings_are_one() {
+        let interner = Interner::default();
+        let one = |value: &[u8]| {
+            let mut settings = Settings::default();
+            settings.set_variable(b"sql_mode", value);
+            Arc::new(settings)
+        };
+        let first = interner.intern(&one(b"A"));
+        assert!(Arc::ptr_eq(&first, &interner.intern(&one(b"A"))));
+        assert!(!Arc::ptr_eq(&first, &interner.intern(&one(b"B"))));
+    }
 
     #[test]
     fn assignments_make_one_like_the_other() {

@@ -5,11 +5,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use rapidhash::RapidHashMap;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// The table. Cheap to clone; all clones are the same table.
@@ -28,8 +29,8 @@ struct Row {
     address: Option<SocketAddr>,
     since: Instant,
     busy: AtomicBool,
-    killed: AtomicU8,
-    wake: Notify,
+    signals: AtomicU8,
+    waker: AtomicWaker,
     state: Mutex<State>,
 }
 
@@ -58,13 +59,23 @@ pub(crate) struct Pin {
     pub(crate) statement: Box<str>,
 }
 
-/// What a KILL asks of a session.
+/// What others ask of a session; several may come at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kill {
-    /// End the statement that runs; the session goes on.
-    Statement,
-    /// Close the client's connection.
-    Connection,
+pub(crate) struct Signals(u8);
+
+impl Signals {
+    /// KILL QUERY: end the statement that runs; the session goes on.
+    pub(crate) const KILL_STATEMENT: Self = Self(1);
+    /// KILL: close the client's connection.
+    pub(crate) const KILL_CONNECTION: Self = Self(2);
+    /// The topology changed for the worse: see whether the server that is waited for is still there.
+    pub(crate) const LOOK: Self = Self(4);
+    /// We are stopping: close when nothing is open.
+    pub(crate) const DRAIN: Self = Self(8);
+
+    pub(crate) fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
 }
 
 /// One row of the table as it was when it was read.
@@ -92,8 +103,9 @@ impl Clients {
         let mut rows = self.0.rows.lock();
         let id = loop {
             let id = self.0.last_id.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-            // MySQL's ids begin at 1; after four thousand million clients a long-lived one may still hold its id.
-            if id != 0 && !rows.contains_key(&id) {
+            // Ours have the highest bit, so that no server's own id is taken for one of them.
+            let id = id | FIRST_ID;
+            if !rows.contains_key(&id) {
                 break id;
             }
         };
@@ -102,8 +114,8 @@ impl Clients {
             address,
             since: Instant::now(),
             busy: AtomicBool::new(false),
-            killed: AtomicU8::new(0),
-            wake: Notify::new(),
+            signals: AtomicU8::new(0),
+            waker: AtomicWaker::new(),
             state: Mutex::new(State { user: UNAUTHENTICATED.into(), ..State::default() }),
         });
         rows.insert(id, Arc::clone(&row));
@@ -129,12 +141,18 @@ impl Clients {
     }
 
     /// Tells the session of this client. False when there is none.
-    pub(crate) fn kill(&self, id: u32, kill: Kill) -> bool {
+    pub(crate) fn signal(&self, id: u32, signal: Signals) -> bool {
         let Some(row) = self.0.rows.lock().get(&id).map(Arc::clone) else { return false };
-        // The larger wish stands: a statement's KILL does not take back a connection's.
-        row.killed.fetch_max(kill as u8 + 1, Ordering::Release);
-        row.wake.notify_one();
+        row.signal(signal);
         true
+    }
+
+    /// Tells all sessions.
+    pub(crate) fn signal_all(&self, signal: Signals) {
+        let rows: Vec<Arc<Row>> = self.0.rows.lock().values().map(Arc::clone).collect();
+        for row in rows {
+            row.signal(signal);
+        }
     }
 }
 
@@ -180,28 +198,15 @@ impl Registration {
         new
     }
 
-    /// Waits until somebody kills this client or its statement. `Connection` stays true for good.
+    /// The signals that came since the last call. Ready only when there is one.
     ///
-    /// Cancel safety: a kill that came is not lost when this is dropped; the next call returns it.
-    pub(crate) async fn killed(&self) -> Kill {
-        loop {
-            if let Some(kill) = self.take_kill() {
-                return kill;
-            }
-            self.row.wake.notified().await;
-        }
-    }
-
-    /// The kill that came, if one did; for the moments between statements.
-    pub(crate) fn take_kill(&self) -> Option<Kill> {
-        match self.row.killed.load(Ordering::Acquire) {
-            0 => None,
-            1 => {
-                // Fails when a connection's KILL came in between; that one is the answer then.
-                let taken = self.row.killed.compare_exchange(1, 0, Ordering::AcqRel, Ordering::Acquire);
-                Some(if taken.is_ok() { Kill::Statement } else { Kill::Connection })
-            }
-            _ => Some(Kill::Connection),
+    /// Cancel safety: a signal is lost only once it was returned.
+    pub(crate) fn poll_signals(&self, context: &mut Context<'_>) -> Poll<Signals> {
+        // Registered first, so that a signal between the two steps wakes.
+        self.row.waker.register(context.waker());
+        match self.row.signals.swap(0, Ordering::AcqRel) {
+            0 => Poll::Pending,
+            bits => Poll::Ready(Signals(bits)),
         }
     }
 }
@@ -213,6 +218,11 @@ impl Drop for Registration {
 }
 
 impl Row {
+    fn signal(&self, signal: Signals) {
+        self.signals.fetch_or(signal.0, Ordering::AcqRel);
+        self.waker.wake();
+    }
+
     fn read(&self) -> Client {
         let state = self.state.lock();
         Client {
@@ -297,6 +307,8 @@ fn string_end(rest: &[u8]) -> Option<usize> {
     None
 }
 
+/// The lowest connection id of ours.
+pub(crate) const FIRST_ID: u32 = 1 << 31;
 const UNAUTHENTICATED: &str = "unauthenticated user";
 /// A statement's shape is cut here; a table of pins is to be read in a terminal.
 const SHAPE_BYTES: usize = 160;
@@ -314,32 +326,33 @@ mod tests {
         let clients = Clients::default();
         let first = clients.register("127.0.0.1:5".parse().ok());
         let second = clients.register(None);
-        assert_eq!((first.id(), second.id(), clients.count()), (1, 2, 2));
+        assert_eq!((first.id(), second.id(), clients.count()), (FIRST_ID + 1, FIRST_ID + 2, 2));
         second.logged_in("app", Some("shop"));
         second.holds(Some(ServerThread { server: "mysql-0".into(), thread: 9 }));
         second.pinned(&["named-lock"], b"SELECT GET_LOCK('secret', 10)");
         assert_eq!(second.pinned(&["named-lock", "transaction"], b"BEGIN"), ["transaction"]);
-        let row = clients.find(2).expect("registered");
+        let row = clients.find(second.id()).expect("registered");
         assert_eq!((&*row.user, row.schema.as_deref(), row.pins.len()), ("app", Some("shop"), 2));
         assert_eq!(&*row.pins[0].statement, "SELECT GET_LOCK(?, ?)");
         second.pinned(&[], b"");
         drop(first);
         let rows = clients.list();
-        assert_eq!((rows.len(), rows[0].pins.len(), rows[0].id), (1, 0, 2));
+        assert_eq!((rows.len(), rows[0].pins.len(), rows[0].id), (1, 0, second.id()));
     }
 
-    #[tokio::test]
-    async fn kills_reach_the_session() {
+    #[test]
+    fn signals_reach_the_session() {
         let clients = Clients::default();
         let client = clients.register(None);
-        assert!(!clients.kill(99, Kill::Connection));
-        assert!(clients.kill(1, Kill::Statement));
-        assert_eq!(client.killed().await, Kill::Statement);
-        assert_eq!(client.take_kill(), None);
-        assert_eq!(client.killed().now_or_never(), None);
-        clients.kill(1, Kill::Connection);
-        clients.kill(1, Kill::Statement);
-        assert_eq!((client.killed().await, client.take_kill()), (Kill::Connection, Some(Kill::Connection)));
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        assert!(client.poll_signals(&mut context).is_pending());
+        assert!(!clients.signal(99, Signals::KILL_CONNECTION));
+        assert!(clients.signal(client.id(), Signals::KILL_STATEMENT));
+        clients.signal_all(Signals::DRAIN);
+        let Poll::Ready(signals) = client.poll_signals(&mut context) else { panic!("signals were lost") };
+        assert!(signals.contains(Signals::KILL_STATEMENT) && signals.contains(Signals::DRAIN));
+        assert!(!signals.contains(Signals::KILL_CONNECTION));
+        assert!(client.poll_signals(&mut context).is_pending());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The MySQL client/server protocol: bytes in, meaning out. Imports nothing else of ours.
 
+pub(crate) mod buffer;
 pub(crate) mod command;
 pub(crate) mod flags;
 pub(crate) mod packet;

@@ -1,0 +1,182 @@
+//! One connection to one server, logged in as one user, and what it looks like to the server at the moment.
+
+use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::model::settings::Settings;
+use crate::wire::flags::Capabilities;
+use crate::wire::stream::Stream;
+use crate::wire::tracker::Format;
+
+use super::connect::Credentials;
+
+/// As whom, and how, connections are opened for a client. Connections of equal identities are shared.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub(crate) credentials: Arc<Credentials>,
+    /// What the client and we agreed on; the flags that change bytes are the same towards servers.
+    pub(crate) capabilities: Capabilities,
+    pub(crate) collation: u16,
+    /// Connection attributes of the client; not a part of what makes identities equal.
+    pub(crate) attributes: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// A pooled connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) stream: Stream,
+    pub(crate) thread_id: u32,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) identity: Arc<Identity>,
+    /// What the server has been told; see `reset`.
+    pub(crate) applied: Arc<Settings>,
+    /// The character set variables as the login left them, which no `SET ... = DEFAULT` brings back.
+    pub(crate) initial_charset: Arc<[(&'static str, Box<[u8]>)]>,
+    pub(crate) prepared: PreparedCache,
+    pub(crate) idle_since: Instant,
+}
+
+/// The text of a prepared statement with all that decides what it means: the key of what is prepared where.
+#[derive(Debug)]
+pub(crate) struct PreparedText {
+    hash: u64,
+    pub(crate) sql: Box<[u8]>,
+    schema: Option<Arc<[u8]>>,
+    sql_mode: Option<Box<[u8]>>,
+    charset: Option<Box<[u8]>>,
+}
+
+/// What a server knows of one prepared statement on one connection.
+#[derive(Debug)]
+pub(crate) struct OnServer {
+    pub(crate) id: u32,
+    /// The parameter types this connection was last told.
+    pub(crate) types: Box<[u8]>,
+    used: u64,
+}
+
+/// The statements prepared on one connection; the least recently used go when it is full.
+#[derive(Debug, Default)]
+pub(crate) struct PreparedCache {
+    statements: HashMap<Arc<PreparedText>, OnServer, rapidhash::fast::RandomState>,
+    uses: u64,
+}
+
+impl Identity {
+    pub(crate) fn matches(&self, other: &Self) -> bool {
+        self.collation == other.collation
+            && self.capabilities == other.capabilities
+            && self.credentials.user == other.credentials.user
+    }
+}
+
+impl Connection {
+    pub(crate) fn format(&self) -> Format {
+        Format {
+            deprecate_eof: self.capabilities.contains(Capabilities::DEPRECATE_EOF),
+            optional_metadata: self.capabilities.contains(Capabilities::OPTIONAL_RESULTSET_METADATA),
+        }
+    }
+
+    /// A session without a schema cannot be given a connection that has one: there is no way to leave a schema.
+    pub(crate) fn suits(&self, identity: &Arc<Identity>, settings: &Settings) -> bool {
+        (Arc::ptr_eq(&self.identity, identity) || self.identity.matches(identity))
+            && (self.applied.schema.is_none() || settings.schema.is_some())
+    }
+}
+
+impl PreparedText {
+    pub(crate) fn new(sql: &[u8], settings: &Settings) -> Self {
+        let owned = |name: &[u8]| settings.variable(name).map(Box::from);
+        let mut text = Self {
+            hash: 0,
+            sql: Box::from(sql),
+            schema: settings.schema.clone(),
+            sql_mode: owned(b"sql_mode"),
+            charset: owned(b"character_set_client"),
+        };
+        let mut hasher = std::hash::DefaultHasher::new();
+        (&text.sql, &text.schema, &text.sql_mode, &text.charset).hash(&mut hasher);
+        text.hash = hasher.finish();
+        text
+    }
+}
+
+impl Hash for PreparedText {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+impl PartialEq for PreparedText {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash
+            && self.sql == other.sql
+            && self.schema == other.schema
+            && self.sql_mode == other.sql_mode
+            && self.charset == other.charset
+    }
+}
+
+impl Eq for PreparedText {}
+
+impl PreparedCache {
+    pub(crate) fn find(&mut self, text: &Arc<PreparedText>) -> Option<&mut OnServer> {
+        self.uses += 1;
+        let found = self.statements.get_mut(text)?;
+        found.used = self.uses;
+        Some(found)
+    }
+
+    /// Remembers a statement; returns the server's id of the one that had to go, which is to be closed.
+    pub(crate) fn insert(&mut self, text: Arc<PreparedText>, id: u32, capacity: usize) -> Option<u32> {
+        self.uses += 1;
+        let evicted = if self.statements.len() >= capacity.max(1) {
+            let oldest = self.statements.iter().min_by_key(|(_, on_server)| on_server.used);
+            oldest.map(|(text, on_server)| (Arc::clone(text), on_server.id))
+        } else {
+            None
+        };
+        if let Some((oldest, _)) = &evicted {
+            self.statements.remove(oldest);
+        }
+        self.statements.insert(text, OnServer { id, types: Box::default(), used: self.uses });
+        evicted.map(|(_, id)| id)
+    }
+
+    /// The server no longer knows it (error 1243), or it must be prepared anew (1615).
+    pub(crate) fn forget(&mut self, text: &Arc<PreparedText>) -> Option<u32> {
+        self.statements.remove(text).map(|on_server| on_server.id)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.statements.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_recently_used_statement_goes() {
+        let text = |sql: &str| Arc::new(PreparedText::new(sql.as_bytes(), &Settings::default()));
+        let mut cache = PreparedCache::default();
+        assert_eq!(cache.insert(text("a"), 1, 2), None);
+        assert_eq!(cache.insert(text("b"), 2, 2), None);
+        assert!(cache.find(&text("a")).is_some());
+        assert_eq!(cache.insert(text("c"), 3, 2), Some(2));
+        assert_eq!((cache.len(), cache.find(&text("b")).is_none()), (2, true));
+    }
+
+    #[test]
+    fn a_text_means_something_else_under_another_schema() {
+        let mut settings = Settings::default();
+        let plain = PreparedText::new(b"SELECT * FROM t", &settings);
+        settings.schema = Some(Arc::from(&b"d"[..]));
+        assert_ne!(plain, PreparedText::new(b"SELECT * FROM t", &settings));
+    }
+}

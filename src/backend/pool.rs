@@ -1,0 +1,385 @@
+//! The connections to one server, all users together: how many there may be, which are free, who waits for one.
+//! A [`Lease`] is a connection taken out; dropping it without [`Lease::release`] closes it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+use crate::config;
+use crate::model::server::ServerId;
+use crate::model::settings::Settings;
+use crate::model::topology::Server;
+
+use super::connect::{ConnectError, Connector};
+use super::connection::{Connection, Identity};
+use super::open;
+
+/// The pool of one server at one address.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    limits: config::Pool,
+    connector: Arc<Connector>,
+    state: Mutex<State>,
+    waiting: AtomicU32,
+}
+
+/// A connection taken out of its pool.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    connection: Option<Box<Connection>>,
+    pool: Arc<Pool>,
+    server: Arc<Server>,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LeaseError {
+    #[error("{0}: too many statements already wait for a connection")]
+    TooManyWaiters(ServerId),
+    #[error("{0}: no connection became free in time")]
+    TimedOut(ServerId),
+    #[error("{0}: {1}")]
+    Connect(ServerId, #[source] ConnectError),
+    /// The snapshot that named this primary is no longer the newest; take the new one.
+    #[error("{0} is no longer the primary")]
+    StaleWriter(ServerId),
+}
+
+/// Numbers for reports and metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PoolCounts {
+    pub(crate) open: u32,
+    pub(crate) idle: u32,
+    pub(crate) waiting: u32,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Most recently used last.
+    idle: Vec<Box<Connection>>,
+    /// Idle, leased and being opened.
+    open: u32,
+    waiters: VecDeque<oneshot::Sender<Handover>>,
+    /// Connections of an older generation are closed instead of pooled.
+    closed: bool,
+}
+
+/// What a waiter gets. A waiter that is gone by then drops it, and it goes to the next.
+#[derive(Debug)]
+enum Handover {
+    Lease(Lease),
+    Slot(Slot),
+}
+
+/// The right to have one connection open; given back when dropped.
+#[derive(Debug)]
+struct Slot(Option<Arc<Pool>>);
+
+impl Pool {
+    pub(crate) fn new(limits: config::Pool, connector: Arc<Connector>) -> Self {
+        Self {
+            limits,
+            connector,
+            state: Mutex::default(),
+            waiting: AtomicU32::new(0),
+        }
+    }
+
+    /// True when somebody waits for a connection, so that none should be kept for convenience.
+    pub(crate) fn is_pressed(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    pub(crate) fn counts(&self) -> PoolCounts {
+        let state = self.state.lock();
+        let idle = u32::try_from(state.idle.len()).unwrap_or(u32::MAX);
+        PoolCounts { open: state.open, idle, waiting: self.waiting.load(Ordering::Relaxed) }
+    }
+
+    /// Takes a connection that suits, opens one where the limit allows, else waits.
+    ///
+    /// Cancel safety: a connection that was handed over meanwhile is closed, the count stays right.
+    pub(crate) async fn lease(
+        self: &Arc<Self>,
+        server: &Arc<Server>,
+        identity: &Arc<Identity>,
+        settings: &Arc<Settings>,
+    ) -> Result<Lease, LeaseError> {
+        match self.take(identity, settings) {
+            Taken::Connection(connection) => Ok(self.leased(server, connection)),
+            Taken::Slot => self.open(server, identity, settings, Slot(Some(Arc::clone(self)))).await,
+            Taken::Nothing => {
+                // The rare way is boxed so that the future of the usual one stays small.
+                Box::pin(self.wait(server, identity, settings)).await
+            }
+        }
+    }
+
+    /// Opens a connection of its own accord, whatever is idle: a login that must be checked by the server. It counts
+    /// against the limit like any other and is pooled afterwards.
+    pub(crate) async fn lease_new(
+        self: &Arc<Self>,
+        server: &Arc<Server>,
+        identity: &Arc<Identity>,
+        settings: &Arc<Settings>,
+    ) -> Result<Lease, LeaseError> {
+        let slot = {
+            let mut state = self.state.lock();
+            if state.open < self.limits.max_per_server {
+                state.open += 1;
+                true
+            } else {
+                // The oldest idle one makes room.
+                !state.idle.is_empty() && {
+                    state.idle.remove(0);
+                    true
+                }
+            }
+        };
+        if slot {
+            self.open(server, identity, settings, Slot(Some(Arc::clone(self)))).await
+        } else {
+            self.wait(server, identity, settings).await
+        }
+    }
+
+    /// Closes connections that were idle too long; called now and then.
+    pub(crate) fn close_idle(&self, now: Instant) {
+        let mut closed = Vec::new();
+        let mut state = self.state.lock();
+        let limit = self.limits.idle;
+        state.idle.retain_mut(|connection| {
+            let keep = now.duration_since(connection.idle_since) < limit && connection.stream.is_quiet();
+            if !keep {
+                closed.push(connection.thread_id);
+            }
+            keep
+        });
+        state.open -= u32::try_from(closed.len()).unwrap_or(0).min(state.open);
+    }
+
+    /// Closes what is idle and pools nothing more: the server is gone, or it has another address now.
+    pub(crate) fn close(&self) {
+        let idle = {
+            let mut state = self.state.lock();
+            state.closed = true;
+            let idle = std::mem::take(&mut state.idle);
+            state.open -= u32::try_from(idle.len()).unwrap_or(0).min(state.open);
+            idle
+        };
+        drop(idle);
+    }
+
+    /// The pooled connections belong to a user whose rights changed: none may serve another statement unchecked.
+    pub(crate) fn close_user(&self, user: &str) {
+        let mut state = self.state.lock();
+        let before = state.idle.len();
+        state.idle.retain(|connection| &*connection.identity.credentials.user != user);
+        let closed = u32::try_from(before - state.idle.len()).unwrap_or(0);
+        state.open -= closed.min(state.open);
+    }
+
+    fn leased(self: &Arc<Self>, server: &Arc<Server>, connection: Box<Connection>) -> Lease {
+        Lease { connection: Some(connection), pool: Arc::clone(self), server: Arc::clone(server) }
+    }
+
+    fn take(&self, identity: &Arc<Identity>, settings: &Arc<Settings>) -> Taken {
+        let mut state = self.state.lock();
+        loop {
+            // From the most recently used: one that already looks like the session, else the first that suits.
+            let mut found = None;
+            for (at, connection) in state.idle.iter().enumerate().rev() {
+                if connection.suits(identity, settings) {
+                    if Arc::ptr_eq(&connection.applied, settings) {
+                        found = Some(at);
+                        break;
+                    }
+                    found.get_or_insert(at);
+                }
+            }
+            match found {
+                Some(at) => {
+                    let mut connection = state.idle.remove(at);
+                    // Input on an idle connection is the server's good-bye.
+                    if !connection.stream.is_quiet() {
+                        state.open -= 1;
+                        continue;
+                    }
+                    return Taken::Connection(connection);
+                }
+                None if state.open < self.limits.max_per_server => {
+                    state.open += 1;
+                    return Taken::Slot;
+                }
+                // Another user's idle connection makes room.
+                None if !state.idle.is_empty() => {
+                    state.idle.remove(0);
+                    return Taken::Slot;
+                }
+                None => return Taken::Nothing,
+            }
+        }
+    }
+
+    async fn wait(
+        self: &Arc<Self>,
+        server: &Arc<Server>,
+        identity: &Arc<Identity>,
+        settings: &Arc<Settings>,
+    ) -> Result<Lease, LeaseError> {
+        let deadline = Instant::now() + self.limits.wait;
+        loop {
+            let receiver = {
+                let mut state = self.state.lock();
+                state.waiters.retain(|waiter| !waiter.is_closed());
+                if state.waiters.len() >= self.limits.max_waiters as usize {
+                    return Err(LeaseError::TooManyWaiters(server.id.clone()));
+                }
+                let (sender, receiver) = oneshot::channel();
+                state.waiters.push_back(sender);
+                receiver
+            };
+            let _waiting = Waiting::enter(&self.waiting);
+            match timeout_at(deadline, receiver).await {
+                Ok(Ok(Handover::Lease(mut lease))) => {
+                    if lease.connection().suits(identity, settings) {
+                        return Ok(lease);
+                    }
+                    return self.open(server, identity, settings, lease.into_slot()).await;
+                }
+                Ok(Ok(Handover::Slot(slot))) => return self.open(server, identity, settings, slot).await,
+                // The sender was dropped without a word: somebody cleaned the queue; wait again.
+                Ok(Err(_)) => {}
+                Err(_) => return Err(LeaseError::TimedOut(server.id.clone())),
+            }
+        }
+    }
+
+    async fn open(
+        self: &Arc<Self>,
+        server: &Arc<Server>,
+        identity: &Arc<Identity>,
+        settings: &Arc<Settings>,
+        mut slot: Slot,
+    ) -> Result<Lease, LeaseError> {
+        let opened = Box::pin(open::open(&self.connector, &server.address, identity, settings)).await;
+        let connection = opened.map_err(|error| LeaseError::Connect(server.id.clone(), error))?;
+        slot.0 = None;
+        Ok(self.leased(server, Box::new(connection)))
+    }
+
+    fn put_back(&self, lease: Lease) {
+        let mut state = self.state.lock();
+        let mut handover = Handover::Lease(lease);
+        while let Some(waiter) = state.waiters.pop_front() {
+            match waiter.send(handover) {
+                Ok(()) => return,
+                Err(returned) => handover = returned,
+            }
+        }
+        if let Handover::Lease(mut lease) = handover
+            && let Some(connection) = lease.connection.take()
+        {
+            if state.closed {
+                state.open -= 1;
+            } else {
+                state.idle.push(connection);
+            }
+        }
+    }
+
+    fn give_slot_back(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        let mut handover = Handover::Slot(Slot(Some(Arc::clone(self))));
+        while let Some(waiter) = state.waiters.pop_front() {
+            match waiter.send(handover) {
+                Ok(()) => return,
+                Err(returned) => handover = returned,
+            }
+        }
+        if let Handover::Slot(mut slot) = handover {
+            // Disarmed: the count goes down here, not by dropping it.
+            slot.0 = None;
+        }
+        state.open -= 1;
+    }
+}
+
+enum Taken {
+    Connection(Box<Connection>),
+    Slot,
+    Nothing,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(pool) = self.0.take() {
+            pool.give_slot_back();
+        }
+    }
+}
+
+/// Counts a waiter until it is dropped.
+struct Waiting<'a>(&'a AtomicU32);
+
+impl<'a> Waiting<'a> {
+    fn enter(count: &'a AtomicU32) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Lease {
+    pub(crate) fn connection(&mut self) -> &mut Connection {
+        self.connection.as_mut().expect("a lease has its connection until it is released")
+    }
+
+    pub(crate) fn server(&self) -> &Arc<Server> {
+        &self.server
+    }
+
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// Puts the connection back; it must be between statements, outside a transaction and without pins.
+    pub(crate) fn release(mut self, now: Instant) {
+        self.connection().idle_since = now;
+        let pool = Arc::clone(&self.pool);
+        pool.put_back(self);
+    }
+
+    /// Closes the connection and keeps its right to be open.
+    fn into_slot(mut self) -> Slot {
+        self.connection = None;
+        Slot(Some(Arc::clone(&self.pool)))
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.connection.take().is_some() {
+            self.pool.give_slot_back();
+        }
+    }
+}
+
+impl LeaseError {
+    /// True when another server may well have a connection.
+    pub(crate) fn retry_elsewhere(&self) -> bool {
+        match self {
+            Self::TooManyWaiters(_) | Self::TimedOut(_) | Self::StaleWriter(_) => true,
+            Self::Connect(_, error) => error.retry_elsewhere(),
+        }
+    }
+}
