@@ -13,6 +13,7 @@
 //!
 //! Row-mates meet through [`model`] types and channels that [`server`] wires.
 
+mod admin;
 pub mod cli;
 mod config;
 mod dba;

@@ -2,6 +2,7 @@
 //! CLIENTS, SHOW PINS and KILL. A session writes to its row only when something changes; an idle client costs less than
 //! 500 bytes here.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
@@ -91,6 +92,16 @@ pub(crate) struct Client {
     pub(crate) pins: Vec<Pin>,
 }
 
+/// The table in numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Summary {
+    pub(crate) connected: u64,
+    /// Clients whose statement runs now.
+    pub(crate) busy: u64,
+    /// Sessions by what pins them; one that is pinned twice counts for both.
+    pub(crate) pins: BTreeMap<&'static str, u64>,
+}
+
 /// A client's place in the table; dropping it removes the row. Belongs to the session.
 pub(crate) struct Registration {
     table: Arc<Table>,
@@ -138,6 +149,18 @@ impl Clients {
         let mut clients: Vec<Client> = rows.iter().map(|row| row.read()).collect();
         clients.sort_unstable_by_key(|client| client.id);
         clients
+    }
+
+    pub(crate) fn summary(&self) -> Summary {
+        let rows: Vec<Arc<Row>> = self.0.rows.lock().values().map(Arc::clone).collect();
+        let mut summary = Summary { connected: rows.len() as u64, ..Summary::default() };
+        for row in rows {
+            summary.busy += u64::from(row.busy.load(Ordering::Relaxed));
+            for pin in &row.state.lock().pins {
+                *summary.pins.entry(pin.cause).or_default() += 1;
+            }
+        }
+        summary
     }
 
     /// Tells the session of this client. False when there is none.
@@ -334,6 +357,9 @@ mod tests {
         let row = clients.find(second.id()).expect("registered");
         assert_eq!((&*row.user, row.schema.as_deref(), row.pins.len()), ("app", Some("shop"), 2));
         assert_eq!(&*row.pins[0].statement, "SELECT GET_LOCK(?, ?)");
+        second.busy(true);
+        let summary = clients.summary();
+        assert_eq!((summary.connected, summary.busy, summary.pins.get("named-lock")), (2, 1, Some(&1)));
         second.pinned(&[], b"");
         drop(first);
         let rows = clients.list();

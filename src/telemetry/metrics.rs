@@ -238,6 +238,11 @@ impl Gauges {
         self.set("readwright_pool_waiting", &[("server", server)], f64::from(waiting));
     }
 
+    /// What `/readyz` says.
+    pub(crate) fn ready(&self, ready: bool) {
+        self.set("readwright_ready", &[], f64::from(u8::from(ready)));
+    }
+
     pub(crate) fn epoch(&self, epoch: u64) {
         self.set("readwright_topology_epoch", &[], epoch as f64);
     }
@@ -301,6 +306,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("readwright_server_discards_total", "Connections closed instead of going back to the pool."),
 ];
 const GAUGES: &[(&str, &str)] = &[
+    ("readwright_ready", "1 when statements are served."),
     ("readwright_clients", "Clients connected."),
     ("readwright_pinned_sessions", "Sessions that stay on one connection."),
     ("readwright_server_up", "1 when the server answers probes."),
@@ -367,6 +373,7 @@ mod tests {
         gauges.server_in_flight("x", 1);
         gauges.pool("x", 1, 1, 0);
         gauges.epoch(1);
+        gauges.ready(true);
         gauges.build("0", Duration::ZERO);
         let text = metrics.render(&gauges);
         for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {

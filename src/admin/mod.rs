@@ -1,0 +1,108 @@
+//! What operators ask a running proxy: over HTTP ([`http`]) and over the MySQL protocol ([`sql`]). Shows, and changes
+//! nothing but what KILL ends. Reads snapshots, so a busy data path is not slowed by being watched.
+
+pub(crate) mod http;
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::config::Setting;
+use crate::model::progress::Progress;
+use crate::model::report::{ClientsReport, Observed, PinsReport, PoolReport, State, StatusReport};
+use crate::model::topology::Topology;
+use crate::telemetry::clients::Clients;
+use crate::telemetry::metrics::{Gauges, Metrics};
+
+/// Where the answers come from; `server` wires it.
+pub(crate) struct Source {
+    pub(crate) started: Instant,
+    pub(crate) state: watch::Receiver<State>,
+    pub(crate) topology: watch::Receiver<Arc<Topology>>,
+    /// None where the controller is off.
+    pub(crate) progress: Option<watch::Receiver<Progress>>,
+    pub(crate) pools: Box<dyn Fn() -> Vec<PoolReport> + Send + Sync>,
+    pub(crate) clients: Clients,
+    pub(crate) max_clients: u32,
+    pub(crate) metrics: Metrics,
+    /// Every key of the configuration, as it is in force.
+    pub(crate) settings: Vec<Setting>,
+}
+
+impl Source {
+    pub(crate) fn report(&self) -> StatusReport {
+        let topology = Arc::clone(&self.topology.borrow());
+        let progress = self.progress.as_ref().map(|progress| progress.borrow().clone());
+        let summary = self.clients.summary();
+        let pin = |(cause, sessions): (&'static str, u64)| PinsReport { cause: cause.to_owned(), sessions };
+        StatusReport::new(Observed {
+            uptime: self.started.elapsed(),
+            state: *self.state.borrow(),
+            topology: &topology,
+            pools: (self.pools)(),
+            clients: ClientsReport {
+                connected: summary.connected,
+                busy: summary.busy,
+                max: u64::from(self.max_clients),
+            },
+            pins: summary.pins.into_iter().map(pin).collect(),
+            progress: progress.as_ref(),
+        })
+    }
+
+    /// The text for Prometheus.
+    fn scrape(&self) -> String {
+        let report = self.report();
+        let gauges = Gauges::new();
+        gauges.build(env!("CARGO_PKG_VERSION"), self.started.elapsed());
+        gauges.ready(report.ready);
+        gauges.epoch(report.epoch);
+        gauges.clients(report.clients.connected, report.clients.busy);
+        for pin in &report.pins {
+            gauges.pins(&pin.cause, pin.sessions);
+        }
+        for server in &report.servers {
+            gauges.server_up(&server.name, &server.role, server.health == "up");
+            gauges.server_reads(&server.name, server.serves_reads);
+            gauges.server_in_flight(&server.name, server.in_flight);
+            if let Some(lag) = server.lag_ms {
+                gauges.server_lag(&server.name, std::time::Duration::from_millis(lag));
+            }
+        }
+        for pool in &report.pools {
+            gauges.pool(&pool.server, pool.open, pool.idle, pool.waiting);
+        }
+        self.metrics.render(&gauges)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::model::report::tests::cluster;
+
+    /// A source over a small cluster; the senders keep its channels open.
+    pub(crate) fn source() -> (Arc<Source>, watch::Sender<State>, watch::Sender<Arc<Topology>>) {
+        let (state_sender, state) = watch::channel(State::Serving);
+        let (topology_sender, topology) = watch::channel(Arc::new(cluster()));
+        let source = Source {
+            started: Instant::now(),
+            state,
+            topology,
+            progress: None,
+            pools: Box::new(|| {
+                vec![PoolReport { server: "mysql-0".into(), open: 3, idle: 2, waiting: 0, max: 200 }]
+            }),
+            clients: Clients::default(),
+            max_clients: 100,
+            metrics: Metrics::new(),
+            settings: vec![Setting {
+                key: "account.password_file".into(),
+                value: "/run/secrets/password".into(),
+                origin: crate::config::raw::Origin::File,
+            }],
+        };
+        (Arc::new(source), state_sender, topology_sender)
+    }
+}
