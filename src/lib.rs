@@ -23,4 +23,5 @@ mod monitor;
 mod routing;
 mod sql;
 mod telemetry;
+mod topology;
 mod wire;

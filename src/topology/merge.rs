@@ -1,0 +1,257 @@
+//! Makes the snapshot from what discovery and the monitor say: which server is proven to be the primary, and which may
+//! serve reads. Pure: time is given, nothing is asked.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::model::gtid::GtidSet;
+use crate::model::health::{Health, Replication, Up};
+use crate::model::server::{Endpoint, Role, ServerId};
+use crate::model::topology::{Load, Server, Topology};
+
+/// By what a replica is judged.
+#[derive(Clone, Debug)]
+pub(crate) struct Policy {
+    /// A replica that lags more leaves; it comes back at half of it.
+    pub(crate) max_lag: Duration,
+    /// How long a replica that left must be well before it comes back.
+    pub(crate) damping: Duration,
+    /// The marker of this cluster's data, where it is known beforehand. Else the first proven primary's counts.
+    pub(crate) cluster: Option<Arc<str>>,
+}
+
+/// What is remembered from one snapshot to the next.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    servers: BTreeMap<ServerId, Past>,
+    cluster: Option<Arc<str>>,
+    epoch: u64,
+    /// The last server proven to be the primary, with its uuid: a server that comes back with another one is another.
+    primary: Option<(ServerId, Arc<str>)>,
+}
+
+#[derive(Debug)]
+struct Past {
+    load: Arc<Load>,
+    standing: Standing,
+}
+
+#[derive(Debug)]
+enum Standing {
+    /// Never found well or unwell.
+    New,
+    Serving,
+    /// Left, or was never in; well since `since` if at all.
+    Out(Option<Recovery>),
+}
+
+/// A replica on its way in. It must have applied what the primary had when it began to be well: one that has only
+/// just reached its source knows nothing of how far it is behind.
+#[derive(Clone, Debug)]
+struct Recovery {
+    since: Instant,
+    bar: Arc<GtidSet>,
+}
+
+/// A snapshot, and when it should be made anew although nothing is heard.
+pub(super) struct Merged {
+    pub(super) topology: Topology,
+    pub(super) again: Option<Instant>,
+}
+
+pub(super) fn merge(
+    memory: &mut Memory,
+    endpoints: &[Endpoint],
+    health: &HashMap<ServerId, Health>,
+    policy: &Policy,
+    now: Instant,
+) -> Merged {
+    let mut endpoints: Vec<&Endpoint> = endpoints.iter().collect();
+    endpoints.sort_by_key(|endpoint| (endpoint.id.ordinal().unwrap_or(u32::MAX), endpoint.id.clone()));
+    memory.servers.retain(|id, _| endpoints.iter().any(|endpoint| endpoint.id == *id));
+    let known = |id: &ServerId| health.get(id).unwrap_or(&Health::Unknown);
+
+    let ours = policy.cluster.clone().or_else(|| memory.cluster.clone());
+    let named = endpoints.iter().position(|endpoint| endpoint.role == Role::Primary);
+    let proven = named.map(|at| prove_primary(known(&endpoints[at].id), ours.as_deref()));
+    let primary = match (named, &proven) {
+        (Some(at), Some(Ok(up))) => {
+            note_primary(memory, &endpoints[at].id, up);
+            Some((at, *up))
+        }
+        _ => None,
+    };
+    let view = View {
+        primary: primary.map(|(_, up)| up),
+        primary_asked: named.is_none_or(|at| !matches!(known(&endpoints[at].id), Health::Unknown)),
+        cluster: policy.cluster.as_deref().or(memory.cluster.as_deref()),
+        policy,
+        now,
+    };
+
+    let mut again: Option<Instant> = None;
+    let mut servers = Vec::with_capacity(endpoints.len());
+    let mut readers = Vec::new();
+    for (at, endpoint) in endpoints.iter().enumerate() {
+        let health = known(&endpoint.id);
+        let past = memory
+            .servers
+            .entry(endpoint.id.clone())
+            .or_insert_with(|| Past { load: Arc::default(), standing: Standing::New });
+        let excluded = match (&proven, named == Some(at)) {
+            (Some(Ok(_)), true) => None,
+            (Some(Err(why)), true) => Some(Arc::clone(why)),
+            _ => match view.admit(past, endpoint, health) {
+                Verdict::Serves => {
+                    readers.push(at);
+                    None
+                }
+                Verdict::Waits { why, until } => {
+                    again = [again, until].into_iter().flatten().min();
+                    Some(why)
+                }
+            },
+        };
+        servers.push(Arc::new(Server {
+            id: endpoint.id.clone(),
+            address: endpoint.address.clone(),
+            zone: endpoint.zone.clone(),
+            ready: endpoint.ready,
+            health: health.clone(),
+            excluded,
+            load: Arc::clone(&past.load),
+        }));
+    }
+    let topology = Topology { epoch: memory.epoch, servers, primary: primary.map(|(at, _)| at), readers };
+    Merged { topology, again }
+}
+
+/// Being named is not enough: a server that takes no writes, or has other data than this cluster's, is no primary.
+fn prove_primary<'a>(health: &'a Health, cluster: Option<&str>) -> Result<&'a Up, Arc<str>> {
+    let up = answering(health)?;
+    if let Some(ours) = cluster
+        && up.cluster.as_deref() != Some(ours)
+    {
+        return Err(match &up.cluster {
+            Some(theirs) => {
+                format!("it is to be the primary, and has the data of another cluster ({theirs})").into()
+            }
+            None => "it is to be the primary, and has lost this cluster's data".into(),
+        });
+    }
+    if up.read_only {
+        return Err("it is to be the primary, and is read-only".into());
+    }
+    Ok(up)
+}
+
+fn note_primary(memory: &mut Memory, id: &ServerId, up: &Up) {
+    let same = memory.primary.as_ref().is_some_and(|(last, uuid)| last == id && *uuid == up.uuid);
+    if !same {
+        memory.epoch += 1;
+        memory.primary = Some((id.clone(), Arc::clone(&up.uuid)));
+    }
+    if memory.cluster.is_none() {
+        memory.cluster.clone_from(&up.cluster);
+    }
+}
+
+fn answering(health: &Health) -> Result<&Up, Arc<str>> {
+    match health {
+        Health::Unknown => Err("it has not been asked yet".into()),
+        Health::Down(why) => Err(Arc::clone(why)),
+        Health::Up(up) => Ok(up),
+    }
+}
+
+enum Verdict {
+    Serves,
+    Waits { why: Arc<str>, until: Option<Instant> },
+}
+
+/// What all replicas of one snapshot are judged against.
+struct View<'a> {
+    primary: Option<&'a Up>,
+    /// False while the first probe of the server that is named primary runs.
+    primary_asked: bool,
+    cluster: Option<&'a str>,
+    policy: &'a Policy,
+    now: Instant,
+}
+
+impl View<'_> {
+    /// Leaving is at once; coming back takes `damping`, half the lag, and having what the primary had.
+    fn admit(&self, past: &mut Past, endpoint: &Endpoint, health: &Health) -> Verdict {
+        let limit = match past.standing {
+            Standing::New | Standing::Serving => self.policy.max_lag,
+            Standing::Out(_) => self.policy.max_lag / 2,
+        };
+        let up = match self.fit(endpoint, health, limit) {
+            Ok(up) => up,
+            Err(why) => {
+                // Not having been asked yet is nothing to recover from.
+                if !matches!(health, Health::Unknown) || matches!(past.standing, Standing::Serving) {
+                    past.standing = Standing::Out(None);
+                }
+                return Verdict::Waits { why, until: None };
+            }
+        };
+        let damping = match past.standing {
+            Standing::Serving => return Verdict::Serves,
+            Standing::New => Duration::ZERO,
+            Standing::Out(_) => self.policy.damping,
+        };
+        let recovery = match &past.standing {
+            Standing::Out(Some(recovery)) => recovery.clone(),
+            Standing::New | Standing::Serving | Standing::Out(None) => Recovery {
+                since: self.now,
+                bar: self.primary.map(|primary| Arc::clone(&primary.executed)).unwrap_or_default(),
+            },
+        };
+        let until = recovery.since + damping;
+        if !self.primary_asked {
+            return Verdict::Waits { why: "the primary has not been asked yet".into(), until: None };
+        }
+        let why: Arc<str> = if !up.executed.contains_all(&recovery.bar) {
+            "it catches up with the primary".into()
+        } else if self.now < until {
+            format!("it is well again, and serves in {:.1} s", (until - self.now).as_secs_f64()).into()
+        } else {
+            past.standing = Standing::Serving;
+            return Verdict::Serves;
+        };
+        past.standing = Standing::Out(Some(recovery));
+        Verdict::Waits { why, until: (self.now < until).then_some(until) }
+    }
+
+    fn fit<'h>(&self, endpoint: &Endpoint, health: &'h Health, limit: Duration) -> Result<&'h Up, Arc<str>> {
+        let up = answering(health)?;
+        if !endpoint.ready {
+            return Err("it is not ready".into());
+        }
+        if let (Some(ours), Some(theirs)) = (self.cluster, up.cluster.as_deref())
+            && ours != theirs
+        {
+            return Err(format!("it has the data of another cluster ({theirs})").into());
+        }
+        let (lag, silence) = match &up.replication {
+            Replication::None => return Err("it replicates nothing".into()),
+            Replication::Stopped(why) => return Err(Arc::clone(why)),
+            Replication::Running { lag, silence } => (*lag, *silence),
+        };
+        if lag > limit {
+            return Err(format!("it lags {:.1} s", lag.as_secs_f64()).into());
+        }
+        // While there is no primary nothing is written either, so what has been applied is the newest there is.
+        if self.primary.is_some() && silence > limit {
+            return Err(format!("it has not heard of its source for {:.1} s", silence.as_secs_f64()).into());
+        }
+        Ok(up)
+    }
+}
+
+#[cfg(test)]
+mod tests;

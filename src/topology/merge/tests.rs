@@ -1,0 +1,296 @@
+//! Stories of a primary and two replicas: what is learned, second by second, and what the snapshot then says.
+
+use super::*;
+use crate::model::server::Address;
+use crate::model::version::Version;
+
+const CLUSTER: &str = "cluster-a";
+const UUID: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+
+struct Story {
+    memory: Memory,
+    endpoints: Vec<Endpoint>,
+    health: HashMap<ServerId, Health>,
+    policy: Policy,
+    start: Instant,
+}
+
+impl Story {
+    /// All well, and nothing merged yet.
+    fn new() -> Self {
+        let names = ["mysql-0", "mysql-1", "mysql-2"];
+        let endpoint = |name: &&str| Endpoint {
+            id: ServerId::new(name),
+            address: Address { host: Arc::from(*name), port: 3306 },
+            zone: None,
+            ready: true,
+            role: if *name == "mysql-0" { Role::Primary } else { Role::Replica },
+        };
+        let mut story = Self {
+            memory: Memory::default(),
+            // Out of order, as discovery may give them.
+            endpoints: names.iter().rev().map(endpoint).collect(),
+            health: HashMap::new(),
+            policy: Policy {
+                max_lag: Duration::from_secs(10),
+                damping: Duration::from_secs(5),
+                cluster: None,
+            },
+            start: Instant::now(),
+        };
+        story.tell("mysql-0", primary());
+        for name in ["mysql-1", "mysql-2"] {
+            story.tell(name, replica(0));
+        }
+        story
+    }
+
+    fn tell(&mut self, name: &str, health: Health) {
+        self.health.insert(ServerId::new(name), health);
+    }
+
+    fn endpoint(&mut self, name: &str) -> &mut Endpoint {
+        self.endpoints.iter_mut().find(|endpoint| endpoint.id.as_str() == name).expect("one of the three")
+    }
+
+    fn merged(&mut self, second: u64) -> Merged {
+        let now = self.start + Duration::from_secs(second);
+        merge(&mut self.memory, &self.endpoints, &self.health, &self.policy, now)
+    }
+
+    /// The snapshot at a second: primary, readers and epoch as one text.
+    #[track_caller]
+    fn check(&mut self, second: u64, expected: &str) {
+        let topology = self.merged(second).topology;
+        let primary = topology.primary.map_or("none", |at| topology.servers[at].id.as_str());
+        let readers: Vec<&str> = topology.readers().map(|reader| reader.id.as_str()).collect();
+        let seen = format!("{primary} / {} / {}", readers.join(" "), topology.epoch);
+        assert_eq!(seen, expected, "at second {second}: {:#?}", topology.servers);
+        for server in &topology.servers {
+            let of_use = readers.contains(&server.id.as_str()) || topology.is_primary(&server.id);
+            assert_eq!(server.excluded.is_none(), of_use, "{} has a reason, or is of use", server.id);
+        }
+    }
+
+    #[track_caller]
+    fn check_reason(&mut self, second: u64, name: &str, expected: &str) {
+        let topology = self.merged(second).topology;
+        let why = topology.server(&ServerId::new(name)).and_then(|server| server.excluded.clone());
+        assert!(why.as_deref().is_some_and(|why| why.contains(expected)), "{why:?} lacks {expected}");
+    }
+}
+
+fn up(replication: Replication) -> Up {
+    Up {
+        version: Version::mysql(9, 7, 4),
+        uuid: Arc::from("uuid"),
+        server_id: 1,
+        read_only: replication != Replication::None,
+        super_read_only: replication != Replication::None,
+        cluster: Some(Arc::from(CLUSTER)),
+        executed: Arc::new(executed(10)),
+        replication,
+    }
+}
+
+fn executed(count: u64) -> GtidSet {
+    GtidSet::parse(&format!("{UUID}:1-{count}")).expect("a GTID set")
+}
+
+fn primary() -> Health {
+    Health::Up(up(Replication::None))
+}
+
+fn replica(lag: u64) -> Health {
+    Health::Up(up(Replication::Running { lag: Duration::from_secs(lag), silence: Duration::ZERO }))
+}
+
+fn silent(seconds: u64) -> Health {
+    Health::Up(up(Replication::Running { lag: Duration::ZERO, silence: Duration::from_secs(seconds) }))
+}
+
+fn changed(health: Health, change: impl FnOnce(&mut Up)) -> Health {
+    let Health::Up(mut up) = health else { return health };
+    change(&mut up);
+    Health::Up(up)
+}
+
+fn down() -> Health {
+    Health::Down("no answer".into())
+}
+
+const ALL: &str = "mysql-0 / mysql-1 mysql-2 / 1";
+const WITHOUT_2: &str = "mysql-0 / mysql-1 / 1";
+
+#[test]
+fn all_well_serves_at_once() {
+    Story::new().check(0, ALL);
+}
+
+#[test]
+fn nothing_known_serves_nothing() {
+    let mut story = Story::new();
+    story.health.clear();
+    story.check(0, "none /  / 0");
+    // What was only not asked yet needs no damping.
+    let mut asked = Story::new();
+    asked.memory = story.memory;
+    asked.check(1, ALL);
+}
+
+#[test]
+fn the_first_word_of_the_primary_is_waited_for() {
+    let mut story = Story::new();
+    story.health.remove(&ServerId::new("mysql-0"));
+    story.check(0, "none /  / 0");
+    story.check_reason(0, "mysql-1", "the primary has not been asked");
+    story.tell("mysql-0", down());
+    story.check(1, "none / mysql-1 mysql-2 / 0");
+}
+
+#[test]
+fn every_cause_takes_a_replica_out_at_once_and_damping_holds_it() {
+    let causes: [(&str, Health); 6] = [
+        ("no answer", down()),
+        ("lags 11", replica(11)),
+        ("not heard of its source for 11", silent(11)),
+        ("replicates nothing", changed(replica(0), |up| up.replication = Replication::None)),
+        ("stopped", changed(replica(0), |up| up.replication = Replication::Stopped("it is stopped".into()))),
+        ("another cluster (b)", changed(replica(0), |up| up.cluster = Some("b".into()))),
+    ];
+    for (reason, health) in causes {
+        let mut story = Story::new();
+        story.check(0, ALL);
+        story.tell("mysql-2", health);
+        story.check(1, WITHOUT_2);
+        story.check_reason(1, "mysql-2", reason);
+        story.tell("mysql-2", replica(0));
+        story.check(10, WITHOUT_2);
+        let again = story.merged(10).again.expect("a moment to look again");
+        assert_eq!(again - story.start, Duration::from_secs(15), "{reason}");
+        story.check(14, WITHOUT_2);
+        story.check(15, ALL);
+    }
+}
+
+#[test]
+fn a_relapse_starts_the_damping_anew() {
+    let mut story = Story::new();
+    story.check(0, ALL);
+    for (second, health) in [(1, down()), (2, replica(0)), (4, down()), (5, replica(0))] {
+        story.tell("mysql-2", health);
+        story.check(second, WITHOUT_2);
+    }
+    story.check(9, WITHOUT_2);
+    story.check(10, ALL);
+}
+
+#[test]
+fn not_ready_serves_no_reads() {
+    let mut story = Story::new();
+    story.endpoint("mysql-2").ready = false;
+    story.check(0, WITHOUT_2);
+    story.check_reason(0, "mysql-2", "not ready");
+}
+
+#[test]
+fn lag_has_hysteresis() {
+    let mut story = Story::new();
+    for (second, lag, expected) in [
+        (0, 0, ALL),
+        (1, 10, ALL),
+        (2, 11, WITHOUT_2),
+        (3, 6, WITHOUT_2),
+        (9, 6, WITHOUT_2),
+        (10, 5, WITHOUT_2),
+        (15, 5, ALL),
+        (16, 10, ALL),
+    ] {
+        story.tell("mysql-2", replica(lag));
+        story.check(second, expected);
+    }
+}
+
+#[test]
+fn one_that_just_reached_its_source_catches_up_first() {
+    let mut story = Story::new();
+    story.tell("mysql-2", changed(replica(0), |up| up.executed = Arc::new(executed(3))));
+    story.check(0, WITHOUT_2);
+    story.check_reason(0, "mysql-2", "catches up");
+    // The bar is what the primary had at first, not what it writes since.
+    story.tell("mysql-0", changed(primary(), |up| up.executed = Arc::new(executed(99))));
+    story.tell("mysql-2", replica(0));
+    story.check(4, WITHOUT_2);
+    story.check(5, ALL);
+}
+
+#[test]
+fn while_the_primary_is_down_silence_excludes_nobody() {
+    let mut story = Story::new();
+    story.check(0, ALL);
+    story.tell("mysql-0", down());
+    for name in ["mysql-1", "mysql-2"] {
+        story.tell(name, silent(60));
+    }
+    story.check(60, "none / mysql-1 mysql-2 / 1");
+    story.tell("mysql-0", primary());
+    story.check(61, "mysql-0 /  / 1");
+}
+
+#[test]
+fn a_named_primary_is_proven() {
+    for (reason, health) in [
+        ("no answer", down()),
+        ("read-only", changed(primary(), |up| up.read_only = true)),
+        ("another cluster (b)", changed(primary(), |up| up.cluster = Some("b".into()))),
+        ("lost this cluster's data", changed(primary(), |up| up.cluster = None)),
+    ] {
+        let mut story = Story::new();
+        story.check(0, ALL);
+        story.tell("mysql-0", health);
+        story.check(1, "none / mysql-1 mysql-2 / 1");
+        story.check_reason(1, "mysql-0", reason);
+        story.tell("mysql-0", primary());
+        story.check(2, ALL);
+    }
+}
+
+#[test]
+fn the_cluster_that_is_known_beforehand_counts() {
+    let mut story = Story::new();
+    story.policy.cluster = Some("b".into());
+    story.check(0, "none /  / 0");
+}
+
+#[test]
+fn a_cluster_without_marker_works_too() {
+    let mut story = Story::new();
+    for (name, health) in [("mysql-0", primary()), ("mysql-1", replica(0)), ("mysql-2", replica(0))] {
+        story.tell(name, changed(health, |up| up.cluster = None));
+    }
+    story.check(0, ALL);
+}
+
+#[test]
+fn the_epoch_counts_primaries() {
+    let mut story = Story::new();
+    story.check(0, ALL);
+    story.endpoint("mysql-0").role = Role::Replica;
+    story.endpoint("mysql-1").role = Role::Primary;
+    story.tell("mysql-1", primary());
+    story.tell("mysql-0", replica(0));
+    // The old primary was never a replica, so nothing keeps it from serving at once.
+    story.check(1, "mysql-1 / mysql-0 mysql-2 / 2");
+    // Another server under the same name is another primary.
+    story.tell("mysql-1", changed(primary(), |up| up.uuid = "other".into()));
+    story.check(2, "mysql-1 / mysql-0 mysql-2 / 3");
+}
+
+#[test]
+fn load_is_shared_by_snapshots() {
+    let mut story = Story::new();
+    let load = |topology: &Topology| Arc::clone(&topology.servers[1].load);
+    let before = load(&story.merged(0).topology);
+    let _in_flight = before.enter();
+    assert_eq!(load(&story.merged(1).topology).in_flight(), 1);
+}
