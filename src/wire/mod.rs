@@ -1,8 +1,12 @@
 //! The MySQL client/server protocol: bytes in, meaning out. Imports nothing else of ours.
 
+pub(crate) mod auth;
 pub(crate) mod buffer;
 pub(crate) mod command;
 pub(crate) mod flags;
+pub(crate) mod handshake;
 pub(crate) mod packet;
 pub(crate) mod response;
+pub(crate) mod stream;
+pub(crate) mod tls;
 pub(crate) mod tracker;
