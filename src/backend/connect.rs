@@ -1,0 +1,423 @@
+//! Opens a connection to a server and logs in as a user. Chooses no server, keeps no connection, retries nothing.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpStream, UnixStream};
+use zeroize::Zeroizing;
+
+use crate::config::{ServerTls, TlsMode};
+use crate::model::server::Address;
+use crate::wire::auth::{
+    CryptoError, FAST_AUTH_SUCCESS, FULL_AUTHENTICATION, Nonce, Plugin, REQUEST_PUBLIC_KEY,
+    REQUEST_PUBLIC_KEY_SHA256, answer_caching_sha2, answer_native, encrypt_password,
+};
+use crate::wire::flags::Capabilities;
+use crate::wire::handshake::{
+    AUTH_MORE_DATA, Answer, Attributes, AuthSwitch, Greeting, HandshakeResponse, MAX_PACKET,
+    encode_ssl_request,
+};
+use crate::wire::packet::{EOF, ERR, ErrPacket, Inbox, OK, Packet, WireError, write_packet};
+use crate::wire::response;
+use crate::wire::stream::{Stream, tune};
+use crate::wire::tls::{Initiator, TlsError, Verify};
+
+/// A user and what proves it. Never printed, wiped when dropped.
+pub(crate) struct Credentials {
+    pub(crate) user: Arc<str>,
+    password: Zeroizing<Box<[u8]>>,
+}
+
+impl Credentials {
+    pub(crate) fn new(user: impl Into<Arc<str>>, password: &[u8]) -> Self {
+        Self { user: user.into(), password: Zeroizing::new(password.into()) }
+    }
+
+    /// The password in the clear, which servers need; any bytes, as the client typed them.
+    pub(crate) fn password(&self) -> &[u8] {
+        &self.password
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:<secret>", self.user)
+    }
+}
+
+/// What a connection to a server shall be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request<'a> {
+    /// A host that begins with `/` is the path of a Unix socket.
+    pub(crate) address: &'a Address,
+    pub(crate) credentials: &'a Credentials,
+    /// The client's flags that change bytes; [`ALWAYS`] is added, and those that are about the connection itself (TLS,
+    /// compression, schema) are decided here.
+    pub(crate) capabilities: Capabilities,
+    /// The handshake has room for ids up to 255. All above are of utf8mb4, and its default collation is used for them.
+    pub(crate) collation: u16,
+    pub(crate) schema: Option<&'a [u8]>,
+    pub(crate) attributes: &'a Attributes,
+}
+
+/// A server connection that is logged in and idle.
+#[derive(Debug)]
+pub(crate) struct Connected {
+    pub(crate) stream: Stream,
+    /// Asked for and offered: what the bytes on this connection look like.
+    pub(crate) capabilities: Capabilities,
+    pub(crate) server_version: String,
+    /// What KILL takes.
+    pub(crate) thread_id: u32,
+    /// The session's status flags.
+    pub(crate) status: u16,
+}
+
+/// Flags of every connection to a server, whatever the client has.
+pub(crate) const ALWAYS: Capabilities = Capabilities::PROTOCOL_41
+    .with(Capabilities::SECURE_CONNECTION)
+    .with(Capabilities::PLUGIN_AUTH)
+    .with(Capabilities::PLUGIN_AUTH_LENENC)
+    .with(Capabilities::CONNECT_ATTRS)
+    .with(Capabilities::TRANSACTIONS)
+    .with(Capabilities::SESSION_TRACK);
+
+/// Flags that are about one connection and never passed from one to another.
+pub(crate) const OWN: Capabilities = Capabilities::SSL
+    .with(Capabilities::SSL_VERIFY_SERVER_CERT)
+    .with(Capabilities::COMPRESS)
+    .with(Capabilities::ZSTD)
+    .with(Capabilities::CONNECT_WITH_DB)
+    .with(Capabilities::REMEMBER_OPTIONS)
+    .with(Capabilities::CAPABILITY_EXTENSION)
+    .with(Capabilities::MULTI_FACTOR);
+
+/// Without these no login is possible that we know; every server since 5.5 has them.
+const NEEDED: Capabilities =
+    Capabilities::PROTOCOL_41.with(Capabilities::SECURE_CONNECTION).with(Capabilities::PLUGIN_AUTH);
+
+/// The largest packet that we tell a server we accept; the largest there is.
+const MAX_RESULT_PACKET: u32 = 1 << 30;
+/// No login takes more packets than this.
+const MAX_STEPS: usize = 8;
+/// `utf8mb4_0900_ai_ci`.
+const UTF8MB4: u8 = 255;
+
+/// Why there is no connection, or why one that was just made is of no use. Which server it was the caller knows.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    #[error("the server did not let us in in time")]
+    TimedOut,
+    #[error("cannot connect")]
+    Unreachable(#[source] io::Error),
+    #[error("the server broke off the login")]
+    Broken(#[source] WireError),
+    #[error("the server does not keep to the protocol: {0}")]
+    Protocol(&'static str),
+    #[error("the server refused: {0}")]
+    Refused(ErrPacket),
+    #[error("TLS failed")]
+    Tls(#[source] TlsError),
+    #[error("the server offers no TLS, which `server_tls.mode` demands")]
+    NoTls,
+    #[error("the server offers no login that is known here (MySQL 5.7 or later is needed)")]
+    TooOld,
+    #[error("the server wants the authentication plugin `{0}`, which is not known here")]
+    UnknownPlugin(String),
+    #[error("the server wants the password in the clear, and it is sent over TLS only")]
+    Insecure,
+    #[error("the password could not be encrypted")]
+    Crypto(#[source] CryptoError),
+}
+
+impl ConnectError {
+    pub(crate) fn timed_out() -> Self {
+        Self::TimedOut
+    }
+
+    pub(crate) fn io(error: io::Error) -> Self {
+        Self::Broken(WireError::Io(error))
+    }
+
+    pub(crate) fn wire(error: WireError) -> Self {
+        Self::Broken(error)
+    }
+
+    pub(crate) fn protocol(what: &'static str) -> Self {
+        Self::Protocol(what)
+    }
+
+    pub(crate) fn refused(error: ErrPacket) -> Self {
+        Self::Refused(error)
+    }
+
+    /// True when the server says that this user may not log in with this password: what was known of it is worthless.
+    pub(crate) fn is_access_denied(&self) -> bool {
+        self.server_error().is_some_and(|error| ACCESS_DENIED.contains(&error.code))
+    }
+
+    /// True when another server may well accept the same login.
+    pub(crate) fn retry_elsewhere(&self) -> bool {
+        match self {
+            Self::Refused(error) => BUSY_OR_CLOSED.contains(&error.code),
+            Self::UnknownPlugin(_) | Self::Insecure | Self::Crypto(_) => false,
+            Self::TimedOut
+            | Self::Unreachable(_)
+            | Self::Broken(_)
+            | Self::Protocol(_)
+            | Self::Tls(_)
+            | Self::NoTls
+            | Self::TooOld => true,
+        }
+    }
+
+    /// What the server itself said, if it said something; clients get it unchanged.
+    pub(crate) fn server_error(&self) -> Option<&ErrPacket> {
+        match self {
+            Self::Refused(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// ER_ACCESS_DENIED_ERROR, ER_ACCESS_DENIED_NO_PASSWORD_ERROR, ER_MUST_CHANGE_PASSWORD_LOGIN, ER_ACCOUNT_HAS_BEEN_LOCKED,
+/// ER_USER_ACCESS_DENIED_FOR_USER_ACCOUNT_BLOCKED_BY_PASSWORD_LOCK.
+/// <https://dev.mysql.com/doc/mysql-errors/en/server-error-reference.html>
+const ACCESS_DENIED: [u16; 5] = [1045, 1698, 1862, 3118, 3955];
+
+/// ER_CON_COUNT_ERROR, ER_SERVER_SHUTDOWN, ER_HOST_IS_BLOCKED, ER_HOST_NOT_PRIVILEGED, ER_TOO_MANY_USER_CONNECTIONS,
+/// ER_USER_LIMIT_REACHED, ER_SERVER_OFFLINE_MODE.
+const BUSY_OR_CLOSED: [u16; 7] = [1040, 1053, 1129, 1130, 1203, 1226, 3032];
+
+/// Logs in to servers. One for the whole process, so that TLS sessions are resumed.
+#[derive(Clone, Debug)]
+pub(crate) struct Connector {
+    /// None when TLS is disabled.
+    tls: Option<Initiator>,
+    tls_is_needed: bool,
+    timeout: Duration,
+}
+
+impl Connector {
+    /// `timeout` is for a whole login, from the name's lookup to the server's OK.
+    ///
+    /// # Errors
+    /// When the CA's file cannot be read or used.
+    pub(crate) fn new(tls: &ServerTls, timeout: Duration) -> Result<Self, TlsError> {
+        let initiator = |verify| Initiator::new(verify, tls.ca.as_deref()).map(Some);
+        let (initiator, tls_is_needed) = match tls.mode {
+            TlsMode::Disabled => (None, false),
+            TlsMode::Preferred => (initiator(Verify::Nothing)?, false),
+            TlsMode::Required => (initiator(Verify::Nothing)?, true),
+            TlsMode::VerifyCa => (initiator(Verify::Chain)?, true),
+            TlsMode::VerifyIdentity => (initiator(Verify::ChainAndName)?, true),
+        };
+        Ok(Self { tls: initiator, tls_is_needed, timeout })
+    }
+
+    /// What a whole login may take.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Connects and logs in.
+    ///
+    /// Cancel safety: a cancelled call closes its connection.
+    pub(crate) async fn connect(&self, request: Request<'_>) -> Result<Connected, ConnectError> {
+        let attempt = Box::pin(self.attempt(request));
+        tokio::time::timeout(self.timeout, attempt).await.unwrap_or(Err(ConnectError::TimedOut))
+    }
+
+    async fn attempt(&self, request: Request<'_>) -> Result<Connected, ConnectError> {
+        let stream = open(request.address).await?;
+        let mut login = Login { stream, inbox: Inbox::default(), sequence: 0 };
+        let packet = login.read().await?;
+        let greeting = Greeting::parse(&packet.payload).map_err(ConnectError::Broken)?;
+        if !greeting.capabilities.contains(NEEDED) {
+            return Err(ConnectError::TooOld);
+        }
+        let capabilities = ((request.capabilities - OWN) | ALWAYS) & greeting.capabilities;
+        let collation = u8::try_from(request.collation).unwrap_or(UTF8MB4);
+        let mut flags = capabilities;
+        if request.schema.is_some() {
+            flags |= Capabilities::CONNECT_WITH_DB;
+        }
+        if let Some(initiator) = self.tls_for(&login.stream, &greeting)? {
+            flags |= Capabilities::SSL;
+            login.write(&encode_ssl_request(flags, MAX_RESULT_PACKET, collation)).await?;
+            login = login.encrypt(initiator, &request.address.host).await?;
+        }
+
+        let password = request.credentials.password();
+        // A plugin that we do not know makes no difference yet: the server says which one the user has.
+        let plugin = Plugin::from_name(greeting.plugin.as_bytes()).unwrap_or(Plugin::CachingSha2);
+        let response = HandshakeResponse {
+            capabilities: flags,
+            max_packet: MAX_RESULT_PACKET,
+            collation,
+            user: request.credentials.user.as_bytes().to_vec(),
+            answer: login.first_answer(plugin, password, &greeting.nonce)?,
+            schema: request.schema.map(<[u8]>::to_vec),
+            plugin: Some(plugin.name().as_bytes().to_vec()),
+            attributes: request.attributes.clone(),
+            zstd_level: None,
+        };
+        login.write(&Zeroizing::new(response.encode())).await?;
+        let status = login.authenticate(plugin, greeting.nonce, password).await?;
+        Ok(Connected {
+            stream: login.finish(),
+            capabilities,
+            server_version: greeting.server_version,
+            thread_id: greeting.thread_id,
+            status,
+        })
+    }
+
+    /// What to start TLS with, if it shall be started. A Unix socket needs none: nobody can listen in on it.
+    fn tls_for(&self, stream: &Stream, greeting: &Greeting) -> Result<Option<&Initiator>, ConnectError> {
+        match &self.tls {
+            Some(initiator) if !stream.is_secure() => {
+                match (greeting.capabilities.contains(Capabilities::SSL), self.tls_is_needed) {
+                    (true, _) => Ok(Some(initiator)),
+                    (false, true) => Err(ConnectError::NoTls),
+                    (false, false) => Ok(None),
+                }
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+async fn open(address: &Address) -> Result<Stream, ConnectError> {
+    if address.host.starts_with('/') {
+        let socket = UnixStream::connect(&*address.host).await;
+        return socket.map(Stream::unix).map_err(ConnectError::Unreachable);
+    }
+    let socket = TcpStream::connect((&*address.host, address.port)).await;
+    let socket = socket.map_err(ConnectError::Unreachable)?;
+    tune(&socket).map_err(ConnectError::Unreachable)?;
+    Ok(Stream::tcp(socket))
+}
+
+/// A login under way.
+struct Login {
+    stream: Stream,
+    inbox: Inbox,
+    /// Number of the packet that comes next, from either side.
+    sequence: u8,
+}
+
+impl Login {
+    /// The next packet; an ERR packet is an error.
+    async fn read(&mut self) -> Result<Packet, ConnectError> {
+        let packet = self.inbox.packet(&mut self.stream, MAX_PACKET).await.map_err(ConnectError::Broken)?;
+        // Before the check of numbers: a server that has no room for us says so with any number.
+        if packet.payload.first() == Some(&ERR) {
+            return Err(match ErrPacket::parse(&packet.payload) {
+                Some(error) => ConnectError::Refused(error),
+                None => ConnectError::Protocol("an ERR packet without a code"),
+            });
+        }
+        if packet.sequence != self.sequence {
+            let error = WireError::OutOfOrder { expected: self.sequence, found: packet.sequence };
+            return Err(ConnectError::Broken(error));
+        }
+        self.sequence = packet.sequence.wrapping_add(1);
+        Ok(packet)
+    }
+
+    async fn write(&mut self, payload: &[u8]) -> Result<(), ConnectError> {
+        let written = write_packet(&mut self.stream, self.sequence, payload).await;
+        self.sequence = written.map_err(ConnectError::Broken)?;
+        Ok(())
+    }
+
+    async fn encrypt(self, initiator: &Initiator, host: &str) -> Result<Self, ConnectError> {
+        // Bytes from before TLS must not be read as if they had come encrypted.
+        if !self.inbox.leftover().is_empty() {
+            return Err(ConnectError::Protocol("it spoke out of turn before TLS"));
+        }
+        let stream = initiator.connect(self.stream, host).await.map_err(ConnectError::Tls)?;
+        Ok(Self { stream, ..self })
+    }
+
+    /// Follows the server through its plugins until OK; gives the session's status flags.
+    async fn authenticate(
+        &mut self,
+        plugin: Plugin,
+        nonce: Nonce,
+        password: &[u8],
+    ) -> Result<u16, ConnectError> {
+        let (mut plugin, mut nonce) = (plugin, nonce);
+        for _ in 0..MAX_STEPS {
+            let packet = self.read().await?;
+            match packet.payload.split_first() {
+                Some((&OK, _)) => {
+                    let ok = response::read_ok(&packet.payload);
+                    return ok.map(|ok| ok.status).map_err(|e| ConnectError::Protocol(e.0));
+                }
+                Some((&EOF, _)) => {
+                    let switch = AuthSwitch::parse(&packet.payload).map_err(ConnectError::Broken)?;
+                    plugin = Plugin::from_name(switch.plugin.as_bytes())
+                        .ok_or(ConnectError::UnknownPlugin(switch.plugin))?;
+                    nonce = switch.nonce.unwrap_or(nonce);
+                    let answer = self.first_answer(plugin, password, &nonce)?;
+                    self.write(&answer.0).await?;
+                }
+                Some((&AUTH_MORE_DATA, data)) => self.more(plugin, data, password, &nonce).await?,
+                _ => return Err(ConnectError::Protocol("it sent what does not belong into a login")),
+            }
+        }
+        Err(ConnectError::Protocol("its login has no end"))
+    }
+
+    /// What a plugin says first.
+    fn first_answer(&self, plugin: Plugin, password: &[u8], nonce: &Nonce) -> Result<Answer, ConnectError> {
+        match plugin {
+            Plugin::CachingSha2 if password.is_empty() => Ok(Answer::new(vec![0])),
+            Plugin::CachingSha2 => Ok(Answer::new(answer_caching_sha2(password, nonce))),
+            Plugin::Native => Ok(Answer::new(answer_native(password, nonce))),
+            Plugin::Sha256 | Plugin::Clear if self.stream.is_tls() => Ok(Answer(with_nul(password))),
+            Plugin::Sha256 if password.is_empty() => Ok(Answer::new(vec![0])),
+            Plugin::Sha256 => Ok(Answer::new(vec![REQUEST_PUBLIC_KEY_SHA256])),
+            Plugin::Clear => Err(ConnectError::Insecure),
+        }
+    }
+
+    /// What a plugin says to data from the server.
+    async fn more(
+        &mut self,
+        plugin: Plugin,
+        data: &[u8],
+        password: &[u8],
+        nonce: &Nonce,
+    ) -> Result<(), ConnectError> {
+        match (plugin, data) {
+            (Plugin::CachingSha2, [FAST_AUTH_SUCCESS]) => Ok(()),
+            (Plugin::CachingSha2, [FULL_AUTHENTICATION]) if self.stream.is_secure() => {
+                self.write(&with_nul(password)).await
+            }
+            (Plugin::CachingSha2, [FULL_AUTHENTICATION]) => self.write(&[REQUEST_PUBLIC_KEY]).await,
+            (Plugin::CachingSha2 | Plugin::Sha256, key) => {
+                let sent = encrypt_password(key, password, nonce).map_err(ConnectError::Crypto)?;
+                self.write(&sent).await
+            }
+            _ => Err(ConnectError::Protocol("this plugin has no more to say")),
+        }
+    }
+
+    fn finish(self) -> Stream {
+        let mut stream = self.stream;
+        stream.unread(self.inbox.leftover());
+        stream
+    }
+}
+
+fn with_nul(password: &[u8]) -> Zeroizing<Vec<u8>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(password.len() + 1));
+    bytes.extend_from_slice(password);
+    bytes.push(0);
+    bytes
+}
