@@ -155,7 +155,7 @@ impl ConnectError {
 
     /// True when the server says that this user may not log in with this password: what was known of it is worthless.
     pub(crate) fn is_access_denied(&self) -> bool {
-        self.server_error().is_some_and(|error| ACCESS_DENIED.contains(&error.code))
+        self.server_error().is_some_and(is_access_denied)
     }
 
     /// True when another server may well accept the same login.
@@ -180,6 +180,11 @@ impl ConnectError {
             _ => None,
         }
     }
+}
+
+/// True when a server's refusal is about this user and this password, not about the server.
+pub(crate) fn is_access_denied(error: &ErrPacket) -> bool {
+    ACCESS_DENIED.contains(&error.code)
 }
 
 /// ER_ACCESS_DENIED_ERROR, ER_ACCESS_DENIED_NO_PASSWORD_ERROR, ER_MUST_CHANGE_PASSWORD_LOGIN, ER_ACCOUNT_HAS_BEEN_LOCKED,
