@@ -14,6 +14,7 @@
 //! Row-mates meet through [`model`] types and channels that [`server`] wires.
 
 mod admin;
+mod backend;
 pub mod cli;
 mod config;
 mod dba;

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::model::settings::Settings;
 use crate::wire::flags::Capabilities;
+use crate::wire::handshake::Attributes;
 use crate::wire::stream::Stream;
 use crate::wire::tracker::Format;
 
@@ -21,7 +22,7 @@ pub(crate) struct Identity {
     pub(crate) capabilities: Capabilities,
     pub(crate) collation: u16,
     /// Connection attributes of the client; not a part of what makes identities equal.
-    pub(crate) attributes: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) attributes: Attributes,
 }
 
 /// A pooled connection.

@@ -73,7 +73,7 @@ pub(crate) async fn open(
         thread_id: connected.thread_id,
         capabilities: connected.capabilities,
         identity: Arc::clone(identity),
-        applied: Arc::new(Settings { schema: settings.schema.clone(), ..Settings::default() }),
+        applied: Arc::new(Settings::with_schema(settings.schema.clone())),
         initial_charset: Arc::new([]),
         prepared: PreparedCache::default(),
         idle_since: Instant::now(),

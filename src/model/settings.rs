@@ -43,6 +43,11 @@ pub(crate) enum Assignment<'a> {
 }
 
 impl Settings {
+    /// What a connection has right after a login with this schema.
+    pub(crate) fn with_schema(schema: Option<Arc<[u8]>>) -> Self {
+        Self { schema, ..Self::default() }
+    }
+
     pub(crate) fn variable(&self, name: &[u8]) -> Option<&[u8]> {
         find(&self.variables, name)
     }
