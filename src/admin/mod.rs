@@ -2,6 +2,10 @@
 //! nothing but what KILL ends. Reads snapshots, so a busy data path is not slowed by being watched.
 
 pub(crate) mod http;
+pub(crate) mod sql;
+
+mod command;
+mod tables;
 
 use std::sync::Arc;
 

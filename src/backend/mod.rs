@@ -135,7 +135,9 @@ impl Pools {
         let mut connection = open::open(&self.connector, &server.address, identity, &settings).await?;
         let what = if whole_connection { "CONNECTION" } else { "QUERY" };
         let sql = format!("KILL {what} {thread_id}");
-        timeout(DEADLINE, open::query(&mut connection, &sql)).await.map_err(|_| ConnectError::timed_out())??;
+        timeout(DEADLINE, open::query(&mut connection, &sql))
+            .await
+            .map_err(|_| ConnectError::timed_out())??;
         Ok(())
     }
 
@@ -170,8 +172,7 @@ impl Pools {
         }
         let pool = Arc::new(Pool::new(self.limits.clone(), Arc::clone(&self.connector)));
         let mut changed = (**pools).clone();
-        if let Some((_, old)) =
-            changed.insert(server.id.clone(), (server.address.clone(), Arc::clone(&pool)))
+        if let Some((_, old)) = changed.insert(server.id.clone(), (server.address.clone(), Arc::clone(&pool)))
         {
             old.close();
         }

@@ -81,12 +81,7 @@ struct Slot(Option<Arc<Pool>>);
 
 impl Pool {
     pub(crate) fn new(limits: config::Pool, connector: Arc<Connector>) -> Self {
-        Self {
-            limits,
-            connector,
-            state: Mutex::default(),
-            waiting: AtomicU32::new(0),
-        }
+        Self { limits, connector, state: Mutex::default(), waiting: AtomicU32::new(0) }
     }
 
     /// True when somebody waits for a connection, so that none should be kept for convenience.
