@@ -29,6 +29,11 @@ lint: ## Formatting, clippy, broken links in the documentation; dependencies too
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --quiet
 	if cargo deny --version >/dev/null 2>&1; then cargo deny --config .deny.toml check; fi
 
+.PHONY: load
+load: prepare ## sysbench with 64 threads through the proxy: errors, and the share of reads on replicas
+	command -v sysbench >/dev/null || { echo "please install sysbench: apt-get install sysbench" >&2; exit 1; }
+	cargo bench --bench load -- $(ARGS)
+
 .PHONY: bench
 bench: build ## Throughput, latency and cost per query beside HAProxy and MySQL Router
 	benches/compare $(ARGS)

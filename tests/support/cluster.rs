@@ -74,6 +74,12 @@ impl Cluster {
         &self.home
     }
 
+    /// Ends all servers and removes the folder, at once rather than when the process ends.
+    pub(crate) async fn close(self) {
+        drop(self.servers);
+        self.home.close().await.expect("the folder is ours");
+    }
+
     /// A folder for files of a test; goes with the cluster.
     pub(crate) fn folder(&self) -> &Path {
         self.home.folder()

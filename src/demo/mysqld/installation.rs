@@ -229,12 +229,11 @@ const FETCH: &str = include_str!("../../../scripts/mysql-tree");
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn versions_are_read_from_what_mysqld_prints() {
-        let check =
-            |printed: &str, expected: Option<(Version, &str)>| assert_eq!(parse_version(printed), expected);
+        let check = |printed: &str, expected: Option<(super::Version, &str)>| {
+            assert_eq!(super::parse_version(printed), expected)
+        };
         check("/usr/sbin/mysqld  Ver 9.7.4-2 for Linux on x86_64 ((Debian))", Some(((9, 7, 4), "9.7.4-2")));
         check("mysqld  Ver 8.0.36-0ubuntu0.22.04.1 for Linux", Some(((8, 0, 36), "8.0.36-0ubuntu0.22.04.1")));
         check(
