@@ -1,0 +1,558 @@
+//! Logs clients in: greeting, TLS, proof of the password, change of user. Keeps nothing of a login but what the session
+//! needs. Whether a user may log in is always a server's word; a proof alone never lets anybody in.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use crate::backend::connect::{ConnectError, Credentials, OWN, is_access_denied};
+use crate::wire::auth::{
+    CryptoError, FAST_AUTH_SUCCESS, FULL_AUTHENTICATION, Nonce, Plugin, REQUEST_PUBLIC_KEY, RsaKey,
+    is_empty_answer, is_right,
+};
+use crate::wire::flags::Capabilities;
+use crate::wire::handshake::{
+    AUTH_MORE_DATA, Answer, Attributes, AuthSwitch, ChangeUser, Greeting, HandshakeResponse, MAX_AUTH_PACKET,
+    MAX_PACKET, is_too_old, parse_ssl_request,
+};
+use crate::wire::packet::{ErrPacket, Inbox, Packet, WireError, encode_ok, push_packet, write_all};
+use crate::wire::response::{self, status};
+use crate::wire::stream::Stream;
+use crate::wire::tls::{Acceptor, TlsError};
+
+use super::users::{Known, Users};
+
+/// What all logins share.
+pub(crate) struct LoginContext {
+    /// None when clients are offered no TLS.
+    pub(crate) tls: Option<Acceptor>,
+    /// Clients over plain TCP are refused.
+    pub(crate) tls_is_needed: bool,
+    pub(crate) rsa: RsaKey,
+    pub(crate) users: Users,
+}
+
+/// How we introduce ourselves to one client.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Introduction<'a> {
+    /// Such as `9.7.4-readwright`; drivers choose by it what they dare to do.
+    pub(crate) server_version: &'a str,
+    /// What the primary offers; we offer no more than that, and no more than [`RELAYED`].
+    pub(crate) server_capabilities: Capabilities,
+    /// The server's default collation.
+    pub(crate) collation: u8,
+    /// What the client has to name in KILL.
+    pub(crate) connection_id: u32,
+}
+
+/// A client that a server would let in. Its OK is written.
+#[derive(Debug)]
+pub(crate) struct LoggedIn {
+    pub(crate) stream: Stream,
+    /// What the client asked for and we offered.
+    pub(crate) capabilities: Capabilities,
+    pub(crate) identity: Claimed,
+}
+
+/// As whom and how a client logged in, or changed to.
+#[derive(Debug)]
+pub(crate) struct Claimed {
+    pub(crate) credentials: Arc<Credentials>,
+    pub(crate) schema: Option<Vec<u8>>,
+    pub(crate) collation: u16,
+    pub(crate) attributes: Attributes,
+}
+
+/// Asks a server whether it lets somebody in.
+pub(crate) trait Check {
+    /// Logs in at a server with exactly these.
+    fn check(&self, login: ServerLogin<'_>) -> impl Future<Output = Result<(), CheckError>> + Send;
+}
+
+/// One login for a server to judge.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ServerLogin<'a> {
+    pub(crate) credentials: &'a Arc<Credentials>,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) collation: u16,
+    pub(crate) schema: Option<&'a [u8]>,
+    pub(crate) attributes: &'a Attributes,
+}
+
+/// Why a server did not let somebody in.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CheckError {
+    /// The server said so, in these words; the client reads them unchanged.
+    #[error("{0}")]
+    Refused(ErrPacket),
+    /// No server could be asked, for this reason.
+    #[error("no server could be asked: {0}")]
+    Unavailable(String),
+}
+
+impl From<ConnectError> for CheckError {
+    fn from(error: ConnectError) -> Self {
+        match error.server_error() {
+            Some(refused) => Self::Refused(refused.clone()),
+            None => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+/// Why a client is not logged in. It has been told, where it can be told.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoginError {
+    #[error("the client left before it said anything")]
+    NothingSaid,
+    #[error("the client did not keep to the protocol")]
+    Broken(#[source] WireError),
+    #[error("TLS with the client failed")]
+    Tls(#[source] TlsError),
+    #[error("refused: {0}")]
+    Refused(ErrPacket),
+    #[error("no login is possible")]
+    Crypto(#[source] CryptoError),
+}
+
+impl LoginError {
+    /// False for what health checks do all day: connect and close.
+    pub(crate) fn is_noteworthy(&self) -> bool {
+        !matches!(self, Self::NothingSaid)
+    }
+}
+
+/// Everything that the relay passes on. No compression: it would have to be undone to route.
+pub(crate) const RELAYED: Capabilities = Capabilities::LONG_PASSWORD
+    .with(Capabilities::FOUND_ROWS)
+    .with(Capabilities::LONG_FLAG)
+    .with(Capabilities::CONNECT_WITH_DB)
+    .with(Capabilities::NO_SCHEMA)
+    .with(Capabilities::ODBC)
+    .with(Capabilities::LOCAL_FILES)
+    .with(Capabilities::IGNORE_SPACE)
+    .with(Capabilities::PROTOCOL_41)
+    .with(Capabilities::INTERACTIVE)
+    .with(Capabilities::IGNORE_SIGPIPE)
+    .with(Capabilities::TRANSACTIONS)
+    .with(Capabilities::RESERVED)
+    .with(Capabilities::SECURE_CONNECTION)
+    .with(Capabilities::MULTI_STATEMENTS)
+    .with(Capabilities::MULTI_RESULTS)
+    .with(Capabilities::PS_MULTI_RESULTS)
+    .with(Capabilities::PLUGIN_AUTH)
+    .with(Capabilities::CONNECT_ATTRS)
+    .with(Capabilities::PLUGIN_AUTH_LENENC)
+    .with(Capabilities::CAN_HANDLE_EXPIRED_PASSWORDS)
+    .with(Capabilities::SESSION_TRACK)
+    .with(Capabilities::DEPRECATE_EOF)
+    .with(Capabilities::OPTIONAL_RESULTSET_METADATA)
+    .with(Capabilities::QUERY_ATTRIBUTES);
+
+/// Greets a client and logs it in. For a client whose user a server confirmed lately this is one write, one receive and
+/// one write. The deadline is the caller's.
+///
+/// Cancel safety: a cancelled call closes the connection.
+pub(crate) async fn login(
+    mut stream: Stream,
+    context: &LoginContext,
+    introduction: Introduction<'_>,
+    check: &impl Check,
+) -> Result<LoggedIn, LoginError> {
+    let nonce = Nonce::random().map_err(LoginError::Crypto)?;
+    let mut offered = RELAYED & introduction.server_capabilities;
+    if context.tls.is_some() {
+        offered |= Capabilities::SSL;
+    }
+    let greeting = Greeting {
+        server_version: introduction.server_version.to_owned(),
+        thread_id: introduction.connection_id,
+        nonce,
+        capabilities: offered,
+        collation: introduction.collation,
+        status: status::AUTOCOMMIT,
+        plugin: Plugin::CachingSha2.name().to_owned(),
+    };
+    let mut talk = Conversation::new(&mut stream, Capabilities::NONE);
+    talk.write(&[&greeting.encode()]).await?;
+    let mut packet = match talk.read(MAX_PACKET).await {
+        Err(error) if error.is_silence() => Err(LoginError::NothingSaid),
+        other => other,
+    }?;
+
+    if let (Some(acceptor), Some(_)) = (&context.tls, parse_ssl_request(&packet.payload)) {
+        let sequence = talk.sequence;
+        talk.finish();
+        stream = acceptor.accept(stream).await.map_err(LoginError::Tls)?;
+        talk = Conversation::new(&mut stream, Capabilities::NONE);
+        talk.sequence = sequence;
+        packet = talk.read(MAX_PACKET).await?;
+    }
+
+    let response = talk.understand(&packet.payload).await?;
+    talk.capabilities = response.capabilities;
+    if context.tls_is_needed && !talk.stream.is_secure() {
+        return Err(talk.refuse(insecure_transport()).await);
+    }
+    let capabilities = (response.capabilities & offered) - OWN;
+    let claim = Claim {
+        user: response.user,
+        plugin: response.plugin,
+        nonce: Some(nonce),
+        answer: response.answer,
+        capabilities,
+        collation: u16::from(response.collation),
+        schema: response.schema,
+        attributes: response.attributes,
+    };
+    let identity = talk.admit(context, claim, check).await?;
+    talk.finish();
+    Ok(LoggedIn { stream, capabilities, identity })
+}
+
+/// Serves COM_CHANGE_USER. `packet` is its payload with the first byte; `capabilities` and `collation` are the session's.
+/// After an error the connection must be closed, as servers do.
+///
+/// Cancel safety: none; the connection must be closed.
+pub(crate) async fn change_user(
+    stream: &mut Stream,
+    packet: &[u8],
+    capabilities: Capabilities,
+    collation: u16,
+    context: &LoginContext,
+    check: &impl Check,
+) -> Result<Claimed, LoginError> {
+    let mut talk = Conversation::new(stream, capabilities);
+    talk.sequence = 1;
+    let request = ChangeUser::parse(packet.get(1..).unwrap_or_default(), capabilities);
+    let request = match request {
+        Ok(request) => request,
+        Err(error) => return Err(talk.complain(error).await),
+    };
+    let claim = Claim {
+        user: request.user,
+        plugin: request.plugin,
+        // The nonce of the login was answered once already, so there is a new one.
+        nonce: None,
+        answer: request.answer,
+        capabilities,
+        collation: request.collation.filter(|collation| *collation != 0).unwrap_or(collation),
+        schema: request.schema,
+        attributes: request.attributes,
+    };
+    let identity = talk.admit(context, claim, check).await?;
+    talk.finish();
+    Ok(identity)
+}
+
+/// Who a client says it is.
+struct Claim {
+    user: Vec<u8>,
+    plugin: Option<Vec<u8>>,
+    /// What `answer` answers; None when it answers nothing that counts.
+    nonce: Option<Nonce>,
+    answer: Answer,
+    capabilities: Capabilities,
+    collation: u16,
+    schema: Option<Vec<u8>>,
+    attributes: Attributes,
+}
+
+/// What a client proved.
+enum Proof {
+    /// That it knows the password that is known here. `Plugin` says how.
+    Known(Arc<Known>, Plugin),
+    /// Nothing, but it says this is its password.
+    Password(Zeroizing<Vec<u8>>),
+}
+
+/// The exchange with one client, until its OK.
+struct Conversation<'a> {
+    stream: &'a mut Stream,
+    inbox: Inbox,
+    /// Number of the packet that comes next, from either side.
+    sequence: u8,
+    /// What the client said it can; nothing until it did.
+    capabilities: Capabilities,
+}
+
+impl<'a> Conversation<'a> {
+    fn new(stream: &'a mut Stream, capabilities: Capabilities) -> Self {
+        Self { stream, inbox: Inbox::default(), sequence: 0, capabilities }
+    }
+
+    /// Lets the client in, and says so, or not.
+    async fn admit(
+        &mut self,
+        context: &LoginContext,
+        claim: Claim,
+        check: &impl Check,
+    ) -> Result<Claimed, LoginError> {
+        let Ok(user) = str::from_utf8(&claim.user) else {
+            return Err(self.refuse(user_is_not_utf8()).await);
+        };
+        let proof = self.prove(context, user, &claim).await?;
+        let fast = matches!(&proof, Proof::Known(known, Plugin::CachingSha2)
+            if !known.credentials.password().is_empty());
+        let credentials = match proof {
+            Proof::Known(known, _) => known.credentials.clone(),
+            Proof::Password(password) => Arc::new(Credentials::new(user, &password)),
+        };
+        let login = ServerLogin {
+            credentials: &credentials,
+            capabilities: claim.capabilities,
+            collation: claim.collation,
+            schema: claim.schema.as_deref(),
+            attributes: &claim.attributes,
+        };
+        if let Err(error) = confirm(&context.users, login, check).await {
+            return Err(self.refuse(wording(error)).await);
+        }
+        let ok = encode_ok(response::Ok { status: status::AUTOCOMMIT, ..response::Ok::default() });
+        if fast {
+            self.write(&[&[AUTH_MORE_DATA, FAST_AUTH_SUCCESS], &ok]).await?;
+        } else {
+            self.write(&[&ok]).await?;
+        }
+        // The one that is remembered, so that all sessions of a user share it.
+        let credentials = match context.users.find(user) {
+            Some(known) if known.is_same(&credentials) => Arc::clone(&known.credentials),
+            _ => credentials,
+        };
+        Ok(Claimed {
+            credentials,
+            schema: claim.schema,
+            collation: claim.collation,
+            attributes: claim.attributes,
+        })
+    }
+
+    /// Brings the client to prove that it knows the password, or to tell it.
+    async fn prove(
+        &mut self,
+        context: &LoginContext,
+        user: &str,
+        claim: &Claim,
+    ) -> Result<Proof, LoginError> {
+        let known = context.users.find(user);
+        let right = |plugin, nonce: &Nonce, answer: &[u8]| {
+            known.as_ref().filter(|known| is_right(plugin, known.credentials.password(), nonce, answer))
+        };
+        let can_switch = self.capabilities.contains(Capabilities::PLUGIN_AUTH);
+        let plugin = match &claim.plugin {
+            Some(name) => Plugin::from_name(name),
+            None if can_switch => None,
+            // Before there were plugins, this was the way.
+            None => Some(Plugin::Native),
+        };
+        let mut answered = claim.nonce.map(|nonce| (nonce, claim.answer.clone()));
+
+        if plugin == Some(Plugin::Native) {
+            if let Some((nonce, answer)) = &answered
+                && let Some(known) = right(Plugin::Native, nonce, &answer.0)
+            {
+                return Ok(Proof::Known(Arc::clone(known), Plugin::Native));
+            }
+            // Many clients wait for a nonce that is meant for their plugin before they answer.
+            let unanswered = answered.as_ref().is_none_or(|(_, answer)| is_empty_answer(&answer.0));
+            if unanswered && can_switch && known.is_some() {
+                let (nonce, answer) = self.switch(Plugin::Native).await?;
+                if let Some(known) = right(Plugin::Native, &nonce, &answer.0) {
+                    return Ok(Proof::Known(Arc::clone(known), Plugin::Native));
+                }
+            }
+        }
+        if plugin != Some(Plugin::CachingSha2) {
+            answered = None;
+        }
+        let (nonce, answer) = match answered {
+            Some(answered) => answered,
+            None if can_switch => self.switch(Plugin::CachingSha2).await?,
+            None => return Err(self.refuse(cannot_authenticate()).await),
+        };
+        if let Some(known) = right(Plugin::CachingSha2, &nonce, &answer.0) {
+            return Ok(Proof::Known(Arc::clone(known), Plugin::CachingSha2));
+        }
+        if is_empty_answer(&answer.0) {
+            return Ok(Proof::Password(Zeroizing::default()));
+        }
+        let password = self.ask_password(&context.rsa, &nonce).await?;
+        match password {
+            Some(password) => Ok(Proof::Password(password)),
+            None => {
+                let error = access_denied(user, &self.stream.peer().to_string());
+                Err(self.refuse(error).await)
+            }
+        }
+    }
+
+    /// Asks for another plugin's answer to a new nonce.
+    async fn switch(&mut self, plugin: Plugin) -> Result<(Nonce, Answer), LoginError> {
+        let nonce = Nonce::random().map_err(LoginError::Crypto)?;
+        let switch = AuthSwitch { plugin: plugin.name().to_owned(), nonce: Some(nonce) };
+        self.write(&[&switch.encode()]).await?;
+        let answer = self.read(MAX_AUTH_PACKET).await?;
+        Ok((nonce, Answer::new(answer.payload)))
+    }
+
+    /// The full form of caching_sha2_password: the password itself, over a connection that nobody reads along, else under
+    /// our RSA key. None when what comes is no password.
+    /// <https://dev.mysql.com/doc/dev/mysql-server/latest/page_caching_sha2_authentication_exchanges.html>
+    async fn ask_password(
+        &mut self,
+        rsa: &RsaKey,
+        nonce: &Nonce,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, LoginError> {
+        self.write(&[&[AUTH_MORE_DATA, FULL_AUTHENTICATION]]).await?;
+        let mut sent = Zeroizing::new(self.read(MAX_AUTH_PACKET).await?.payload);
+        if self.stream.is_secure() {
+            // It ends with a zero byte.
+            return Ok((sent.pop() == Some(0)).then_some(sent));
+        }
+        if *sent == [REQUEST_PUBLIC_KEY] {
+            let key = [&[AUTH_MORE_DATA], rsa.public_pem().as_bytes()].concat();
+            self.write(&[&key]).await?;
+            sent = Zeroizing::new(self.read(MAX_AUTH_PACKET).await?.payload);
+        }
+        Ok(rsa.decrypt(&sent, nonce))
+    }
+
+    async fn understand(&mut self, payload: &[u8]) -> Result<HandshakeResponse, LoginError> {
+        if is_too_old(payload) {
+            return Err(self.refuse(cannot_authenticate()).await);
+        }
+        match HandshakeResponse::parse(payload) {
+            Ok(response) => Ok(response),
+            Err(error) => Err(self.complain(error).await),
+        }
+    }
+
+    /// The next packet from the client.
+    async fn read(&mut self, limit: usize) -> Result<Packet, LoginError> {
+        let packet = match self.inbox.packet(self.stream, limit).await {
+            Ok(packet) => packet,
+            Err(error) => return Err(self.complain(error).await),
+        };
+        if packet.sequence != self.sequence {
+            let error = WireError::OutOfOrder { expected: self.sequence, found: packet.sequence };
+            return Err(self.complain(error).await);
+        }
+        self.sequence = packet.sequence.wrapping_add(1);
+        Ok(packet)
+    }
+
+    /// Writes all these packets at once.
+    async fn write(&mut self, payloads: &[&[u8]]) -> Result<(), LoginError> {
+        let mut bytes = Vec::with_capacity(128);
+        for payload in payloads {
+            self.sequence = push_packet(&mut bytes, self.sequence, payload);
+        }
+        write_all(self.stream, &bytes).await.map_err(LoginError::Broken)
+    }
+
+    /// Tells the client why it is not let in; that it may not read it changes nothing.
+    async fn refuse(&mut self, error: ErrPacket) -> LoginError {
+        let payload = error.encode(self.capabilities);
+        self.write(&[&payload]).await.ok();
+        LoginError::Refused(error)
+    }
+
+    /// As [`refuse`](Self::refuse), where the client broke the protocol and may still listen.
+    async fn complain(&mut self, error: WireError) -> LoginError {
+        if let Some(wording) = wording_of_break(&error) {
+            self.refuse(wording).await;
+        }
+        LoginError::Broken(error)
+    }
+
+    /// Leaves what the client sent too early to whoever reads next.
+    fn finish(self) {
+        self.stream.unread(self.inbox.leftover());
+    }
+}
+
+impl LoginError {
+    /// True when the client closed the connection between packets.
+    fn is_silence(&self) -> bool {
+        match self {
+            Self::Broken(WireError::Closed) => true,
+            Self::Broken(WireError::Io(error)) => error.kind() == io::ErrorKind::ConnectionReset,
+            _ => false,
+        }
+    }
+}
+
+/// Has a server's word that this login is right: an earlier one that is still good, or a new one.
+async fn confirm(users: &Users, login: ServerLogin<'_>, check: &impl Check) -> Result<(), CheckError> {
+    let known = users.find(&login.credentials.user).filter(|known| known.is_same(login.credentials));
+    let is_confirmed = || known.as_ref().is_some_and(|known| users.is_confirmed(known, login.schema));
+    if is_confirmed() {
+        return Ok(());
+    }
+    let _turn = match &known {
+        Some(known) => Some(known.turn().await),
+        None => None,
+    };
+    if is_confirmed() {
+        return Ok(());
+    }
+    let generation = users.generation();
+    let checked = check.check(login).await;
+    match &checked {
+        Ok(()) => {
+            users.learn(login.credentials, login.schema, generation);
+        }
+        Err(CheckError::Refused(error)) if is_access_denied(error) => users.forget(login.credentials),
+        Err(_) => {}
+    }
+    checked
+}
+
+/// What a client reads when a server does not let it in.
+fn wording(error: CheckError) -> ErrPacket {
+    match error {
+        CheckError::Refused(error) => error,
+        CheckError::Unavailable(reason) => ErrPacket::new(
+            2003,
+            "HY000",
+            format!("readwright: no MySQL server could check this login: {reason}"),
+        ),
+    }
+}
+
+/// What a client reads that does not keep to the protocol. None when it is gone.
+fn wording_of_break(error: &WireError) -> Option<ErrPacket> {
+    match error {
+        WireError::Oversized { .. } => {
+            Some(ErrPacket::new(1153, "08S01", "Got a packet bigger than a login may have"))
+        }
+        WireError::OutOfOrder { .. } => Some(ErrPacket::new(1156, "08S01", "Got packets out of order")),
+        WireError::Malformed(_) => Some(ErrPacket::new(1043, "08S01", "Bad handshake")),
+        WireError::Closed | WireError::CutOff | WireError::Io(_) => None,
+    }
+}
+
+/// ER_NOT_SUPPORTED_AUTH_MODE.
+fn cannot_authenticate() -> ErrPacket {
+    let text = "Client does not support authentication protocol requested by server; consider upgrading MySQL client";
+    ErrPacket::new(1251, "08004", text)
+}
+
+/// ER_SECURE_TRANSPORT_REQUIRED.
+fn insecure_transport() -> ErrPacket {
+    let text = "Connections using insecure transport are prohibited while --require_secure_transport=ON.";
+    ErrPacket::new(3159, "HY000", text)
+}
+
+/// ER_ACCESS_DENIED_ERROR, for what no server can be asked about.
+fn access_denied(user: &str, host: &str) -> ErrPacket {
+    ErrPacket::new(1045, "28000", format!("Access denied for user '{user}'@'{host}' (using password: YES)"))
+}
+
+fn user_is_not_utf8() -> ErrPacket {
+    ErrPacket::new(1045, "28000", "Access denied: the user name is not UTF-8, which readwright needs")
+}
+
+#[cfg(test)]
+mod tests;
