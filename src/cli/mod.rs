@@ -2,6 +2,7 @@
 //! that a library user would miss.
 
 mod check;
+mod configuration;
 mod explain;
 mod output;
 mod status;

@@ -404,4 +404,19 @@ mod tests {
         let long = shape("a, ".repeat(1000).as_bytes());
         assert!(long.len() <= SHAPE_BYTES + 3 && long.ends_with("..."), "{long}");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn shapes_of_anything(statement: Vec<u8>) {
+            let shape = shape(&statement);
+            proptest::prop_assert!(shape.len() <= SHAPE_BYTES + 3 && shape.is_ascii());
+        }
+
+        /// No mode and no charset may let a quoted text through.
+        #[test]
+        fn shapes_never_show_a_literal(secret in "[^'\\\\]{0,20}", quote in "['\"]") {
+            let marked = format!("SELECT {quote}XYZZY{}{quote}", secret.replace(&quote, ""));
+            proptest::prop_assert!(!shape(marked.as_bytes()).contains("XYZZY"));
+        }
+    }
 }

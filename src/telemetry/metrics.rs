@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use metrics::{Counter, Histogram, Key, Label, Metadata, Recorder as _};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use rapidhash::RapidHashMap;
+use tokio_util::sync::CancellationToken;
 
 /// Who answered a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,9 +158,11 @@ impl Metrics {
         text
     }
 
-    /// Moves the samples that wait in histograms to their buckets; to be called every five seconds, or they pile up.
-    pub(crate) fn upkeep(&self) {
-        self.0.handle.run_upkeep();
+    /// Until `stop`, moves the samples that wait in histograms to their buckets; without it they pile up.
+    pub(crate) async fn keep(self, stop: CancellationToken) {
+        while stop.run_until_cancelled(tokio::time::sleep(UPKEEP)).await.is_some() {
+            self.0.handle.run_upkeep();
+        }
     }
 
     fn count(&self, name: &'static str, label: &'static str, value: &'static str) {
@@ -287,6 +290,7 @@ const METADATA: Metadata<'static> = Metadata::new("readwright", metrics::Level::
 const TARGETS: [&str; 3] = ["primary", "replica", "proxy"];
 /// In the order of [`Outcome`].
 const OUTCOMES: [&str; 3] = ["answered", "refused", "failed"];
+const UPKEEP: Duration = Duration::from_secs(5);
 const SECONDS: &str = "readwright_statement_seconds";
 /// 25 microseconds to 10 seconds.
 const BUCKETS: [f64; 18] = [
@@ -339,7 +343,6 @@ mod tests {
         let gauges = Gauges::new();
         gauges.server_lag("mysql-1", Duration::from_millis(1500));
         gauges.clients(5, 2);
-        metrics.upkeep();
         let text = metrics.render(&gauges);
         for line in [
             r#"readwright_statements_total{target="replica",reason="plain_read",outcome="answered"} 3"#,
