@@ -17,6 +17,7 @@ mod admin;
 mod backend;
 pub mod cli;
 mod config;
+mod controller;
 mod dba;
 mod demo;
 mod model;

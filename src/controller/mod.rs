@@ -1,0 +1,315 @@
+//! Brings servers up and keeps them right: observe -> plan (pure) -> verify (pure) -> execute, over and over. Remembers
+//! next to nothing: what was done is seen in the servers, and a controller that takes over sees the same.
+
+mod execute;
+mod observe;
+mod plan;
+#[cfg(test)]
+mod story;
+mod verify;
+mod world;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use execute::Tools;
+pub(crate) use observe::Logins;
+pub(crate) use world::{Diverged, Record};
+
+use crate::dba::CloneState;
+use crate::model::progress::{CopyProgress, Progress, ServerProgress};
+use crate::model::server::{Endpoint, ServerId};
+use execute::Job;
+use observe::{Look, Observer};
+use plan::{Class, Plan, Step};
+use world::{Resting, World};
+
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) tools: Tools,
+    /// How often to look.
+    pub(crate) interval: Duration,
+    /// How long one server may take to answer a look.
+    pub(crate) look_deadline: Duration,
+    pub(crate) diverged: Diverged,
+    /// A new random id, should a cluster be made.
+    pub(crate) fresh_cluster: Arc<str>,
+}
+
+/// Where the record is kept.
+pub(crate) trait Store: Send {
+    /// Durable when it returns. Fails when another controller has written in between.
+    fn save(&mut self, record: &Record) -> impl Future<Output = Result<(), SaveError>> + Send;
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the controller's record cannot be saved: {0}")]
+pub(crate) struct SaveError(pub(crate) String);
+
+/// Runs until `stop`. `record` is what the store last had.
+pub(crate) async fn run(
+    settings: Settings,
+    endpoints: watch::Receiver<Arc<[Endpoint]>>,
+    record: Record,
+    store: impl Store,
+    progress: watch::Sender<Arc<Progress>>,
+    stop: CancellationToken,
+) {
+    let mut controller = Controller {
+        observer: Observer::new(settings.tools.logins.clone(), settings.look_deadline),
+        settings,
+        record,
+        store,
+        running: JoinSet::new(),
+        busy: BTreeSet::new(),
+        attempts: BTreeMap::new(),
+        errant_since: BTreeMap::new(),
+        primary_before: crate::model::gtid::GtidSet::default(),
+        watermark_saved: Instant::now(),
+        last_problems: Vec::new(),
+    };
+    let mut ticks = interval(controller.settings.interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            Some(finished) = controller.running.join_next() => {
+                if let Ok((step, outcome)) = finished {
+                    controller.finished(&step, outcome).await;
+                }
+            }
+            () = stop.cancelled() => break,
+        }
+        let known = Arc::clone(&endpoints.borrow());
+        let round = controller.round(&known);
+        tokio::select! {
+            seen = round => {
+                progress.send_replace(Arc::new(seen));
+            }
+            () = stop.cancelled() => break,
+        }
+    }
+    controller.running.shutdown().await;
+}
+
+struct Controller<S> {
+    settings: Settings,
+    observer: Observer,
+    record: Record,
+    store: S,
+    running: JoinSet<(Step, Result<(), execute::Error>)>,
+    busy: BTreeSet<ServerId>,
+    attempts: BTreeMap<ServerId, Attempts>,
+    errant_since: BTreeMap<ServerId, Instant>,
+    primary_before: crate::model::gtid::GtidSet,
+    watermark_saved: Instant,
+    last_problems: Vec<Arc<str>>,
+}
+
+/// What was tried on a server since it last served for a while.
+#[derive(Debug)]
+struct Attempts {
+    count: u32,
+    until: Instant,
+    /// Why the last one failed; empty when it did not.
+    why: Arc<str>,
+}
+
+impl<S: Store> Controller<S> {
+    /// One look, one plan, and its steps begun.
+    async fn round(&mut self, endpoints: &[Endpoint]) -> Progress {
+        let named = endpoints.iter().find(|endpoint| endpoint.role == crate::model::server::Role::Primary);
+        let primary = self.record.primary.clone().or_else(|| named.map(|endpoint| endpoint.id.clone()));
+        let look = self.observer.look(endpoints, primary.as_ref()).await;
+        let world = self.world(look);
+        let plan = plan::plan(&world);
+        self.remember(&plan);
+        let violations = verify::verify(&world, &plan);
+        let mut progress = report(&world, &plan);
+        if violations.is_empty() {
+            self.begin(&world, &plan).await;
+        } else {
+            for violation in &violations {
+                tracing::error!(%violation, "a plan was refused");
+                progress.problems.push(Arc::from(violation.to_string()));
+            }
+        }
+        for problem in progress.problems.iter().filter(|problem| !self.last_problems.contains(problem)) {
+            tracing::warn!(problem = &**problem, "controller");
+        }
+        self.last_problems.clone_from(&progress.problems);
+        self.raise_watermark(&world, &plan).await;
+        progress
+    }
+
+    fn world(&mut self, look: Look) -> World {
+        let now = Instant::now();
+        let resting = self.attempts.iter().map(|(id, attempts)| {
+            let left = attempts.until.saturating_duration_since(now);
+            let why = Arc::clone(&attempts.why);
+            (id.clone(), Resting { left, attempts: attempts.count, why })
+        });
+        World {
+            record: self.record.clone(),
+            nodes: look.nodes,
+            primary_after: look.primary_after,
+            primary_before: self.primary_before.clone(),
+            errant_for: self.errant_since.iter().map(|(id, since)| (id.clone(), now - *since)).collect(),
+            busy: self.busy.clone(),
+            resting: resting.collect(),
+            diverged: self.settings.diverged,
+            fresh_cluster: Arc::clone(&self.settings.fresh_cluster),
+        }
+    }
+
+    fn remember(&mut self, plan: &Plan) {
+        let now = Instant::now();
+        for verdict in &plan.verdicts {
+            if verdict.class.serving()
+                && self.attempts.get(&verdict.id).is_some_and(|attempts| now > attempts.until + SETTLED)
+            {
+                self.attempts.remove(&verdict.id);
+            }
+            match verdict.class {
+                Class::Errant => {
+                    self.errant_since.entry(verdict.id.clone()).or_insert(now);
+                }
+                // Says nothing of what it has.
+                Class::Unreachable => {}
+                _ => {
+                    self.errant_since.remove(&verdict.id);
+                }
+            }
+        }
+    }
+
+    /// Begins every step; the record is written first where a step relies on it.
+    async fn begin(&mut self, world: &World, plan: &Plan) {
+        for step in &plan.steps {
+            if self.busy.contains(step.server()) {
+                continue;
+            }
+            if let Step::Initialise { server, cluster } | Step::Adopt { server, cluster } = step {
+                let mut record = self.record.clone();
+                record.cluster = Some(Arc::clone(cluster));
+                record.primary = Some(server.clone());
+                if !self.save(record).await {
+                    return;
+                }
+            }
+            let job = match Job::new(step, world) {
+                Ok(job) => job,
+                Err(error) => {
+                    tracing::warn!(%error, "a step could not begin");
+                    continue;
+                }
+            };
+            tracing::info!(?step, "controller");
+            self.busy.insert(step.server().clone());
+            let tools = self.settings.tools.clone();
+            self.running.spawn(async move {
+                let outcome = job.run(&tools).await;
+                (job.step().clone(), outcome)
+            });
+        }
+    }
+
+    async fn finished(&mut self, step: &Step, outcome: Result<(), execute::Error>) {
+        let id = step.server();
+        self.busy.remove(id);
+        let why: Arc<str> = match outcome {
+            Ok(()) => {
+                tracing::info!(?step, "done");
+                if matches!(step, Step::Initialise { .. } | Step::Adopt { .. }) {
+                    let mut record = self.record.clone();
+                    record.bootstrapped = true;
+                    self.save(record).await;
+                }
+                match step {
+                    // Whether it helps is seen later: replication that breaks again must not be set up for ever.
+                    Step::Follow { .. } => "".into(),
+                    Step::ForbidWrites { .. } | Step::StopReceiving { .. } => return,
+                    _ => {
+                        self.attempts.remove(id);
+                        return;
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::warn!(?step, %error, "a step failed");
+                Arc::from(error.to_string())
+            }
+        };
+        let count = self.attempts.get(id).map_or(1, |attempts| attempts.count.saturating_add(1));
+        let pause = FIRST_REST * 2_u32.saturating_pow(count.min(10) - 1);
+        let until = Instant::now() + pause.min(LONGEST_REST);
+        self.attempts.insert(id.clone(), Attempts { count, until, why });
+    }
+
+    /// What the primary has been seen to have only grows; a replica is up to date when it has the last of it.
+    async fn raise_watermark(&mut self, world: &World, plan: &Plan) {
+        let Some(id) = world.primary() else { return };
+        let proven = plan.verdicts.iter().any(|verdict| {
+            verdict.id == *id && matches!(verdict.class, Class::Primary | Class::PrimaryFenced)
+        });
+        let (true, true, Some(seen)) = (proven, world.record.bootstrapped, world.seen(id)) else { return };
+        let executed = world.primary_after.as_ref().unwrap_or(&seen.probe().executed);
+        self.primary_before.clone_from(executed);
+        let mut record = self.record.clone();
+        record.watermark.clone_from(executed);
+        record.primary_uuid = Some(Arc::clone(&seen.probe().uuid));
+        let due =
+            self.watermark_saved.elapsed() >= SAVE_EVERY || record.primary_uuid != self.record.primary_uuid;
+        if record != self.record && due && self.save(record).await {
+            self.watermark_saved = Instant::now();
+        }
+    }
+
+    async fn save(&mut self, record: Record) -> bool {
+        match self.store.save(&record).await {
+            Ok(()) => {
+                self.record = record;
+                true
+            }
+            Err(error) => {
+                tracing::error!(%error, "controller");
+                false
+            }
+        }
+    }
+}
+
+/// How often the watermark is written; it proves that data was lost, not which transaction was the last.
+const SAVE_EVERY: Duration = Duration::from_secs(5);
+/// A server that has served for so long is well: what was tried before is forgotten.
+const SETTLED: Duration = Duration::from_secs(60);
+/// The pause after a step's first failure; it doubles with each that follows.
+const FIRST_REST: Duration = Duration::from_secs(2);
+const LONGEST_REST: Duration = Duration::from_secs(600);
+
+/// The plan in words.
+fn report(world: &World, plan: &Plan) -> Progress {
+    let servers = plan.verdicts.iter().map(|verdict| {
+        let run = world.seen(&verdict.id).and_then(|seen| seen.survey.clone.as_ref());
+        let copy = run.filter(|run| run.state == CloneState::Running).map(|run| CopyProgress {
+            bytes: run.bytes,
+            estimate: run.estimate,
+            bytes_per_second: run.bytes_per_second,
+            elapsed: run.elapsed,
+        });
+        ServerProgress {
+            id: verdict.id.clone(),
+            state: verdict.class.name(),
+            doing: Arc::clone(&verdict.words),
+            copy,
+            serving: verdict.class.serving(),
+        }
+    });
+    Progress { servers: servers.collect(), problems: plan.problems.clone() }
+}

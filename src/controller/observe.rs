@@ -1,0 +1,116 @@
+//! One look at every server, all at once, over connections that are kept. Changes nothing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+
+use super::world::{LoggedIn, Node, Seen, State};
+use crate::dba::{self, Login, Session, Survey};
+use crate::model::access::{Account, ServerTls};
+use crate::model::gtid::GtidSet;
+use crate::model::server::{Address, Endpoint, ServerId};
+
+/// How the controller logs in: with its own account, and where that is unknown with the installation's.
+#[derive(Clone, Debug)]
+pub(crate) struct Logins {
+    pub(crate) ours: Account,
+    pub(crate) installation: Option<Account>,
+    pub(crate) tls: ServerTls,
+}
+
+impl Logins {
+    pub(super) async fn open(
+        &self,
+        address: &Address,
+        deadline: std::time::Duration,
+    ) -> Result<(Session, LoggedIn), dba::Error> {
+        let login = |account: &Account| Login { account: account.clone(), tls: self.tls.clone(), deadline };
+        let denied = match Session::open(address, &login(&self.ours)).await {
+            Ok(session) => return Ok((session, LoggedIn::Ours)),
+            Err(error) if error.denied() => error,
+            Err(error) => return Err(error),
+        };
+        let Some(installation) = &self.installation else { return Err(denied) };
+        let session = Session::open(address, &login(installation)).await?;
+        Ok((session, LoggedIn::Installation))
+    }
+}
+
+/// Connections for looking, one to each server.
+pub(super) struct Observer {
+    logins: Logins,
+    deadline: std::time::Duration,
+    sessions: HashMap<ServerId, (Session, LoggedIn)>,
+}
+
+/// What one look gave.
+pub(super) struct Look {
+    pub(super) nodes: Vec<Node>,
+    /// What the primary had after all others had been asked.
+    pub(super) primary_after: Option<GtidSet>,
+}
+
+impl Observer {
+    pub(super) fn new(logins: Logins, deadline: std::time::Duration) -> Self {
+        Self { logins, deadline, sessions: HashMap::new() }
+    }
+
+    pub(super) async fn look(&mut self, endpoints: &[Endpoint], primary: Option<&ServerId>) -> Look {
+        let looks = endpoints.iter().map(|endpoint| {
+            let kept = self
+                .sessions
+                .remove(&endpoint.id)
+                .filter(|(session, _)| session.usable() && *session.address() == endpoint.address);
+            let (logins, deadline) = (&self.logins, self.deadline);
+            async move {
+                match survey(logins, deadline, endpoint, kept).await {
+                    Ok((survey, session, login)) => {
+                        let state = State::Seen(Box::new(Seen { survey, login }));
+                        (Node { endpoint: endpoint.clone(), state }, Some((session, login)))
+                    }
+                    Err(error) => {
+                        let state = State::Unreachable(Arc::from(error.to_string()));
+                        (Node { endpoint: endpoint.clone(), state }, None)
+                    }
+                }
+            }
+        });
+        let mut nodes = Vec::new();
+        // Connections to servers that are no longer known go with the old map.
+        let mut sessions = HashMap::new();
+        for (node, kept) in join_all(looks).await {
+            if let Some(kept) = kept {
+                sessions.insert(node.endpoint.id.clone(), kept);
+            }
+            nodes.push(node);
+        }
+        self.sessions = sessions;
+        nodes.sort_by_key(|node| {
+            let id = &node.endpoint.id;
+            (id.ordinal().unwrap_or(u32::MAX), id.clone())
+        });
+        let primary_after = match primary.and_then(|id| self.sessions.get_mut(id)) {
+            Some((session, _)) => dba::probe(session).await.ok().map(|probe| probe.executed),
+            None => None,
+        };
+        Look { nodes, primary_after }
+    }
+}
+
+/// A kept connection may have died unnoticed: one failure on it is answered with a new one.
+async fn survey(
+    logins: &Logins,
+    deadline: std::time::Duration,
+    endpoint: &Endpoint,
+    kept: Option<(Session, LoggedIn)>,
+) -> Result<(Survey, Session, LoggedIn), dba::Error> {
+    if let Some((mut session, LoggedIn::Ours)) = kept
+        && let Ok(survey) = dba::survey(&mut session).await
+    {
+        return Ok((survey, session, LoggedIn::Ours));
+    }
+    let (mut session, login) = logins.open(&endpoint.address, deadline).await?;
+    let survey = dba::survey(&mut session).await?;
+    Ok((survey, session, login))
+}

@@ -1,0 +1,178 @@
+//! Worlds for tests: a primary and two replicas that are all well, and changes to them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::world::{Diverged, LoggedIn, Node, Record, Resting, Seen, State, World};
+use crate::dba::{Applier, Channel, CloneRun, CloneState, Probe, Receiver, Survey, ThreadError, ThreadState};
+use crate::model::gtid::GtidSet;
+use crate::model::server::{Address, Endpoint, Role, ServerId};
+use crate::model::version::Version;
+
+pub(super) const CLUSTER: &str = "5f0c1b9e-0000-4000-8000-000000000001";
+
+/// The uuid of the server with this ordinal.
+pub(super) fn uuid(ordinal: u8) -> String {
+    format!("0000000{ordinal}-0000-0000-0000-000000000000")
+}
+
+/// `0:1-9` is transactions 1 to 9 of server 0.
+pub(super) fn gtids(text: &str) -> GtidSet {
+    let text: Vec<String> = text
+        .split(',')
+        .filter(|part| !part.is_empty())
+        .map(|part| {
+            let (ordinal, numbers) = part.split_once(':').expect("ordinal:numbers");
+            format!("{}:{numbers}", uuid(ordinal.parse().expect("an ordinal")))
+        })
+        .collect();
+    GtidSet::parse(&text.join(",")).expect("a GTID set")
+}
+
+pub(super) fn id(ordinal: u8) -> ServerId {
+    ServerId::new(&format!("mysql-{ordinal}"))
+}
+
+pub(super) fn address(ordinal: u8) -> Address {
+    Address { host: Arc::from(format!("mysql-{ordinal}")), port: 3306 }
+}
+
+/// A replica's channel from server 0, running.
+pub(super) fn channel() -> Channel {
+    Channel {
+        host: address(0).host,
+        port: 3306,
+        auto_position: true,
+        receiver: Receiver {
+            state: ThreadState::On,
+            error: None,
+            source_uuid: Arc::from(uuid(0)),
+            heard: Some(1),
+            heartbeat: Duration::from_secs(2),
+            queued: None,
+            applied_all: true,
+        },
+        applier: Applier { running: true, error: None, applying: None, applied: None },
+    }
+}
+
+pub(super) fn clone_run(state: CloneState) -> CloneRun {
+    CloneRun {
+        state,
+        error: None,
+        source: Arc::from("mysql-0:3306"),
+        stage: Arc::from("FILE COPY"),
+        bytes: 1,
+        estimate: 2,
+        bytes_per_second: 1,
+        elapsed: Duration::from_secs(1),
+        executed: GtidSet::default(),
+    }
+}
+
+pub(super) fn error(code: u32) -> Option<ThreadError> {
+    Some(ThreadError { code, message: Arc::from("why") })
+}
+
+/// A bootstrapped cluster of three in which all is well.
+pub(super) fn well() -> World {
+    let node = |ordinal: u8| {
+        let primary = ordinal == 0;
+        let probe = Probe {
+            version: Version::mysql(9, 7, 4),
+            uuid: Arc::from(uuid(ordinal)),
+            server_id: 100 + u32::from(ordinal),
+            read_only: !primary,
+            super_read_only: !primary,
+            gtid_mode: true,
+            executed: gtids("0:1-9"),
+            purged: GtidSet::default(),
+            clock: 1,
+            channel: (!primary).then(channel),
+            channels: u32::from(!primary),
+            cluster: Some(Arc::from(CLUSTER)),
+        };
+        let survey = Survey {
+            probe,
+            user_schemas: 1,
+            plugins: vec![Arc::from("InnoDB (STORAGE ENGINE)"), Arc::from("clone (CLONE)")],
+            layout: Arc::from("utf8mb4 16384"),
+            clone: None,
+        };
+        let endpoint = Endpoint {
+            id: id(ordinal),
+            address: address(ordinal),
+            zone: None,
+            ready: true,
+            role: if primary { Role::Primary } else { Role::Replica },
+        };
+        Node { endpoint, state: State::Seen(Box::new(Seen { survey, login: LoggedIn::Ours })) }
+    };
+    World {
+        record: Record {
+            cluster: Some(Arc::from(CLUSTER)),
+            bootstrapped: true,
+            primary: Some(id(0)),
+            primary_uuid: Some(Arc::from(uuid(0))),
+            watermark: gtids("0:1-9"),
+        },
+        nodes: (0..3).map(node).collect(),
+        primary_after: Some(gtids("0:1-9")),
+        primary_before: gtids("0:1-9"),
+        errant_for: BTreeMap::new(),
+        busy: BTreeSet::new(),
+        resting: BTreeMap::new(),
+        diverged: Diverged::Hold,
+        fresh_cluster: Arc::from(CLUSTER),
+    }
+}
+
+/// Three empty servers, and nothing on record.
+pub(super) fn new() -> World {
+    let mut world = well();
+    world.record = Record::default();
+    for ordinal in 0..3 {
+        blank(&mut world, ordinal);
+    }
+    world.primary_after = Some(GtidSet::default());
+    world.primary_before = GtidSet::default();
+    world
+}
+
+pub(super) fn seen(world: &mut World, ordinal: u8) -> &mut Seen {
+    match &mut world.nodes[usize::from(ordinal)].state {
+        State::Seen(seen) => seen,
+        State::Unreachable(_) => panic!("mysql-{ordinal} is unreachable in this story"),
+    }
+}
+
+pub(super) fn probe(world: &mut World, ordinal: u8) -> &mut Probe {
+    &mut seen(world, ordinal).survey.probe
+}
+
+pub(super) fn channel_of(world: &mut World, ordinal: u8) -> &mut Channel {
+    probe(world, ordinal).channel.get_or_insert_with(channel)
+}
+
+pub(super) fn unreachable(world: &mut World, ordinal: u8) {
+    world.nodes[usize::from(ordinal)].state = State::Unreachable("no answer".into());
+}
+
+/// As a new installation is.
+pub(super) fn blank(world: &mut World, ordinal: u8) {
+    let seen = seen(world, ordinal);
+    seen.login = LoggedIn::Installation;
+    seen.survey.user_schemas = 0;
+    seen.survey.clone = None;
+    let probe = &mut seen.survey.probe;
+    (probe.read_only, probe.super_read_only) = (true, false);
+    (probe.channel, probe.channels, probe.cluster) = (None, 0, None);
+    // What an image's own set-up wrote.
+    probe.executed = gtids(&format!("{ordinal}:1-3"));
+}
+
+pub(super) fn tried(world: &mut World, ordinal: u8, attempts: u32, left: u64) {
+    let left = Duration::from_secs(left);
+    world.resting.insert(id(ordinal), Resting { left, attempts, why: Arc::from("it went wrong") });
+}

@@ -1,0 +1,139 @@
+//! Plans that must never be carried out, each against a world in which it would do harm.
+
+use super::super::plan::Plan;
+use super::super::story::*;
+use super::*;
+
+/// The names of the rules that a plan of these steps breaks.
+#[track_caller]
+fn check(name: &str, mut world: World, change: impl FnOnce(&mut World), steps: &[Step], expected: &[&str]) {
+    change(&mut world);
+    let plan = Plan { steps: steps.to_vec(), ..Plan::default() };
+    let broken: Vec<String> =
+        verify(&world, &plan).iter().map(|violation| violation.to_string()[..2].to_owned()).collect();
+    assert_eq!(broken, expected, "{name}");
+}
+
+fn clone(server: u8, donor: u8) -> Step {
+    Step::Clone { server: id(server), donor: id(donor) }
+}
+
+fn follow(server: u8, source: u8) -> Step {
+    Step::Follow { server: id(server), source: id(source) }
+}
+
+fn initialise(server: u8) -> Step {
+    Step::Initialise { server: id(server), cluster: CLUSTER.into() }
+}
+
+#[test]
+fn r1_a_cluster_is_made_once() {
+    check("new", new(), |_| (), &[initialise(0)], &[]);
+    check("made before", new(), |w| w.record.bootstrapped = true, &[initialise(0)], &["R1"]);
+    check("someone has data", new(), |w| probe(w, 2).cluster = Some("x".into()), &[initialise(0)], &["R1"]);
+    check("someone is unseen", new(), |w| unreachable(w, 2), &[initialise(0)], &["R5"]);
+    let adopt = Step::Adopt { server: id(0), cluster: "b".into() };
+    check("another's marker", well(), |w| w.record.bootstrapped = false, &[adopt], &["R1"]);
+}
+
+#[test]
+fn r2_donors() {
+    let check = |name: &str, change: fn(&mut World), donor: u8, expected: &[&str]| {
+        let both = |w: &mut World| {
+            blank(w, 2);
+            change(w);
+        };
+        check(name, well(), both, &[clone(2, donor)], expected);
+    };
+    check("good", |_| (), 1, &[]);
+    check("the primary", |_| (), 0, &[]);
+    check("itself", |_| (), 2, &["R2"]);
+    check("unreachable", |w| unreachable(w, 1), 1, &["R2"]);
+    check("blank", |w| blank(w, 1), 1, &["R2"]);
+    check("foreign", |w| probe(w, 1).cluster = Some("b".into()), 1, &["R2"]);
+    check("errant", |w| probe(w, 1).executed = gtids("0:1-9,1:1"), 1, &["R2"]);
+    check("takes writes", |w| probe(w, 1).super_read_only = false, 1, &["R2"]);
+    check(
+        "too far behind",
+        |w| {
+            probe(w, 1).executed = gtids("0:1");
+            probe(w, 0).purged = gtids("0:1-2");
+        },
+        1,
+        &["R2"],
+    );
+    check("another series", |w| probe(w, 1).version.minor = 6, 1, &["R2"]);
+    check("of a lost primary", |w| blank(w, 0), 1, &["R2"]);
+    check("an empty primary", |w| blank(w, 0), 0, &["R2"]);
+    check("being copied to", |w| drop(w.busy.insert(id(1))), 1, &["R2"]);
+}
+
+#[test]
+fn r3_what_would_be_lost() {
+    check("good data, with the primary well", well(), |_| (), &[clone(2, 1)], &[]);
+    check("good data, and no primary", well(), |w| unreachable(w, 0), &[clone(2, 1)], &["R3", "R2"]);
+    check(
+        "transactions of its own",
+        well(),
+        |w| probe(w, 2).executed = gtids("0:1-9,2:1"),
+        &[clone(2, 1)],
+        &["R3"],
+    );
+    check(
+        "another cluster's data",
+        well(),
+        |w| probe(w, 2).cluster = Some("b".into()),
+        &[clone(2, 1)],
+        &["R3"],
+    );
+    check(
+        "two at a time",
+        well(),
+        |w| {
+            blank(w, 1);
+            blank(w, 2);
+        },
+        &[clone(1, 0), clone(2, 0)],
+        &["R3", "R3"],
+    );
+    check(
+        "a second beside one that runs",
+        well(),
+        |w| {
+            blank(w, 2);
+            seen(w, 1).survey.clone = Some(clone_run(CloneState::Running));
+        },
+        &[clone(2, 0)],
+        &["R3"],
+    );
+}
+
+#[test]
+fn r4_the_primary_stays() {
+    check("overwritten", well(), |_| (), &[clone(0, 1)], &["R4"]);
+    check("overwritten when blank", well(), |w| blank(w, 0), &[clone(0, 1)], &["R4", "R2"]);
+    check("made a replica", well(), |_| (), &[follow(0, 1)], &["R4", "R7"]);
+}
+
+#[test]
+fn r5_unreachable_is_not_empty() {
+    check("copied to", well(), |w| unreachable(w, 2), &[clone(2, 1)], &["R5"]);
+}
+
+#[test]
+fn r6_who_takes_writes() {
+    let allow = |ordinal: u8| Step::AllowWrites { server: id(ordinal) };
+    check("the primary", well(), |_| (), &[allow(0)], &[]);
+    check("a replica", well(), |_| (), &[allow(1)], &["R6"]);
+    check("beside another", well(), |w| probe(w, 1).read_only = false, &[allow(0)], &["R6"]);
+    check("an empty primary", well(), |w| blank(w, 0), &[allow(0)], &["R6"]);
+    check("one that lost data", well(), |w| probe(w, 0).executed = gtids("0:1"), &[allow(0)], &["R6"]);
+}
+
+#[test]
+fn r7_nobody_follows_an_unproven_primary() {
+    check("proven", well(), |_| (), &[follow(2, 0)], &[]);
+    check("a replica", well(), |_| (), &[follow(2, 1)], &["R7"]);
+    check("empty", well(), |w| blank(w, 0), &[follow(2, 0)], &["R7"]);
+    check("before the cluster is made", new(), |_| (), &[follow(2, 0)], &["R7"]);
+}

@@ -1,0 +1,139 @@
+//! What the controller knows when it plans: its own record, and one look at every server. Only data and questions to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::dba::{CloneState, Probe, Survey};
+use crate::model::gtid::GtidSet;
+use crate::model::server::{Endpoint, Role, ServerId};
+
+/// What must outlive the controller. Saved before it is acted upon.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Record {
+    /// The marker that this cluster's data carries.
+    pub(crate) cluster: Option<Arc<str>>,
+    /// The first primary was set up completely. From then on nobody is ever set up as a new one.
+    pub(crate) bootstrapped: bool,
+    pub(crate) primary: Option<ServerId>,
+    pub(crate) primary_uuid: Option<Arc<str>>,
+    /// What the primary was last seen to have. A primary without it has lost data.
+    pub(crate) watermark: GtidSet,
+}
+
+/// What to do with a replica that has transactions of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Diverged {
+    /// Leave it to people.
+    Hold,
+    /// Overwrite it with a copy of a good server.
+    Reclone,
+}
+
+/// One server, as just seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Node {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) state: State,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// No answer. Says nothing of what the server has.
+    Unreachable(Arc<str>),
+    Seen(Box<Seen>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) survey: Survey,
+    pub(crate) login: LoggedIn,
+}
+
+/// Which account the server let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LoggedIn {
+    Ours,
+    /// The installation's own account: the server has never had ours.
+    Installation,
+}
+
+/// Everything a plan is made from.
+#[derive(Clone, Debug)]
+pub(crate) struct World {
+    pub(crate) record: Record,
+    /// By ordinal, then by name.
+    pub(crate) nodes: Vec<Node>,
+    /// What the primary had after all others had been asked; else a busy primary makes its replicas look errant.
+    pub(crate) primary_after: Option<GtidSet>,
+    /// What the primary had the last time: a replica that has it is at most one look behind.
+    pub(crate) primary_before: GtidSet,
+    /// How long a replica has been seen with transactions of its own.
+    pub(crate) errant_for: BTreeMap<ServerId, Duration>,
+    /// Servers on which a step of ours still runs.
+    pub(crate) busy: BTreeSet<ServerId>,
+    /// Servers on which steps were tried, and how long to leave them alone.
+    pub(crate) resting: BTreeMap<ServerId, Resting>,
+    pub(crate) diverged: Diverged,
+    /// The id of a cluster that is yet to be made.
+    pub(crate) fresh_cluster: Arc<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Resting {
+    pub(crate) left: Duration,
+    /// How often, since the server last served for a while.
+    pub(crate) attempts: u32,
+    /// Why the last attempt failed; empty when it did not.
+    pub(crate) why: Arc<str>,
+}
+
+impl World {
+    pub(crate) fn node(&self, id: &ServerId) -> Option<&Node> {
+        self.nodes.iter().find(|node| node.endpoint.id == *id)
+    }
+
+    pub(crate) fn seen(&self, id: &ServerId) -> Option<&Seen> {
+        self.node(id)?.seen()
+    }
+
+    /// The server that is to be the primary: by our record, else by what discovery says.
+    pub(crate) fn primary(&self) -> Option<&ServerId> {
+        let named = || {
+            self.nodes.iter().find(|node| node.endpoint.role == Role::Primary).map(|node| &node.endpoint.id)
+        };
+        self.record.primary.as_ref().or_else(named)
+    }
+}
+
+impl Node {
+    pub(crate) fn seen(&self) -> Option<&Seen> {
+        match &self.state {
+            State::Seen(seen) => Some(seen),
+            State::Unreachable(_) => None,
+        }
+    }
+}
+
+impl Seen {
+    pub(crate) fn probe(&self) -> &Probe {
+        &self.survey.probe
+    }
+
+    /// Nothing on it could be missed: no marker, no schema, no transaction but its own installation's.
+    pub(crate) fn blank(&self) -> bool {
+        let probe = self.probe();
+        probe.cluster.is_none() && self.survey.user_schemas == 0 && probe.executed.is_only_from(&probe.uuid)
+    }
+
+    pub(crate) fn clone_state(&self) -> Option<CloneState> {
+        self.survey.clone.as_ref().map(|run| run.state)
+    }
+
+    /// A clone into it broke off after the old data was gone.
+    pub(crate) fn half_cloned(&self) -> bool {
+        matches!(self.clone_state(), Some(CloneState::Dead | CloneState::Failed))
+            && self.survey.user_schemas == 0
+            && (self.probe().cluster.is_none() || self.probe().executed.is_empty())
+    }
+}
