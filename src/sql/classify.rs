@@ -1,35 +1,112 @@
 //! The door of this module: text in, verdict out, remembered by the shape of the text. It holds the only state here,
 //! a bounded cache.
 
+use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
-use super::{Dialect, Kind, Needs, Reason, Statement};
+use quick_cache::UnitWeighter;
+use quick_cache::sync::Cache;
+
+use super::shape::ShapeKey;
+use super::walk::{Judged, judge, judge_head};
+use super::{Dialect, Kind, Reason, Statement};
 
 /// Judges statements; one for the whole process, shared by all sessions.
-pub(crate) struct Classifier {}
+pub(crate) struct Classifier {
+    key: ShapeKey,
+    shapes: Cache<u128, Shape, UnitWeighter, ShapeIsHash>,
+}
+
+/// What is known of a shape.
+#[derive(Clone, Debug)]
+enum Shape {
+    /// The verdict on every text of it.
+    Same(Arc<Statement>),
+    /// The verdict depends on the literals.
+    Varies,
+    /// A replica refused a text of it, and the verdict depends on the literals.
+    VariesAndWrites,
+}
 
 impl Classifier {
     /// `capacity` is the number of statement shapes that are remembered.
-    pub(crate) fn new(_capacity: usize) -> Self {
-        Self {}
+    pub(crate) fn new(capacity: usize) -> Self {
+        let shapes = Cache::with(
+            capacity,
+            capacity as u64,
+            UnitWeighter,
+            ShapeIsHash,
+            quick_cache::sync::DefaultLifecycle::default(),
+        );
+        Self { key: ShapeKey::random(), shapes }
     }
 
     /// The verdict on a whole statement text.
-    pub(crate) fn classify(&self, _sql: &[u8], _dialect: Dialect) -> Arc<Statement> {
-        Arc::new(Statement {
-            kind: Kind::Write,
-            reason: Reason::UnknownStatement,
-            effects: Vec::new(),
-            needs: Needs::default(),
-            hint: None,
-        })
+    pub(crate) fn classify(&self, sql: &[u8], dialect: Dialect) -> Arc<Statement> {
+        let shape = self.key.shape(sql, dialect);
+        let learned = match self.shapes.get(&shape) {
+            Some(Shape::Same(statement)) => return statement,
+            Some(Shape::Varies) => return Arc::new(judge(sql, dialect).statement),
+            Some(Shape::VariesAndWrites) => true,
+            None => false,
+        };
+        let Judged { statement, varies } = judge(sql, dialect);
+        if learned {
+            return Arc::new(refused(statement));
+        }
+        let statement = Arc::new(statement);
+        let known = if varies { Shape::Varies } else { Shape::Same(Arc::clone(&statement)) };
+        self.shapes.insert(shape, known);
+        statement
     }
 
     /// The verdict on a statement of which only the first bytes are held: never a read.
     pub(crate) fn classify_head(&self, head: &[u8], dialect: Dialect) -> Arc<Statement> {
-        self.classify(head, dialect)
+        Arc::new(judge_head(head, dialect))
     }
 
     /// A replica refused this shape as a write (1290, 1792, 1836): from now on it is one.
-    pub(crate) fn learn_write(&self, _sql: &[u8], _dialect: Dialect) {}
+    pub(crate) fn learn_write(&self, sql: &[u8], dialect: Dialect) {
+        let Judged { statement, varies } = judge(sql, dialect);
+        let known = if varies { Shape::VariesAndWrites } else { Shape::Same(Arc::new(refused(statement))) };
+        self.shapes.insert(self.key.shape(sql, dialect), known);
+    }
+}
+
+/// The same statement, known to write.
+fn refused(statement: Statement) -> Statement {
+    match statement.kind {
+        Kind::Write | Kind::Kill { .. } => statement,
+        _ => Statement { kind: Kind::Write, reason: Reason::RefusedByReplica, ..statement },
+    }
+}
+
+/// A shape is a keyed hash already.
+#[derive(Clone, Copy, Debug, Default)]
+struct ShapeIsHash;
+
+impl BuildHasher for ShapeIsHash {
+    type Hasher = LowHalf;
+
+    fn build_hasher(&self) -> LowHalf {
+        LowHalf(0)
+    }
+}
+
+struct LowHalf(u64);
+
+impl Hasher for LowHalf {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+
+    fn write_u128(&mut self, value: u128) {
+        self.0 = value as u64;
+    }
 }

@@ -2,10 +2,23 @@
 //! the text, and never guesses in favour of a replica: doubt is a write.
 
 mod classify;
+mod expression;
+mod functions;
+mod names;
 mod reason;
+mod scan;
+mod set;
+mod shape;
+mod show;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod variables;
+mod walk;
 
 pub(crate) use classify::Classifier;
 pub(crate) use reason::Reason;
+pub(crate) use variables::REPLAYABLE;
 
 /// How the session that sends a statement reads SQL text. Part of every cache key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,8 +37,10 @@ pub(crate) struct Dialect {
 /// Client character sets in which a byte below 0x80 may be the second byte of a character.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Charset {
-    /// Every byte below 0x80 is itself: utf8mb4, latin1, binary and most others.
+    /// utf8mb4, utf8mb3, ascii, binary.
     AsciiSafe,
+    /// latin1 and all others without second bytes below 0x80; some of them have blanks above it.
+    EightBit,
     Gbk,
     Gb18030,
     Big5,

@@ -1,0 +1,66 @@
+//! The forms of SHOW, one by one: about the data, about one server, about the session, or about the statement before.
+
+use super::names::{Folded, literal_value};
+use super::scan::TokenKind;
+use super::variables;
+use super::walk::{Judgement, Walk};
+use super::{Kind, Reason};
+
+const CATALOG: Judgement = (Kind::Read, Reason::Catalog);
+const PER_SERVER: Judgement = (Kind::Write, Reason::PerServerView);
+const PREVIOUS: Judgement = (Kind::Previous, Reason::PreviousStatement);
+
+impl Walk<'_> {
+    /// Behind SHOW.
+    pub(super) fn show(&mut self) -> Judgement {
+        while self.accept("full") || self.accept("extended") {}
+        let Some(what) = self.take() else {
+            return (Kind::Write, Reason::UnknownStatement);
+        };
+        let follows = |word: &str| self.next_is(word);
+        match Folded::keyword(&what).as_str() {
+            "databases" | "schemas" | "tables" | "columns" | "fields" | "index" | "indexes" | "keys"
+            | "triggers" | "events" | "collation" | "charset" | "character" => self.with_condition(),
+            "table" if follows("status") => self.with_condition(),
+            "table" if follows("types") => CATALOG,
+            "function" | "procedure" | "package" | "library" if !follows("code") => self.with_condition(),
+            "create" | "engines" | "storage" | "privileges" | "grants" | "authors" | "contributors" => {
+                CATALOG
+            }
+            "replica" | "slave" if follows("status") => CATALOG,
+            "all" if follows("slaves") || follows("replicas") => CATALOG,
+            "warnings" | "errors" | "profile" | "profiles" => PREVIOUS,
+            "count" => PREVIOUS,
+            "session" | "local" if follows("variables") || follows("status") => {
+                self.take();
+                self.session_values()
+            }
+            "variables" | "status" => self.session_values(),
+            _ => PER_SERVER,
+        }
+    }
+
+    /// A catalog form, which may end in WHERE with any expression.
+    fn with_condition(&mut self) -> Judgement {
+        let findings = self.expression(false);
+        findings.write().map_or(CATALOG, |reason| (Kind::Write, reason))
+    }
+
+    /// SHOW [SESSION] VARIABLES and STATUS: about the session, unless the pattern asks who the server is.
+    fn session_values(&mut self) -> Judgement {
+        let mut lexer = self.lookahead();
+        let mut next = self.peek();
+        while let Some(token) = next.filter(|token| !token.is_sign(b';')) {
+            if token.kind == TokenKind::Text {
+                self.varies = true;
+                let pattern = literal_value(&token, self.dialect).to_ascii_lowercase();
+                if variables::pattern_asks_identity(&String::from_utf8_lossy(&pattern)) {
+                    return PER_SERVER;
+                }
+            }
+            next = lexer.next();
+        }
+        let findings = self.expression(false);
+        findings.write().map_or((Kind::Anywhere, Reason::SessionState), |reason| (Kind::Write, reason))
+    }
+}

@@ -1,0 +1,597 @@
+//! Reads a whole text, statement by statement, and says what each of them is. Looks at every token, trusts none: a
+//! verb, a word or a function that is not known to be harmless makes a write.
+
+use super::names::{Folded, literal_value, lower_name, table_name};
+use super::scan::{Lexer, Token, TokenKind};
+use super::{Access, Cause, Charset, Dialect, Effect, Kind, Needs, Reason, Release, Statement};
+
+/// A verdict, and whether it holds for every text of the same shape.
+#[derive(Debug)]
+pub(super) struct Judged {
+    pub(super) statement: Statement,
+    /// The verdict depends on literals (names of locks, values of variables), which are no part of a shape.
+    pub(super) varies: bool,
+}
+
+/// What one statement of a text is.
+pub(super) type Judgement = (Kind, Reason);
+
+/// Judges a text that is held from its first to its last byte.
+pub(super) fn judge(text: &[u8], dialect: Dialect) -> Judged {
+    let mut walk = Walk::new(text, dialect);
+    let (mut kind, mut reason) = walk.text();
+    // Effects stand: the first statement of a text runs before the server reads the second.
+    if walk.lexer.is_malformed() && kind != Kind::Write {
+        (kind, reason) = (Kind::Write, Reason::Malformed);
+    }
+    let hint = walk.lexer.hint();
+    let statement = Statement { kind, reason, effects: walk.effects, needs: walk.needs, hint };
+    Judged { statement, varies: walk.varies }
+}
+
+/// Judges a text of which only the first bytes are held. The rest may be anything, so it is a write.
+pub(super) fn judge_head(head: &[u8], dialect: Dialect) -> Statement {
+    let mut walk = Walk::new(head, dialect);
+    let (kind, _) = walk.text();
+    if matches!(kind, Kind::Begin(_)) {
+        walk.effects.push(Effect::Begins);
+    }
+    let hint = walk.lexer.hint();
+    let (effects, needs) = (walk.effects, walk.needs);
+    Statement { kind: Kind::Write, reason: Reason::TooLong, effects, needs, hint }
+}
+
+/// A cursor over the tokens of a text, and what has been found so far.
+pub(super) struct Walk<'a> {
+    text: &'a [u8],
+    lexer: Lexer<'a>,
+    /// The next token.
+    ahead: Option<Token<'a>>,
+    pub(super) dialect: Dialect,
+    pub(super) effects: Vec<Effect>,
+    pub(super) needs: Needs,
+    pub(super) varies: bool,
+    /// Inside the text that PREPARE or EXECUTE IMMEDIATE quotes.
+    nested: bool,
+}
+
+impl<'a> Walk<'a> {
+    fn new(text: &'a [u8], dialect: Dialect) -> Self {
+        let mut lexer = Lexer::new(text, dialect);
+        let ahead = lexer.next();
+        let needs = Needs::default();
+        Self { text, lexer, ahead, dialect, effects: Vec::new(), needs, varies: false, nested: false }
+    }
+
+    /// The next token of this statement; None at its end.
+    pub(super) fn peek(&self) -> Option<Token<'a>> {
+        self.ahead.filter(|token| !token.is_sign(b';'))
+    }
+
+    /// The token behind the next one.
+    pub(super) fn second(&self) -> Option<Token<'a>> {
+        let mut lexer = self.lexer;
+        lexer.next().filter(|token| !token.is_sign(b';'))
+    }
+
+    /// The tokens behind the next one, of this statement and beyond.
+    pub(super) fn lookahead(&self) -> Lexer<'a> {
+        self.lexer
+    }
+
+    pub(super) fn take(&mut self) -> Option<Token<'a>> {
+        let token = self.peek()?;
+        self.ahead = self.lexer.next();
+        Some(token)
+    }
+
+    pub(super) fn accept(&mut self, word: &str) -> bool {
+        let found = self.peek().is_some_and(|token| token.is(word));
+        if found {
+            self.take();
+        }
+        found
+    }
+
+    pub(super) fn accept_sign(&mut self, sign: u8) -> bool {
+        let found = self.peek().is_some_and(|token| token.is_sign(sign));
+        if found {
+            self.take();
+        }
+        found
+    }
+
+    pub(super) fn next_is(&self, word: &str) -> bool {
+        self.peek().is_some_and(|token| token.is(word))
+    }
+
+    pub(super) fn next_is_sign(&self, sign: u8) -> bool {
+        self.peek().is_some_and(|token| token.is_sign(sign))
+    }
+
+    pub(super) fn skip_rest(&mut self) {
+        while self.take().is_some() {}
+    }
+
+    pub(super) fn pin(&mut self, cause: Cause) {
+        self.effects.push(Effect::Pin(cause));
+    }
+
+    pub(super) fn release(&mut self, release: Release) {
+        self.effects.push(Effect::Release(release));
+    }
+
+    /// All statements of the text.
+    fn text(&mut self) -> Judgement {
+        let mut total: Option<Judgement> = None;
+        loop {
+            while self.ahead.is_some_and(|token| token.is_sign(b';')) {
+                self.ahead = self.lexer.next();
+            }
+            let Some(first) = self.ahead else {
+                return total.unwrap_or((Kind::Anywhere, Reason::Empty));
+            };
+            if let Some((kind @ Kind::Begin(_), reason)) = total {
+                self.effects.push(Effect::Begins);
+                debug_assert!(matches!(kind, Kind::Begin(_)));
+                total = Some((Kind::Write, reason));
+            }
+            let lexer_changes = self.lexer_changes(first);
+            let mut found = self.statement();
+            self.skip_rest();
+            if lexer_changes && found.0 != Kind::Write {
+                found = (Kind::Write, Reason::LexerChanges);
+            }
+            total = Some(match total {
+                None => found,
+                Some(before) => self.join(before, found),
+            });
+        }
+    }
+
+    /// True when an earlier statement of the text may change how the server reads this one.
+    fn lexer_changes(&mut self, first: Token<'a>) -> bool {
+        let changes = self.effects.iter().any(|effect| match effect {
+            Effect::SetVariables(names) => names
+                .iter()
+                .any(|name| matches!(&**name, "sql_mode" | "character_set_client" | "collation_connection")),
+            _ => false,
+        });
+        if !changes {
+            return false;
+        }
+        self.varies = true;
+        let rest =
+            self.text.get(self.lexer.position().saturating_sub(first.text.len() + 2)..).unwrap_or_default();
+        self.dialect.ignore_space || rest.iter().any(|&byte| matches!(byte, b'\\' | b'"' | 0x80..))
+    }
+
+    /// What two statements in one text are together.
+    fn join(&mut self, before: Judgement, next: Judgement) -> Judgement {
+        match (before.0, next.0) {
+            (Kind::Kill { .. }, _) => (Kind::Write, before.1),
+            (_, Kind::Kill { .. }) => (Kind::Write, next.1),
+            (_, Kind::Begin(_)) => {
+                self.effects.push(Effect::Begins);
+                (Kind::Write, next.1)
+            }
+            (Kind::Write | Kind::Begin(_), other) => {
+                if other == Kind::Anywhere && next.1 == Reason::EndsTransaction {
+                    self.effects.retain(|effect| *effect != Effect::Begins);
+                }
+                (Kind::Write, before.1)
+            }
+            (_, Kind::Write) => next,
+            // Within a text, the statement before is a statement of the text.
+            (_, Kind::Anywhere) | (Kind::Anywhere | Kind::Read, Kind::Previous) => before,
+            (Kind::Anywhere | Kind::Read, Kind::Read) => next,
+            (Kind::Previous, Kind::Previous) => before,
+            (Kind::Previous, Kind::Read) => (Kind::Write, Reason::MixedText),
+        }
+    }
+
+    fn statement(&mut self) -> Judgement {
+        if self.next_is_sign(b'(') {
+            while self.accept_sign(b'(') {}
+            let query = self.peek().is_some_and(|token| {
+                matches!(Folded::keyword(&token).as_str(), "select" | "table" | "values" | "with")
+            });
+            return if query { self.query() } else { (Kind::Write, Reason::UnknownStatement) };
+        }
+        let Some(verb) = self.peek().filter(Token::is_keyword) else {
+            return (Kind::Write, Reason::UnknownStatement);
+        };
+        let verb = Folded::keyword(&verb);
+        if matches!(verb.as_str(), "select" | "table" | "values" | "with") {
+            return self.query();
+        }
+        self.take();
+        match verb.as_str() {
+            "show" => self.show(),
+            "explain" | "describe" | "desc" => self.explain(),
+            "do" => {
+                let found = self.expression(false);
+                found.judgement()
+            }
+            "help" => (Kind::Read, Reason::Catalog),
+            "checksum" => self.checksum(),
+            "use" => (Kind::Anywhere, Reason::SessionState),
+            "set" => self.set(),
+            "begin" => self.begin(),
+            "start" => self.start(),
+            "commit" => self.end_transaction(),
+            "rollback" => self.rollback(),
+            "savepoint" | "release" => (Kind::Write, Reason::TransactionPart),
+            "insert" | "replace" | "update" | "delete" => {
+                self.expression(false);
+                (Kind::Write, Reason::ChangesData)
+            }
+            "load" => {
+                self.arguments();
+                (Kind::Write, Reason::ChangesData)
+            }
+            "call" => {
+                self.arguments();
+                (Kind::Write, Reason::CallsProcedure)
+            }
+            "create" | "alter" => self.create(),
+            "drop" => self.drop(),
+            "rename" if self.next_is("user") => self.accounts(),
+            "truncate" | "rename" => (Kind::Write, Reason::ChangesSchema),
+            "grant" | "revoke" => self.accounts(),
+            "prepare" => self.prepare(),
+            "execute" => self.execute(),
+            "deallocate" => self.deallocate(),
+            _ => self.administration(verb.as_str()),
+        }
+    }
+
+    /// Verbs about locks, connections and servers.
+    fn administration(&mut self, verb: &str) -> Judgement {
+        match verb {
+            "lock" => {
+                let instance = self.accept("instance");
+                self.pin(if instance { Cause::InstanceLock } else { Cause::TableLocks });
+                (Kind::Write, Reason::TableLock)
+            }
+            "unlock" => {
+                let instance = self.accept("instance");
+                self.release(if instance { Release::Instance } else { Release::Tables });
+                (Kind::Write, Reason::TableLock)
+            }
+            "backup" if self.dialect.mariadb => self.backup(),
+            "flush" => self.flush(),
+            "handler" => self.handler(),
+            "xa" => self.xa(),
+            "kill" => self.kill(),
+            "get" => self.get_diagnostics(),
+            "analyze" | "optimize" | "repair" | "check" | "cache" | "binlog" | "change" | "reset"
+            | "purge" | "stop" | "install" | "uninstall" | "import" | "clone" | "restart" | "shutdown" => {
+                (Kind::Write, Reason::Administration)
+            }
+            _ => (Kind::Write, Reason::UnknownStatement),
+        }
+    }
+
+    fn accounts(&mut self) -> Judgement {
+        self.effects.push(Effect::AccountsChange);
+        (Kind::Write, Reason::ChangesAccounts)
+    }
+
+    fn checksum(&mut self) -> Judgement {
+        let mut extended = false;
+        while let Some(token) = self.take() {
+            extended |= token.is("extended");
+        }
+        // It reads every row of the tables and may take long: not beside the reads of others.
+        if extended { (Kind::Write, Reason::Administration) } else { (Kind::Read, Reason::PlainRead) }
+    }
+
+    fn begin(&mut self) -> Judgement {
+        self.accept("work");
+        if self.peek().is_some() {
+            // A compound statement of MariaDB: BEGIN NOT ATOMIC ... END.
+            self.skip_body(1);
+            return (Kind::Write, Reason::UnknownStatement);
+        }
+        (Kind::Begin(Access::Unspecified), Reason::OpensTransaction)
+    }
+
+    fn start(&mut self) -> Judgement {
+        if !self.accept("transaction") {
+            return (Kind::Write, Reason::Administration);
+        }
+        let mut access = Access::Unspecified;
+        while let Some(token) = self.take() {
+            if token.is("read") {
+                access = if self.accept("only") { Access::ReadOnly } else { Access::ReadWrite };
+            }
+        }
+        let reason = match access {
+            Access::ReadOnly => Reason::OpensReadOnly,
+            _ => Reason::OpensTransaction,
+        };
+        (Kind::Begin(access), reason)
+    }
+
+    /// COMMIT and ROLLBACK, without ROLLBACK TO.
+    fn end_transaction(&mut self) -> Judgement {
+        let mut no = false;
+        let mut judgement = (Kind::Anywhere, Reason::EndsTransaction);
+        while let Some(token) = self.take() {
+            if token.is("chain") && !no {
+                self.effects.push(Effect::Begins);
+                judgement = (Kind::Write, Reason::OpensTransaction);
+            } else if token.is("release") && !no {
+                self.effects.push(Effect::Disconnects);
+            }
+            no = token.is("no");
+        }
+        judgement
+    }
+
+    fn rollback(&mut self) -> Judgement {
+        self.accept("work");
+        if self.next_is("to") {
+            return (Kind::Write, Reason::TransactionPart);
+        }
+        self.end_transaction()
+    }
+
+    fn flush(&mut self) -> Judgement {
+        let mut before: Option<Token<'_>> = None;
+        while let Some(token) = self.take() {
+            let after = |word: &str| before.is_some_and(|before| before.is(word));
+            if (token.is("lock") && after("read")) || (token.is("export") && after("for")) {
+                self.pin(Cause::FlushLock);
+                return (Kind::Write, Reason::TableLock);
+            }
+            if token.is("privileges") {
+                return self.accounts();
+            }
+            before = Some(token);
+        }
+        (Kind::Write, Reason::Administration)
+    }
+
+    fn backup(&mut self) -> Judgement {
+        let mut ends = false;
+        while let Some(token) = self.take() {
+            ends |= token.is("end") || token.is("unlock");
+        }
+        if ends {
+            self.release(Release::Instance)
+        } else {
+            self.pin(Cause::InstanceLock)
+        }
+        (Kind::Write, Reason::TableLock)
+    }
+
+    fn handler(&mut self) -> Judgement {
+        let Some(mut name) = self.take() else {
+            return (Kind::Write, Reason::TableHandler);
+        };
+        if self.accept_sign(b'.') {
+            name = self.take().unwrap_or(name);
+        }
+        if self.accept("open") {
+            self.accept("as");
+            let alias = self.take().unwrap_or(name);
+            self.pin(Cause::Handler(lower_name(&alias)));
+        } else if self.accept("close") {
+            self.release(Release::Handler(lower_name(&name)));
+        } else {
+            self.expression(false);
+        }
+        (Kind::Write, Reason::TableHandler)
+    }
+
+    fn xa(&mut self) -> Judgement {
+        let verb = self.take().map(|token| Folded::keyword(&token)).unwrap_or_default();
+        let mut one_phase = false;
+        while let Some(token) = self.take() {
+            one_phase |= token.is("phase");
+        }
+        match verb.as_str() {
+            "start" | "begin" => self.pin(Cause::Xa),
+            "prepare" | "rollback" => self.release(Release::Xa),
+            "commit" if one_phase => self.release(Release::Xa),
+            _ => {}
+        }
+        (Kind::Write, Reason::Xa)
+    }
+
+    fn kill(&mut self) -> Judgement {
+        self.varies = true;
+        let whole_connection = !self.accept("query");
+        if whole_connection {
+            self.accept("connection");
+        }
+        let id = self.take().filter(|token| token.kind == TokenKind::Number && self.peek().is_none());
+        match id.and_then(|token| std::str::from_utf8(token.text).ok()?.parse().ok()) {
+            Some(id) => (Kind::Kill { id, whole_connection }, Reason::Kill),
+            None => (Kind::Write, Reason::Kill),
+        }
+    }
+
+    /// GET DIAGNOSTICS assigns to user variables what is known of the statement before.
+    fn get_diagnostics(&mut self) -> Judgement {
+        while let Some(token) = self.take() {
+            if token.kind == TokenKind::UserVariable && self.next_is_sign(b'=') {
+                self.pin(Cause::UserVariable(Some(lower_name(&token))));
+            }
+        }
+        (Kind::Previous, Reason::PreviousStatement)
+    }
+
+    /// CALL and LOAD DATA: a user variable standing alone as an argument may be assigned to.
+    fn arguments(&mut self) {
+        let mut before: Option<Token<'_>> = None;
+        while let Some(token) = self.peek() {
+            let begins = before.is_some_and(|before| before.is_sign(b'(') || before.is_sign(b','));
+            let ends = || self.second().is_none_or(|next| next.is_sign(b')') || next.is_sign(b','));
+            if token.kind == TokenKind::UserVariable && begins && ends() {
+                self.needs.user_variables = true;
+                self.pin(Cause::UserVariable(Some(lower_name(&token))));
+                self.take();
+            } else {
+                self.expression_token(&mut super::expression::Findings::default());
+            }
+            before = Some(token);
+        }
+    }
+
+    fn prepare(&mut self) -> Judgement {
+        let Some(name) = self.take() else {
+            return (Kind::Write, Reason::TextPrepare);
+        };
+        self.pin(Cause::TextPrepared(lower_name(&name)));
+        self.accept("from");
+        self.quoted_statement();
+        (Kind::Write, Reason::TextPrepare)
+    }
+
+    fn execute(&mut self) -> Judgement {
+        if self.next_is("immediate") && self.second().is_some_and(|token| !token.is("using")) {
+            self.take();
+            self.quoted_statement();
+            self.expression(false);
+            return (Kind::Write, Reason::UnknownStatement);
+        }
+        while let Some(token) = self.take() {
+            self.needs.user_variables |= token.kind == TokenKind::UserVariable;
+        }
+        (Kind::Anywhere, Reason::TextExecute)
+    }
+
+    /// What a statement in a string would pin, it may pin from now on. A statement in a variable is not seen.
+    fn quoted_statement(&mut self) {
+        let Some(token) = self.peek().filter(|token| token.kind == TokenKind::Text && !self.nested) else {
+            return;
+        };
+        self.varies = true;
+        let text = literal_value(&token, self.dialect);
+        let mut walk = Walk::new(&text, self.dialect);
+        walk.nested = true;
+        walk.text();
+        self.effects.extend(walk.effects.into_iter().filter(|effect| matches!(effect, Effect::Pin(_))));
+        self.needs.last_insert_id |= walk.needs.last_insert_id;
+        self.needs.user_variables |= walk.needs.user_variables;
+    }
+
+    fn deallocate(&mut self) -> Judgement {
+        self.accept("prepare");
+        if let Some(name) = self.take() {
+            self.release(Release::TextPrepared(lower_name(&name)));
+        }
+        (Kind::Anywhere, Reason::TextExecute)
+    }
+
+    fn create(&mut self) -> Judgement {
+        let mut temporary = false;
+        while let Some(token) = self.take() {
+            match Folded::keyword(&token).as_str() {
+                "temporary" => temporary = true,
+                "table" | "sequence" => {
+                    return self.create_table(temporary);
+                }
+                "user" | "role" => return self.accounts(),
+                "procedure" | "function" | "trigger" | "event" | "package" => {
+                    self.skip_body(0);
+                    break;
+                }
+                "view" | "index" | "database" | "schema" | "server" | "tablespace" | "undo" | "logfile"
+                | "resource" | "library" | "instance" => break,
+                _ => {}
+            }
+        }
+        (Kind::Write, Reason::ChangesSchema)
+    }
+
+    fn create_table(&mut self, temporary: bool) -> Judgement {
+        if temporary {
+            self.skip_condition();
+            let name = self.table();
+            self.pin(Cause::TemporaryTable(name));
+        }
+        self.expression(false);
+        let reason = if temporary { Reason::TemporaryTable } else { Reason::ChangesSchema };
+        (Kind::Write, reason)
+    }
+
+    fn drop(&mut self) -> Judgement {
+        if self.next_is("prepare") {
+            return self.deallocate();
+        }
+        if self.next_is("user") || self.next_is("role") {
+            return self.accounts();
+        }
+        self.accept("temporary");
+        if self.accept("table") || self.accept("tables") || self.accept("sequence") {
+            self.skip_condition();
+            let mut names = vec![self.table()];
+            while self.accept_sign(b',') {
+                names.push(self.table());
+            }
+            self.release(Release::TemporaryTables(names));
+        }
+        (Kind::Write, Reason::ChangesSchema)
+    }
+
+    /// IF EXISTS, IF NOT EXISTS.
+    fn skip_condition(&mut self) {
+        if self.accept("if") {
+            self.accept("not");
+            self.accept("exists");
+        }
+    }
+
+    fn table(&mut self) -> Box<[u8]> {
+        let first = self.take();
+        let second = if self.accept_sign(b'.') { self.take() } else { None };
+        table_name(first.as_ref(), second.as_ref())
+    }
+
+    /// Moves to the end of a routine: to the semicolon that is in no compound statement, or to the end of the text.
+    fn skip_body(&mut self, mut depth: usize) {
+        // At the start of a statement IF, LOOP, WHILE and REPEAT are compounds, elsewhere functions and options.
+        let mut starts = false;
+        while let Some(token) = self.ahead {
+            if token.is_sign(b';') && depth == 0 {
+                return;
+            }
+            self.ahead = self.lexer.next();
+            let word = Folded::keyword(&token);
+            match word.as_str() {
+                "begin" | "case" => depth += 1,
+                "if" | "loop" | "while" | "repeat" if starts => depth += 1,
+                "end" => {
+                    depth = depth.saturating_sub(1);
+                    let of = self.ahead.map(|token| Folded::keyword(&token)).unwrap_or_default();
+                    if matches!(of.as_str(), "if" | "loop" | "while" | "repeat" | "case") {
+                        self.ahead = self.lexer.next();
+                    }
+                }
+                _ => {}
+            }
+            let opens = matches!(word.as_str(), "begin" | "then" | "else" | "do" | "loop" | "repeat");
+            starts = opens || token.is_sign(b';') || token.is_sign(b')') || token.is_sign(b':');
+        }
+    }
+}
+
+impl Dialect {
+    /// What tests and a session that knows nothing yet assume.
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Self {
+        Self {
+            no_backslash_escapes: false,
+            ansi_quotes: false,
+            ignore_space: false,
+            charset: Charset::AsciiSafe,
+            version: 90_704,
+            mariadb: false,
+            multi_statements: true,
+        }
+    }
+}
