@@ -48,6 +48,20 @@ pub(crate) enum Charset {
     Sjis,
 }
 
+impl Charset {
+    /// By the name the server gives it, as in `character_set_client`.
+    pub(crate) fn named(name: &[u8]) -> Self {
+        match name.to_ascii_lowercase().as_slice() {
+            b"gbk" => Self::Gbk,
+            b"gb18030" => Self::Gb18030,
+            b"big5" => Self::Big5,
+            b"sjis" | b"cp932" => Self::Sjis,
+            b"utf8mb4" | b"utf8mb3" | b"utf8" | b"ascii" | b"binary" => Self::AsciiSafe,
+            _ => Self::EightBit,
+        }
+    }
+}
+
 /// The verdict on one COM_QUERY or COM_STMT_PREPARE text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Statement {
