@@ -10,11 +10,8 @@ pub(crate) enum Command {
     ShowStatus,
     ShowConfig,
     Help,
-    /// One row with one column: what clients ask of every server when they connect.
-    Constant {
-        column: String,
-        value: String,
-    },
+    /// One row: what drivers ask of every server when they connect. Column names and values; None is NULL.
+    Variables(Vec<(String, Option<String>)>),
     /// SET, BEGIN, COMMIT and the like, which drivers send unasked; there is nothing that they could change.
     Nothing,
     Kill {
@@ -61,7 +58,7 @@ pub(crate) fn parse(statement: &str) -> Result<Command, String> {
         ["kill", "query", id] => kill(id, false)?,
         ["kill", "connection", id] | ["kill", id] => kill(id, true)?,
         ["set", _, ..] | ["begin" | "commit" | "rollback"] | ["start", "transaction"] => Command::Nothing,
-        ["select", expression, rest @ ..] => constant(expression, rest).ok_or_else(|| unknown(text))?,
+        ["select", ..] => variables(&text["select".len()..]).ok_or_else(|| unknown(text))?,
         _ => return Err(unknown(text)),
     })
 }
@@ -73,19 +70,47 @@ fn kill(id: &str, whole_connection: bool) -> Result<Command, String> {
     }
 }
 
-fn constant(expression: &str, rest: &[&str]) -> Option<Command> {
-    if !matches!(rest, [] | ["limit", "1"]) {
-        return None;
-    }
-    let value = match expression {
-        "@@version_comment" | "@@global.version_comment" => {
-            format!("Readwright {} admin", env!("CARGO_PKG_VERSION"))
-        }
-        "@@version" | "version()" => server_version(),
-        "1" => "1".to_owned(),
-        _ => return None,
+/// `@@name, @@session.name AS alias, 1 LIMIT 1`: nothing but system variables and constants.
+fn variables(list: &str) -> Option<Command> {
+    let list = list.trim();
+    let lower = list.to_ascii_lowercase();
+    let list = &list[..lower.strip_suffix("limit 1").map_or(list.len(), |rest| rest.trim_end().len())];
+    let expression = |text: &str| {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let (expression, name) = match words.as_slice() {
+            [expression] => (*expression, *expression),
+            [expression, word, alias] if word.eq_ignore_ascii_case("as") => (*expression, *alias),
+            _ => return None,
+        };
+        let lower = expression.to_ascii_lowercase();
+        let value = match lower.as_str() {
+            "1" => Some("1".to_owned()),
+            "version()" => Some(server_version()),
+            _ => {
+                let variable = lower.strip_prefix("@@")?;
+                variable_value(variable.rsplit('.').next().unwrap_or(variable))
+            }
+        };
+        Some((name.trim_matches('`').to_owned(), value))
     };
-    Some(Command::Constant { column: expression.to_owned(), value })
+    Some(Command::Variables(list.split(',').map(expression).collect::<Option<_>>()?))
+}
+
+/// The few that matter to drivers; the others are NULL.
+fn variable_value(name: &str) -> Option<String> {
+    Some(match name {
+        "version_comment" => format!("Readwright {} admin", env!("CARGO_PKG_VERSION")),
+        "version" => server_version(),
+        "max_allowed_packet" => "65536".to_owned(),
+        "wait_timeout" | "interactive_timeout" => "3600".to_owned(),
+        "character_set_client" | "character_set_connection" | "character_set_results" => "utf8mb4".to_owned(),
+        "autocommit" | "auto_increment_increment" => "1".to_owned(),
+        "lower_case_table_names" => "0".to_owned(),
+        "sql_mode" => String::new(),
+        "time_zone" | "system_time_zone" => "UTC".to_owned(),
+        "transaction_isolation" | "tx_isolation" => "REPEATABLE-READ".to_owned(),
+        _ => return None,
+    })
 }
 
 /// What the greeting says. Clients parse it; the number is that of the protocol's dialect, not of any server behind.
@@ -118,16 +143,35 @@ mod tests {
         check("kill query 2147483649", Command::Kill { id: 2_147_483_649, whole_connection: false });
         check("SET NAMES utf8mb4", Command::Nothing);
         check("COMMIT", Command::Nothing);
-        check("select 1", Command::Constant { column: "1".into(), value: "1".into() });
-        let greeting = parse("select @@version_comment limit 1").expect("known");
-        assert!(matches!(greeting, Command::Constant { value, .. } if value.starts_with("Readwright ")));
+        let one = |name: &str, value: Option<&str>| (name.to_owned(), value.map(str::to_owned));
+        check("select 1", Command::Variables(vec![one("1", Some("1"))]));
+        let comment = format!("Readwright {} admin", env!("CARGO_PKG_VERSION"));
+        check(
+            "select @@version_comment limit 1",
+            Command::Variables(vec![one("@@version_comment", Some(&comment))]),
+        );
+        check(
+            "SELECT @@max_allowed_packet,@@session.wait_timeout AS `wait`, @@socket LIMIT 1",
+            Command::Variables(vec![
+                one("@@max_allowed_packet", Some("65536")),
+                one("wait", Some("3600")),
+                one("@@socket", None),
+            ]),
+        );
     }
 
     #[test]
     fn everything_else_is_told_what_there_is() {
-        for text in
-            ["DROP TABLE t", "SELECT * FROM t", "show", "show servers now", "kill", "set", "select 1, 2"]
-        {
+        for text in [
+            "DROP TABLE t",
+            "SELECT * FROM t",
+            "show",
+            "show servers now",
+            "kill",
+            "set",
+            "select",
+            "select 1, 2",
+        ] {
             let told = parse(text).expect_err(text);
             assert!(told.contains("SHOW SERVERS") && told.contains("KILL QUERY id"), "{text}: {told}");
         }

@@ -46,7 +46,7 @@ pub(crate) fn show(command: &Command, source: &Source) -> Option<Table> {
             let row = |(command, shows): &(&str, &str)| vec![text(command), text(shows)];
             Table { columns: words(&["command", "shows"]), rows: COMMANDS.iter().map(row).collect() }
         }
-        Command::Constant { .. } | Command::Nothing | Command::Kill { .. } => return None,
+        Command::Variables(_) | Command::Nothing | Command::Kill { .. } => return None,
     })
 }
 

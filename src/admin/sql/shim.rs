@@ -65,10 +65,11 @@ impl<W: AsyncWrite + Send + Unpin> AsyncMysqlShim<W> for Shim {
         };
         match &command {
             Command::Nothing => results.completed(OkResponse::default()).await,
-            Command::Constant { column, value } => {
-                let columns = [describe(column, Kind::Text)];
+            Command::Variables(variables) => {
+                let columns: Vec<Column> =
+                    variables.iter().map(|(name, _)| describe(name, Kind::Text)).collect();
                 let mut rows = results.start(&columns).await?;
-                rows.write_row([value.as_str()]).await?;
+                rows.write_row(variables.iter().map(|(_, value)| value.as_deref())).await?;
                 rows.finish().await
             }
             Command::Kill { id, whole_connection } => {
