@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::gtid::GtidSet;
+use super::server::{Address, ServerId};
 use super::version::Version;
 
 /// The result of the last probes of one server, as one value: never changed, only replaced.
@@ -15,6 +16,15 @@ pub(crate) enum Health {
     Up(Up),
     /// The server does not answer, or refuses; the text says why, for people.
     Down(Arc<str>),
+}
+
+/// What was learned of one server.
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    pub(crate) id: ServerId,
+    /// Where it was asked; a report of an address that is no longer the server's is void.
+    pub(crate) address: Address,
+    pub(crate) health: Health,
 }
 
 /// What a server that answers said of itself.

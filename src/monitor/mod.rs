@@ -15,17 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Monitor as Settings;
 use crate::dba::{self, Login, Probe, Session};
-use crate::model::health::{Health, Up};
+use crate::model::health::{Health, Report, Up};
 use crate::model::server::{Address, Endpoint, ServerId};
-
-/// What was learned of one server.
-#[derive(Clone, Debug)]
-pub(crate) struct Report {
-    pub(crate) id: ServerId,
-    /// Where it was asked; a report of an address that is no longer the server's is void.
-    pub(crate) address: Address,
-    pub(crate) health: Health,
-}
 
 /// Asks for a probe at once, because a connection failed. Cheap to clone; asking too often does no harm.
 #[derive(Clone, Debug)]

@@ -14,10 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use merge::Policy;
 
-use crate::model::health::Health;
+use crate::model::health::{Health, Report};
 use crate::model::server::{Address, Endpoint, ServerId};
 use crate::model::topology::Topology;
-use crate::monitor::Report;
 
 /// Publishes a snapshot whenever something is learned, until `stop`.
 pub(crate) async fn run(
