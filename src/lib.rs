@@ -22,6 +22,7 @@ mod dba;
 mod demo;
 mod model;
 mod monitor;
+mod proxy;
 mod routing;
 mod sql;
 mod telemetry;

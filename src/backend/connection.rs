@@ -34,8 +34,8 @@ pub(crate) struct Connection {
     pub(crate) identity: Arc<Identity>,
     /// What the server has been told; see `reset`.
     pub(crate) applied: Arc<Settings>,
-    /// The character set variables as the login left them, which no `SET ... = DEFAULT` brings back.
-    pub(crate) initial_charset: Arc<[(&'static str, Box<[u8]>)]>,
+    /// The character set variables as the login left them, which no `SET ... = DEFAULT` brings back, and sql_mode.
+    pub(crate) initial: Arc<[(&'static str, Box<[u8]>)]>,
     pub(crate) prepared: PreparedCache,
     pub(crate) idle_since: Instant,
 }

@@ -22,13 +22,14 @@ use crate::model::topology::{Server, Topology, Writer};
 
 use connect::{ConnectError, Connector};
 use connection::{Connection, Identity};
-use pool::{Lease, LeaseError, Pool, PoolCounts};
+use pool::{Defaults, Lease, LeaseError, Pool, PoolCounts};
 
 /// All pools, by server. A server that gets another address gets another pool.
 #[derive(Debug)]
 pub(crate) struct Pools {
     limits: config::Pool,
     connector: Arc<Connector>,
+    defaults: Arc<Defaults>,
     by_server: ArcSwap<HashMap<ServerId, (Address, Arc<Pool>), rapidhash::fast::RandomState>>,
     /// Making a pool is rare; this keeps two from being made for one server.
     making: Mutex<()>,
@@ -41,6 +42,7 @@ impl Pools {
         Self {
             limits,
             connector: Arc::new(connector),
+            defaults: Arc::default(),
             by_server: ArcSwap::default(),
             making: Mutex::default(),
             epoch: AtomicU64::new(0),
@@ -53,6 +55,15 @@ impl Pools {
 
     pub(crate) fn linger(&self) -> Duration {
         self.limits.linger
+    }
+
+    pub(crate) fn connect_timeout(&self) -> Duration {
+        self.limits.connect_timeout
+    }
+
+    /// The `sql_mode` that sessions begin with; empty before the first connection.
+    pub(crate) fn default_sql_mode(&self) -> Arc<Box<[u8]>> {
+        self.defaults.sql_mode()
     }
 
     /// Follows the topology: remembers the epoch, closes the pools of servers that left or moved.
@@ -170,7 +181,8 @@ impl Pools {
         {
             return Arc::clone(pool);
         }
-        let pool = Arc::new(Pool::new(self.limits.clone(), Arc::clone(&self.connector)));
+        let pool =
+            Arc::new(Pool::new(self.limits.clone(), Arc::clone(&self.connector), Arc::clone(&self.defaults)));
         let mut changed = (**pools).clone();
         if let Some((_, old)) = changed.insert(server.id.clone(), (server.address.clone(), Arc::clone(&pool)))
         {

@@ -17,8 +17,14 @@ use super::connect::{ConnectError, Connector, Request};
 use super::connection::{Connection, Identity, PreparedCache};
 use super::reset::query_head;
 
-const CHARSET: [&str; 4] =
-    ["character_set_client", "character_set_connection", "character_set_results", "collation_connection"];
+/// Variables that the login itself sets, and sql_mode, which decides how SQL is read.
+const INITIAL: [&str; 5] = [
+    "character_set_client",
+    "character_set_connection",
+    "character_set_results",
+    "collation_connection",
+    "sql_mode",
+];
 
 /// Opens and prepares one connection. `settings.schema` becomes its schema.
 pub(crate) async fn open(
@@ -42,12 +48,12 @@ pub(crate) async fn open(
         capabilities: connected.capabilities,
         identity: Arc::clone(identity),
         applied: Arc::new(Settings::with_schema(settings.schema.clone())),
-        initial_charset: Arc::new([]),
+        initial: Arc::new([]),
         prepared: PreparedCache::default(),
         idle_since: Instant::now(),
     };
     let prepared = timeout(connector.timeout(), prepare(&mut connection)).await;
-    connection.initial_charset = prepared.map_err(|_| ConnectError::timed_out())??;
+    connection.initial = prepared.map_err(|_| ConnectError::timed_out())??;
     Ok(connection)
 }
 
@@ -70,14 +76,14 @@ async fn prepare(connection: &mut Connection) -> Result<Arc<[(&'static str, Box<
         REPLAYABLE.join(",")
     );
     query(connection, &track).await?;
-    let select = format!("SELECT {}", CHARSET.map(|name| format!("IFNULL(@@SESSION.{name},'')")).join(","));
+    let select = format!("SELECT {}", INITIAL.map(|name| format!("IFNULL(@@SESSION.{name},'')")).join(","));
     let packets = query(connection, &select).await?;
     let row = packets.iter().rev().nth(1).ok_or_else(|| ConnectError::protocol("a row was expected"))?;
     let mut reader = Reader::new(row);
     let mut values = Vec::new();
-    for name in CHARSET {
+    for name in INITIAL {
         let value =
-            reader.lenenc_bytes().map_err(|_| ConnectError::protocol("a row of four texts was expected"))?;
+            reader.lenenc_bytes().map_err(|_| ConnectError::protocol("a row of five texts was expected"))?;
         values.push((name, Box::from(value)));
     }
     Ok(values.into())

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
@@ -23,8 +24,15 @@ use super::open;
 pub(crate) struct Pool {
     limits: config::Pool,
     connector: Arc<Connector>,
+    defaults: Arc<Defaults>,
     state: Mutex<State>,
     waiting: AtomicU32,
+}
+
+/// What new sessions begin with on the servers, as the connection opened last saw it.
+#[derive(Debug, Default)]
+pub(crate) struct Defaults {
+    sql_mode: ArcSwap<Box<[u8]>>,
 }
 
 /// A connection taken out of its pool.
@@ -80,8 +88,8 @@ enum Handover {
 struct Slot(Option<Arc<Pool>>);
 
 impl Pool {
-    pub(crate) fn new(limits: config::Pool, connector: Arc<Connector>) -> Self {
-        Self { limits, connector, state: Mutex::default(), waiting: AtomicU32::new(0) }
+    pub(crate) fn new(limits: config::Pool, connector: Arc<Connector>, defaults: Arc<Defaults>) -> Self {
+        Self { limits, connector, defaults, state: Mutex::default(), waiting: AtomicU32::new(0) }
     }
 
     /// True when somebody waits for a connection, so that none should be kept for convenience.
@@ -264,6 +272,7 @@ impl Pool {
         let opened = Box::pin(open::open(&self.connector, &server.address, identity, settings)).await;
         let connection = opened.map_err(|error| LeaseError::Connect(server.id.clone(), error))?;
         slot.0 = None;
+        self.defaults.learn(&connection);
         Ok(self.leased(server, Box::new(connection)))
     }
 
@@ -301,6 +310,20 @@ impl Pool {
             slot.0 = None;
         }
         state.open -= 1;
+    }
+}
+
+impl Defaults {
+    pub(crate) fn sql_mode(&self) -> Arc<Box<[u8]>> {
+        self.sql_mode.load_full()
+    }
+
+    fn learn(&self, connection: &Connection) {
+        if let Some((_, mode)) = connection.initial.iter().find(|(name, _)| *name == "sql_mode")
+            && **self.sql_mode.load() != *mode
+        {
+            self.sql_mode.store(Arc::new(mode.clone()));
+        }
     }
 }
 

@@ -68,7 +68,7 @@ fn write_assignment(connection: &Connection, assignment: Assignment<'_>, sql: &m
             sql.extend_from_slice(b"SESSION ");
             sql.extend_from_slice(name);
             sql.push(b'=');
-            match connection.initial_charset.iter().find(|(variable, _)| variable.as_bytes() == name) {
+            match connection.initial.iter().find(|(variable, _)| variable.as_bytes() == name) {
                 Some((_, value)) => write_value(name, value, sql),
                 None => sql.extend_from_slice(b"DEFAULT"),
             }

@@ -3,6 +3,8 @@
 
 pub(crate) mod session;
 
+use std::time::Duration;
+
 use crate::config::Consistency;
 use crate::model::topology::{Server, Topology};
 use crate::sql::{Access, Hint, Kind, Statement};
@@ -47,21 +49,33 @@ pub(crate) enum InHand {
     Bound,
 }
 
+/// What a decision depends on besides statement, session and snapshot.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Circumstances {
+    pub(crate) in_hand: InHand,
+    /// A server that has just failed this statement.
+    pub(crate) avoid: Option<usize>,
+    /// Any random number.
+    pub(crate) dice: u64,
+}
+
 /// The part of the configuration that decides.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Policy {
     pub(crate) consistency: Consistency,
+    /// A replica that lags more than this is not waited for.
+    pub(crate) gtid_wait: Duration,
 }
 
-/// Decides where `statement` runs. `dice` is any random number.
+/// Decides where `statement` runs.
 pub(crate) fn decide(
     statement: &Statement,
     session: &Session,
     topology: &Topology,
-    in_hand: InHand,
+    circumstances: Circumstances,
     policy: Policy,
-    dice: u64,
 ) -> Decision {
+    let in_hand = circumstances.in_hand;
     if in_hand == InHand::Bound {
         return Decision { target: Target::Held, why: why_bound(session), freshness: Freshness::Any };
     }
@@ -72,20 +86,22 @@ pub(crate) fn decide(
         Kind::Anywhere | Kind::Previous => match in_hand {
             InHand::Lingering(_) => Decision { target: Target::Held, why, freshness: Freshness::Any },
             _ if statement.kind == Kind::Previous => primary(why),
-            _ => match choose(topology, dice, |_| true) {
+            _ => match choose(topology, circumstances, |_| true) {
                 Some(at) => Decision { target: Target::Replica(at), why, freshness: Freshness::Any },
                 None => primary(why),
             },
         },
         Kind::Begin(said) => match session.access(said) {
-            Access::ReadOnly => read(statement, session, topology, policy, dice, "read-only-transaction"),
+            Access::ReadOnly => {
+                read(statement, session, topology, circumstances, policy, "read-only-transaction")
+            }
             _ => primary(why),
         },
         Kind::Read if !session.autocommit() && session.access(Access::Unspecified) != Access::ReadOnly => {
             primary("autocommit-off")
         }
         Kind::Read if session.is_serializable() => primary("serializable"),
-        Kind::Read => read(statement, session, topology, policy, dice, why),
+        Kind::Read => read(statement, session, topology, circumstances, policy, why),
     }
 }
 
@@ -94,8 +110,8 @@ fn read(
     statement: &Statement,
     session: &Session,
     topology: &Topology,
+    circumstances: Circumstances,
     policy: Policy,
-    dice: u64,
     why: &'static str,
 ) -> Decision {
     let to = |target, freshness| Decision { target, why, freshness };
@@ -108,23 +124,37 @@ fn read(
     };
     let watermark = session.watermark();
     let fresh = |server: &Server| server.health.up().is_some_and(|up| watermark.is_applied_in(&up.executed));
-    let any = || choose(topology, dice, |_| true);
+    // One that lags more than a read may wait would only cost the wait.
+    let soon = |server: &Server| server.health.lag().is_some_and(|lag| lag <= policy.gtid_wait);
+    let any = || choose(topology, circumstances, |_| true);
     let found = match consistency {
         Consistency::Eventual => any().map(|at| to(Target::Replica(at), Freshness::Any)),
         Consistency::Session if watermark.is_empty() => {
             any().map(|at| to(Target::Replica(at), Freshness::Any))
         }
-        Consistency::Session => choose(topology, dice, fresh)
+        Consistency::Session => choose(topology, circumstances, fresh)
             .map(|at| to(Target::Replica(at), Freshness::Any))
-            .or_else(|| any().map(|at| to(Target::Replica(at), Freshness::AwaitSession))),
-        Consistency::Global => any().map(|at| to(Target::Replica(at), Freshness::AwaitPrimary)),
+            .or_else(|| {
+                choose(topology, circumstances, soon)
+                    .map(|at| to(Target::Replica(at), Freshness::AwaitSession))
+            }),
+        Consistency::Global => {
+            choose(topology, circumstances, soon).map(|at| to(Target::Replica(at), Freshness::AwaitPrimary))
+        }
     };
     found.unwrap_or(Decision { target: Target::Primary, why: "no-replica", freshness: Freshness::Any })
 }
 
 /// The less loaded of two replicas drawn at random among those that qualify.
-fn choose(topology: &Topology, dice: u64, qualifies: impl Fn(&Server) -> bool) -> Option<usize> {
-    let qualified = || topology.readers.iter().copied().filter(|&at| qualifies(&topology.servers[at]));
+fn choose(
+    topology: &Topology,
+    circumstances: Circumstances,
+    qualifies: impl Fn(&Server) -> bool,
+) -> Option<usize> {
+    let Circumstances { avoid, dice, .. } = circumstances;
+    let qualified = || {
+        topology.readers.iter().copied().filter(|&at| avoid != Some(at) && qualifies(&topology.servers[at]))
+    };
     let count = qualified().count() as u64;
     let nth = |n: u64| qualified().nth(usize::try_from(n).unwrap_or(0));
     match count {
@@ -142,12 +172,5 @@ fn choose(topology: &Topology, dice: u64, qualifies: impl Fn(&Server) -> bool) -
 }
 
 fn why_bound(session: &Session) -> &'static str {
-    match session.pins().first() {
-        None => "transaction",
-        Some(pin) => match &pin.cause {
-            PinCause::Statement(_) => "pinned",
-            PinCause::ServerState => "pinned-by-server-state",
-            PinCause::Prepared(_) => "pinned-by-cursor",
-        },
-    }
+    session.pins().first().map_or("transaction", |pin| pin.cause.label())
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::model::gtid::Watermark;
-use crate::model::settings::Settings;
+use crate::model::settings::{Interner, Settings};
 use crate::sql::{Access, Cause, Charset, Dialect, Effect, Isolation, Kind, Release, Statement};
 
 /// One client session as routing sees it.
@@ -67,6 +67,30 @@ pub(crate) struct Changes {
     pub(crate) schema: Option<Box<[u8]>>,
     pub(crate) gtids: Vec<Box<[u8]>>,
     pub(crate) state: bool,
+}
+
+impl PinCause {
+    /// A label of metrics, and the word SHOW PINS has.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::Statement(cause) => match cause {
+                Cause::NamedLock(_) => "named-lock",
+                Cause::TableLocks => "table-locks",
+                Cause::InstanceLock => "instance-lock",
+                Cause::FlushLock => "flush-lock",
+                Cause::TemporaryTable(_) => "temporary-table",
+                Cause::Handler(_) => "handler",
+                Cause::TextPrepared(_) => "text-prepared",
+                Cause::UserVariable(_) => "user-variable",
+                Cause::Variable(_) => "connection-variable",
+                Cause::Role => "role",
+                Cause::ResourceGroup => "resource-group",
+                Cause::Xa => "xa",
+            },
+            Self::ServerState => "server-state",
+            Self::Prepared(_) => "cursor",
+        }
+    }
 }
 
 const IN_TRANSACTION: u16 = 0x0001;
@@ -151,6 +175,11 @@ impl Session {
     pub(crate) fn set_multi_statements(&mut self, on: bool) {
         Arc::make_mut(&mut self.settings).multi_statements = Some(on);
         self.dialect.multi_statements = on;
+    }
+
+    /// Makes the settings the one `Arc` of all that are equal; to be called after they changed.
+    pub(crate) fn intern(&mut self, interner: &Interner) {
+        self.settings = interner.intern(&self.settings);
     }
 
     pub(crate) fn pin(&mut self, cause: PinCause) {
@@ -309,21 +338,14 @@ impl Session {
 
     /// What the settings mean to routing itself.
     fn read_settings(&mut self) {
-        let has = |value: Option<&[u8]>, word: &[u8]| {
-            value.is_some_and(|value| {
-                value.split(|&byte| byte == b',').any(|mode| mode.eq_ignore_ascii_case(word))
-            })
-        };
         let settings = &self.settings;
-        let mode = settings.variable(b"sql_mode");
-        let ansi = has(mode, b"ANSI");
-        self.dialect.no_backslash_escapes = has(mode, b"NO_BACKSLASH_ESCAPES");
-        self.dialect.ansi_quotes = ansi || has(mode, b"ANSI_QUOTES");
-        self.dialect.ignore_space = ansi || has(mode, b"IGNORE_SPACE");
+        if let Some(mode) = settings.variable(b"sql_mode") {
+            read_sql_mode(mode, &mut self.dialect);
+        }
         if let Some(charset) = settings.variable(b"character_set_client") {
             self.dialect.charset = charset_of(charset);
         }
-        self.serializable = has(settings.variable(b"transaction_isolation"), b"SERIALIZABLE");
+        self.serializable = settings.variable(b"transaction_isolation") == Some(b"SERIALIZABLE");
         self.read_only = matches!(settings.variable(b"transaction_read_only"), Some(b"ON" | b"1"));
     }
 
@@ -347,6 +369,26 @@ impl Session {
             Release::NamedLock(None) => {}
             _ => self.pins.retain(|pin| !matches!(&pin.cause, PinCause::Statement(cause) if gone(cause))),
         }
+    }
+}
+
+/// What a `sql_mode` means to the scanner.
+pub(crate) fn read_sql_mode(mode: &[u8], dialect: &mut Dialect) {
+    let has = |word: &[u8]| mode.split(|&byte| byte == b',').any(|mode| mode.eq_ignore_ascii_case(word));
+    let ansi = has(b"ANSI");
+    dialect.no_backslash_escapes = has(b"NO_BACKSLASH_ESCAPES");
+    dialect.ansi_quotes = ansi || has(b"ANSI_QUOTES");
+    dialect.ignore_space = ansi || has(b"IGNORE_SPACE");
+}
+
+/// The client charset that a handshake's collation id stands for (`information_schema.COLLATIONS`).
+pub(crate) fn charset_of_collation(id: u16) -> Charset {
+    match id {
+        1 | 84 => Charset::Big5,
+        28 | 87 => Charset::Gbk,
+        248..=250 => Charset::Gb18030,
+        13 | 88 | 95 | 96 => Charset::Sjis,
+        _ => Charset::AsciiSafe,
     }
 }
 

@@ -1,0 +1,409 @@
+//! The data path: accepts clients, logs them in, serves their sessions, drains at the end. What all sessions share is
+//! here; what one session has is in `session`.
+
+mod command;
+mod hold;
+pub(crate) mod login;
+mod prepared;
+mod relay;
+mod reply;
+mod run;
+mod session;
+pub(crate) mod users;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::backend::Pools;
+use crate::backend::connection::Identity;
+use crate::backend::pool::LeaseError;
+use crate::config;
+use crate::model::server::ServerId;
+use crate::model::settings::{Interner, Settings};
+use crate::model::topology::{Server, Topology};
+use crate::model::version::Version;
+use crate::monitor::ProbeNow;
+use crate::routing::{self, session::charset_of_collation};
+use crate::sql::{Classifier, Dialect};
+use crate::telemetry::clients::{Clients, Registration, Signals};
+use crate::telemetry::metrics::Metrics;
+use crate::wire::buffer::Buffer;
+use crate::wire::flags::Capabilities;
+use crate::wire::packet::push_packet;
+use crate::wire::stream::{Stream, tune};
+
+use command::Verdicts;
+use hold::Hold;
+use login::{Check, CheckError, Introduction, LoggedIn, LoginContext, LoginError, ServerLogin};
+use relay::ClientEnd;
+use session::{ClientSession, End};
+
+/// What the data path is given; `server` makes it.
+pub(crate) struct Parts {
+    pub(crate) pools: Arc<Pools>,
+    pub(crate) topology: watch::Receiver<Arc<Topology>>,
+    pub(crate) probe: ProbeNow,
+    pub(crate) login: LoginContext,
+    pub(crate) routing: config::Routing,
+    pub(crate) limits: config::Limits,
+    pub(crate) metrics: Metrics,
+    pub(crate) clients: Clients,
+}
+
+/// What all sessions share.
+struct Shared {
+    pools: Arc<Pools>,
+    topology: watch::Receiver<Arc<Topology>>,
+    probe: ProbeNow,
+    login: LoginContext,
+    limits: config::Limits,
+    policy: routing::Policy,
+    metrics: Metrics,
+    clients: Clients,
+    classifier: Classifier,
+    settings: Interner,
+    verdicts: Verdicts,
+    hold: Hold,
+    /// Kibibytes of statements larger than a buffer.
+    statement_memory: Arc<Semaphore>,
+    /// For statements of our own on a client's connections.
+    server_deadline: Duration,
+    killers: Arc<Semaphore>,
+    tasks: TaskTracker,
+    draining: AtomicBool,
+    seed: u64,
+}
+
+/// The data path. Made once; [`Proxy::run`] serves until it is stopped.
+pub(crate) struct Proxy(Arc<Shared>);
+
+/// The sockets clients come to.
+pub(crate) struct Listeners {
+    pub(crate) tcp: Option<TcpListener>,
+    pub(crate) unix: Option<UnixListener>,
+}
+
+/// Verdicts of that many statement shapes are remembered.
+const SHAPES: usize = 16 << 10;
+/// KILLs under way at once; each is a short connection of its own.
+const KILLERS: usize = 32;
+/// What a server without a known version is taken for: the oldest series that is promised to work.
+const OLDEST: Version = Version::mysql(8, 0, 17);
+
+impl Proxy {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { pools, topology, probe, login, routing, limits, metrics, clients } = parts;
+        let kibibytes = usize::try_from(limits.statement_memory / 1024).unwrap_or(Semaphore::MAX_PERMITS);
+        Self(Arc::new(Shared {
+            policy: routing::Policy { consistency: routing.consistency, gtid_wait: routing.gtid_wait },
+            hold: Hold::new(&routing),
+            statement_memory: Arc::new(Semaphore::new(kibibytes.min(Semaphore::MAX_PERMITS))),
+            server_deadline: pools.connect_timeout(),
+            killers: Arc::new(Semaphore::new(KILLERS)),
+            tasks: TaskTracker::new(),
+            draining: AtomicBool::new(false),
+            seed: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0),
+            classifier: Classifier::new(SHAPES),
+            settings: Interner::default(),
+            verdicts: Verdicts::default(),
+            pools,
+            topology,
+            probe,
+            login,
+            limits,
+            metrics,
+            clients,
+        }))
+    }
+
+    /// Serves clients until `stop`; then drains: no new clients, idle ones are closed, transactions may end until the
+    /// deadline, then what is left is cut.
+    pub(crate) async fn run(&self, listeners: Listeners, stop: CancellationToken) {
+        let shared = &self.0;
+        let places = Arc::new(Semaphore::new(shared.limits.clients as usize));
+        let watcher = shared.tasks.spawn(watch_servers(Arc::clone(shared), stop.clone()));
+        tokio::join!(
+            accept_tcp(shared, listeners.tcp, &places, &stop),
+            accept_unix(shared, listeners.unix, &places, &stop),
+        );
+        shared.draining.store(true, Ordering::Release);
+        shared.clients.signal_all(Signals::DRAIN);
+        shared.tasks.close();
+        if timeout(shared.limits.drain, shared.tasks.wait()).await.is_err() {
+            tracing::warn!(clients = shared.clients.count(), "the time to drain is up: cutting what is left");
+            shared.clients.signal_all(Signals::KILL_CONNECTION);
+            let _ = timeout(LAST_WORDS, shared.tasks.wait()).await;
+        }
+        watcher.abort();
+    }
+}
+
+/// After the drain's deadline: what a cut session gets to end its statement on the server.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+async fn accept_tcp(
+    shared: &Arc<Shared>,
+    listener: Option<TcpListener>,
+    places: &Arc<Semaphore>,
+    stop: &CancellationToken,
+) {
+    let Some(listener) = listener else { return stop.cancelled().await };
+    // Accepted sockets inherit the options.
+    if let Err(error) = tune(&listener) {
+        tracing::warn!(%error, "the listener's socket options could not be set");
+    }
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => welcome_tcp(shared, stream, peer, places),
+            Err(error) => refused_by_the_system(&error).await,
+        }
+    }
+}
+
+fn welcome_tcp(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, places: &Arc<Semaphore>) {
+    welcome(shared, Stream::tcp(stream), Some(peer), places);
+}
+
+async fn accept_unix(
+    shared: &Arc<Shared>,
+    listener: Option<UnixListener>,
+    places: &Arc<Semaphore>,
+    stop: &CancellationToken,
+) {
+    let Some(listener) = listener else { return stop.cancelled().await };
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => welcome(shared, Stream::unix(stream), None, places),
+            Err(error) => refused_by_the_system(&error).await,
+        }
+    }
+}
+
+/// Out of file descriptors, say: accepting at once again would only burn CPU.
+async fn refused_by_the_system(error: &std::io::Error) {
+    tracing::warn!(%error, "a client could not be accepted");
+    sleep(Duration::from_millis(50)).await;
+}
+
+fn welcome(shared: &Arc<Shared>, stream: Stream, peer: Option<SocketAddr>, places: &Arc<Semaphore>) {
+    match Arc::clone(places).try_acquire_owned() {
+        Ok(place) => {
+            shared.tasks.spawn(client(Arc::clone(shared), stream, peer, place));
+        }
+        Err(_) => {
+            shared.metrics.login_refused("full");
+            let limit = shared.limits.client_write.min(LAST_WORDS);
+            let mut stream = stream;
+            shared.tasks.spawn(async move {
+                let mut out = Vec::new();
+                push_packet(&mut out, 0, &reply::too_many_clients().encode(Capabilities::NONE));
+                let _ = relay::send(&mut stream, &out, limit).await;
+            });
+        }
+    }
+}
+
+/// One client from its accept to its end.
+async fn client(shared: Arc<Shared>, stream: Stream, peer: Option<SocketAddr>, place: OwnedSemaphorePermit) {
+    let registration = shared.clients.register(peer);
+    // The login needs much that the session does not: it is boxed and gone before the session begins.
+    let Some(session) = Box::pin(log_in(&shared, stream, registration)).await else { return };
+    drop(shared);
+    let end = session.run().await;
+    tracing::debug!(?end, "a client is gone");
+    drop(place);
+}
+
+async fn log_in(
+    shared: &Arc<Shared>,
+    stream: Stream,
+    registration: Registration,
+) -> Option<Box<ClientSession>> {
+    let version = primary_version(&shared.topology.borrow());
+    let shown = format!("{version}-readwright");
+    let introduction = Introduction {
+        server_version: &shown,
+        server_capabilities: offered(version),
+        collation: DEFAULT_COLLATION,
+        connection_id: registration.id(),
+    };
+    let check = shared.check();
+    let logged_in =
+        timeout(shared.limits.login, login::login(stream, &shared.login, introduction, &check)).await;
+    match logged_in {
+        Ok(Ok(logged_in)) => {
+            shared.metrics.login();
+            Some(Box::new(shared.session(logged_in, registration)))
+        }
+        Ok(Err(error)) => {
+            if error.is_noteworthy() {
+                let why = if matches!(error, LoginError::Refused(_)) { "refused" } else { "broken" };
+                shared.metrics.login_refused(why);
+                tracing::info!(%error, "a client was not logged in");
+            }
+            None
+        }
+        Err(_) => {
+            shared.metrics.login_refused("timeout");
+            None
+        }
+    }
+}
+
+/// utf8mb4_0900_ai_ci, the default of every server since 8.0.
+const DEFAULT_COLLATION: u8 = 255;
+
+/// Wakes sessions when a server that they may wait for is gone, and closes what was idle too long.
+async fn watch_servers(shared: Arc<Shared>, stop: CancellationToken) {
+    const ROUND: Duration = Duration::from_secs(1);
+    let mut topology = shared.topology.clone();
+    loop {
+        shared.pools.follow(&topology.borrow_and_update());
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = topology.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let down = topology.borrow().servers.iter().any(|server| server.health.up().is_none());
+                if down {
+                    shared.clients.signal_all(Signals::LOOK);
+                }
+            }
+            () = sleep(ROUND) => shared.pools.close_idle(Instant::now()),
+        }
+    }
+}
+
+impl Shared {
+    fn session(self: &Arc<Self>, logged_in: LoggedIn, registration: Registration) -> ClientSession {
+        let LoggedIn { stream, capabilities, identity: claimed } = logged_in;
+        let identity = Arc::new(Identity {
+            credentials: claimed.credentials,
+            capabilities,
+            collation: claimed.collation,
+            attributes: claimed.attributes,
+        });
+        let schema = claimed.schema.as_deref().map(String::from_utf8_lossy);
+        registration.logged_in(&identity.credentials.user, schema.as_deref());
+        let client = ClientEnd {
+            stream,
+            inbox: Buffer::default(),
+            registration,
+            tracks_session: capabilities.contains(Capabilities::SESSION_TRACK),
+            taken: false,
+            write_limit: self.limits.client_write,
+        };
+        let settings = Settings { schema: claimed.schema.map(Arc::from), ..Settings::default() };
+        let dialect = self.dialect(&identity);
+        ClientSession::new(Arc::clone(self), client, identity, settings, dialect)
+    }
+
+    /// How a session of this identity reads SQL before it has set anything.
+    fn dialect(&self, identity: &Identity) -> Dialect {
+        let version = primary_version(&self.topology.borrow());
+        let mut dialect = Dialect {
+            no_backslash_escapes: false,
+            ansi_quotes: false,
+            ignore_space: false,
+            charset: charset_of_collation(identity.collation),
+            version: version.comment_number(),
+            mariadb: version.mariadb,
+            multi_statements: identity.capabilities.contains(Capabilities::MULTI_STATEMENTS),
+        };
+        routing::session::read_sql_mode(&self.pools.default_sql_mode(), &mut dialect);
+        dialect.ignore_space |= identity.capabilities.contains(Capabilities::IGNORE_SPACE);
+        dialect
+    }
+
+    fn check(self: &Arc<Self>) -> impl Check + use<> {
+        AskServer(Arc::clone(self))
+    }
+
+    fn probe_now(&self, server: &ServerId) {
+        self.probe.probe(server);
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Ends a statement on a server, in a task of its own: the client may be gone.
+    fn kill(self: &Arc<Self>, server: &Arc<Server>, identity: &Arc<Identity>, thread_id: u32, whole: bool) {
+        let Ok(permit) = Arc::clone(&self.killers).try_acquire_owned() else {
+            tracing::warn!(server = %server.id, thread_id, "too many statements to end at once; one is left running");
+            return;
+        };
+        let (shared, server, identity) = (Arc::clone(self), Arc::clone(server), Arc::clone(identity));
+        self.tasks.spawn(async move {
+            if let Err(error) = shared.pools.kill(&server, &identity, thread_id, whole).await {
+                tracing::info!(server = %server.id, thread_id, %error, "a statement could not be ended");
+            }
+            drop(permit);
+        });
+    }
+}
+
+/// Asks the primary, or while there is none any server that serves reads, whether it lets somebody in.
+struct AskServer(Arc<Shared>);
+
+impl Check for AskServer {
+    async fn check(&self, login: ServerLogin<'_>) -> Result<(), CheckError> {
+        let topology = Arc::clone(&self.0.topology.borrow());
+        let identity = Arc::new(Identity {
+            credentials: Arc::clone(login.credentials),
+            capabilities: login.capabilities,
+            collation: login.collation,
+            attributes: login.attributes.clone(),
+        });
+        let settings = Settings { schema: login.schema.map(Arc::from), ..Settings::default() };
+        let settings = self.0.settings.intern(&Arc::new(settings));
+        let primary = topology.writer().map(|writer| Arc::clone(writer.server()));
+        let mut why = String::from("no server is known to be up");
+        for server in primary.iter().chain(topology.readers()) {
+            match self.0.pools.check_login(server, &identity, &settings).await {
+                Ok(()) => return Ok(()),
+                Err(LeaseError::Connect(_, error)) if !error.retry_elsewhere() => return Err(error.into()),
+                Err(error) => {
+                    self.0.probe_now(&server.id);
+                    why = error.to_string();
+                }
+            }
+        }
+        Err(CheckError::Unavailable(why))
+    }
+}
+
+fn primary_version(topology: &Topology) -> Version {
+    let primary = topology.primary.and_then(|at| topology.servers.get(at));
+    let known = primary.into_iter().chain(&topology.servers).find_map(|server| server.health.up());
+    known.map_or(OLDEST, |up| up.version)
+}
+
+/// What a server of this version offers, of all that we relay.
+fn offered(version: Version) -> Capabilities {
+    let mut offered = login::RELAYED;
+    if version.mariadb || version < Version::mysql(8, 0, 23) {
+        offered = offered.without(Capabilities::QUERY_ATTRIBUTES);
+    }
+    if version.mariadb || version < Version::mysql(8, 0, 3) {
+        offered = offered.without(Capabilities::OPTIONAL_RESULTSET_METADATA);
+    }
+    offered
+}

@@ -1,0 +1,117 @@
+//! A client's prepared statements. Their ids are ours; servers prepare them when one first has to execute them, so this
+//! is the one place that knows both sides of an EXECUTE.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::backend::connection::PreparedText;
+use crate::sql::Statement;
+use crate::wire::command::{COM_STMT_CLOSE, COM_STMT_PREPARE, Execute};
+use crate::wire::packet::push_packet;
+
+/// The statements of one client, by the id it knows.
+#[derive(Debug, Default)]
+pub(super) struct Statements {
+    by_id: HashMap<u32, Prepared, rapidhash::fast::RandomState>,
+    last_id: u32,
+}
+
+/// One prepared statement as the client knows it.
+#[derive(Clone, Debug)]
+pub(super) struct Prepared {
+    pub(super) text: Arc<PreparedText>,
+    pub(super) statement: Arc<Statement>,
+    pub(super) parameters: u16,
+    /// The parameter types (and names) the client sent last; servers that have not heard them must be told.
+    pub(super) types: Arc<[u8]>,
+}
+
+impl Statements {
+    /// The id the next statement will get.
+    pub(super) fn next_id(&self) -> u32 {
+        let mut id = self.last_id;
+        loop {
+            id = id.wrapping_add(1).max(1);
+            if !self.by_id.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+
+    pub(super) fn insert(&mut self, id: u32, prepared: Prepared) {
+        self.last_id = id;
+        self.by_id.insert(id, prepared);
+    }
+
+    pub(super) fn find(&self, id: u32) -> Option<&Prepared> {
+        self.by_id.get(&id)
+    }
+
+    pub(super) fn find_mut(&mut self, id: u32) -> Option<&mut Prepared> {
+        self.by_id.get_mut(&id)
+    }
+
+    pub(super) fn remove(&mut self, id: u32) -> Option<Prepared> {
+        self.by_id.remove(&id)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+}
+
+/// A COM_STMT_PREPARE of this text.
+pub(super) fn prepare_packet(text: &PreparedText) -> Vec<u8> {
+    let mut payload = Vec::with_capacity(1 + text.sql.len());
+    payload.push(COM_STMT_PREPARE);
+    payload.extend_from_slice(&text.sql);
+    let mut packet = Vec::with_capacity(payload.len() + 4);
+    push_packet(&mut packet, 0, &payload);
+    packet
+}
+
+/// A COM_STMT_CLOSE, which no server answers.
+pub(super) fn push_close(out: &mut Vec<u8>, id: u32) {
+    let mut payload = [COM_STMT_CLOSE, 0, 0, 0, 0];
+    payload[1..].copy_from_slice(&id.to_le_bytes());
+    push_packet(out, 0, &payload);
+}
+
+/// The client's EXECUTE with the parameter types put in that it left out.
+pub(super) fn execute_with_types(payload: &[u8], execute: &Execute, types: &[u8]) -> Vec<u8> {
+    let mut whole = Vec::with_capacity(payload.len() + types.len());
+    match &execute.parameters {
+        Some(parameters) => {
+            whole.extend_from_slice(&payload[..parameters.bound_at]);
+            whole.push(1);
+            whole.extend_from_slice(types);
+            whole.extend_from_slice(&payload[parameters.types.end..]);
+        }
+        None => whole.extend_from_slice(payload),
+    }
+    let mut packet = Vec::with_capacity(whole.len() + 4);
+    push_packet(&mut packet, 0, &whole);
+    packet
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::command::read_execute;
+
+    #[test]
+    fn types_are_put_in() {
+        let unbound = b"\x17\x01\0\0\0\x00\x01\0\0\0\x00\x00\x05\0\0\0";
+        let bound = b"\x17\x01\0\0\0\x00\x01\0\0\0\x00\x01\x03\x00\x05\0\0\0";
+        let execute = read_execute(unbound, 1, false).expect("well formed");
+        assert_eq!(&execute_with_types(unbound, &execute, b"\x03\x00")[4..], bound);
+    }
+
+    #[test]
+    fn ids_are_not_reused_while_in_use() {
+        let mut statements = Statements { last_id: u32::MAX - 1, ..Statements::default() };
+        assert_eq!(statements.next_id(), u32::MAX);
+        statements.last_id = u32::MAX;
+        assert_eq!(statements.next_id(), 1);
+    }
+}

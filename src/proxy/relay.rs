@@ -1,0 +1,577 @@
+//! Sends one command to a server and relays its answer. Bytes are forwarded as they arrive; the tracker says where the
+//! answer ends and which packets must be looked at. Knows nothing of routing.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
+
+use crate::backend::connection::Connection;
+use crate::routing::session::{Answered, Changes};
+use crate::telemetry::clients::{Registration, Signals};
+use crate::wire::buffer::{BULK, Buffer, UNIT};
+use crate::wire::response::{self, Change, Malformed};
+use crate::wire::stream::Stream;
+use crate::wire::tracker::{Answer, Next, Packet, Tracker};
+
+/// The client's end of the relay.
+pub(super) struct ClientEnd {
+    pub(super) stream: Stream,
+    /// What the client sent and is not yet done with; the command being served stands at its front.
+    pub(super) inbox: Buffer,
+    pub(super) registration: Registration,
+    /// The client takes session changes in OK packets.
+    pub(super) tracks_session: bool,
+    /// The relay took the command off the inbox itself, because more of it came from the client.
+    pub(super) taken: bool,
+    /// How long the client may take no byte, or send none in the middle of a command.
+    pub(super) write_limit: Duration,
+}
+
+/// One command for a server.
+pub(super) struct Order<'a> {
+    /// Commands of ours that go before it, in the same write.
+    pub(super) prelude: &'a [u8],
+    /// How many answers of one OK each the prelude has.
+    pub(super) prelude_answers: u32,
+    /// After those, the prelude has a WAIT_FOR_EXECUTED_GTID_SET.
+    pub(super) waits: bool,
+    pub(super) body: Body<'a>,
+    pub(super) answer: Answer,
+    /// An answer that is nothing but an error of which this says yes is kept from the client.
+    pub(super) keep_error: fn(u16) -> bool,
+    pub(super) deliver: Deliver,
+}
+
+impl<'a> Order<'a> {
+    /// Commands of ours and nothing else.
+    pub(super) fn alone(prelude: &'a [u8], prelude_answers: u32) -> Self {
+        Self {
+            prelude,
+            prelude_answers,
+            waits: false,
+            body: Body::Nothing,
+            answer: Answer::Status,
+            keep_error: |_| false,
+            deliver: Deliver::Discard,
+        }
+    }
+}
+
+/// The bytes of the command itself, header included.
+#[derive(Clone, Copy)]
+pub(super) enum Body<'a> {
+    /// The first so many bytes of the client's inbox.
+    Inbox(usize),
+    Bytes(&'a [u8]),
+    /// The first so many bytes of the inbox, which are the start of a full frame, then the rest of the command as it
+    /// comes from the client.
+    Streamed {
+        head: usize,
+    },
+    /// Only the prelude is sent, and answered.
+    Nothing,
+}
+
+/// What becomes of the answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deliver {
+    ToClient,
+    /// To the client, with this statement id instead of the server's.
+    Prepared(u32),
+    /// To nobody.
+    Discard,
+}
+
+/// How an exchange that did not break ended.
+pub(super) enum Relayed {
+    Answered(Answered),
+    /// An error that was kept from the client: the whole packet.
+    Kept {
+        code: u16,
+        packet: Vec<u8>,
+    },
+    /// A command of the prelude was refused: the whole packet. The connection is out of step.
+    PreludeRefused(Vec<u8>),
+    /// The server has not applied in time what was waited for. The connection is out of step.
+    NotFresh,
+}
+
+/// What a server said of a statement it prepared.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct PreparedAnswer {
+    pub(super) id: u32,
+    pub(super) parameters: u16,
+}
+
+/// Why an exchange broke. The server connection is lost in all cases.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Broken {
+    #[error("the client is gone: {0}")]
+    Client(io::Error),
+    /// `delivered` says whether the client has seen a byte of the answer.
+    #[error("the server connection broke: {error}")]
+    Server { delivered: bool, error: io::Error },
+    #[error("the client was killed")]
+    Killed,
+}
+
+/// What happened while the server was waited for.
+enum Event {
+    Server,
+    Signals(Signals),
+}
+
+/// What a session does about the signals that reach it in the middle of a statement.
+pub(super) trait Attend {
+    /// Returns true when the wait is to be given up.
+    fn attend(&self, signals: Signals, connection: &Connection) -> Option<Broken>;
+    /// The client is gone in the middle of a statement: nobody wants its answer.
+    fn abandoned(&self, connection: &Connection);
+}
+
+/// What of a frame chain is still to come from the client.
+enum FrameEnd {
+    /// A chain ends with the first frame that is not full.
+    ShortFrame,
+    /// LOCAL INFILE ends with an empty frame.
+    EmptyFrame,
+}
+
+const HEADER: usize = 4;
+const FULL_FRAME: usize = 0xFF_FFFF;
+/// How far a client may run ahead with pipelined commands while one is served.
+const AHEAD: usize = 64 << 10;
+/// A server that takes no byte for so long is as good as gone.
+const SERVER_WRITE: Duration = Duration::from_secs(60);
+
+/// Carries one order out. `prepared` receives what a COM_STMT_PREPARE brought.
+pub(super) async fn exchange(
+    client: &mut ClientEnd,
+    connection: &mut Connection,
+    order: &Order<'_>,
+    prepared: &mut PreparedAnswer,
+    attend: &impl Attend,
+) -> Result<Relayed, Broken> {
+    send_order(client, connection, order).await?;
+    let mut relay = Relay {
+        client,
+        connection,
+        attend,
+        buffer: Buffer::default(),
+        ready: 0,
+        room: 1,
+        delivered: false,
+        answered: Answered::default(),
+    };
+    for _ in 0..order.prelude_answers {
+        if let Some(refused) = relay.own_answer(Answer::Status).await?.error {
+            return Ok(Relayed::PreludeRefused(refused));
+        }
+    }
+    if order.waits {
+        let answer = relay.own_answer(Answer::Results).await?;
+        if let Some(refused) = answer.error {
+            return Ok(Relayed::PreludeRefused(refused));
+        }
+        // One row of one column: 0 when the set is applied, 1 when the time was up.
+        if !answer.is_zero {
+            return Ok(Relayed::NotFresh);
+        }
+    }
+    if matches!(order.body, Body::Nothing) {
+        return Ok(Relayed::Answered(Answered::default()));
+    }
+    relay.answer(order, prepared).await
+}
+
+/// Sends a command that no server answers.
+pub(super) async fn forward(
+    client: &mut ClientEnd,
+    connection: &mut Connection,
+    body: Body<'_>,
+) -> Result<(), Broken> {
+    send_order(client, connection, &Order { body, ..Order::alone(&[], 0) }).await
+}
+
+async fn send_order(
+    client: &mut ClientEnd,
+    connection: &mut Connection,
+    order: &Order<'_>,
+) -> Result<(), Broken> {
+    let body = match order.body {
+        Body::Inbox(length) => &client.inbox.bytes()[..length],
+        Body::Streamed { head } => &client.inbox.bytes()[..head],
+        Body::Bytes(bytes) => bytes,
+        Body::Nothing => &[],
+    };
+    let sent = if body.is_empty() {
+        send(&mut connection.stream, order.prelude, SERVER_WRITE).await
+    } else if order.prelude.is_empty() {
+        send(&mut connection.stream, body, SERVER_WRITE).await
+    } else {
+        let mut both = Vec::with_capacity(order.prelude.len() + body.len());
+        both.extend_from_slice(order.prelude);
+        both.extend_from_slice(body);
+        send(&mut connection.stream, &both, SERVER_WRITE).await
+    };
+    sent.map_err(|error| Broken::Server { delivered: false, error })?;
+    if let Body::Streamed { head } = order.body {
+        // From here on there is no second try: what is forwarded is not kept.
+        client.inbox.consume(head);
+        client.taken = true;
+        let first = FULL_FRAME - (head - HEADER);
+        Box::pin(forward_frames(client, connection, FrameEnd::ShortFrame, first, true)).await?;
+    }
+    Ok(())
+}
+
+struct Relay<'a, A> {
+    client: &'a mut ClientEnd,
+    connection: &'a mut Connection,
+    attend: &'a A,
+    buffer: Buffer,
+    /// Bytes at the front of the buffer that belong to the client and are not yet sent.
+    ready: usize,
+    /// How much room the next read asks for; grows for bulk answers.
+    room: usize,
+    delivered: bool,
+    answered: Answered,
+}
+
+/// What a command of ours was answered.
+struct OwnAnswer {
+    error: Option<Vec<u8>>,
+    /// The last row was the text `0`.
+    is_zero: bool,
+}
+
+impl<A: Attend> Relay<'_, A> {
+    async fn answer(mut self, order: &Order<'_>, prepared: &mut PreparedAnswer) -> Result<Relayed, Broken> {
+        let mut tracker = Tracker::new(order.answer, self.connection.format());
+        let mut first = true;
+        let discard = order.deliver == Deliver::Discard;
+        loop {
+            match tracker.next(&self.buffer.bytes()[self.ready..]).map_err(|error| self.malformed(error))? {
+                Next::Pass(size) => {
+                    self.ready += size;
+                    first = false;
+                }
+                Next::Packet(size, packet) => {
+                    if packet == Packet::Error && first {
+                        let bytes = &self.buffer.bytes()[self.ready..self.ready + size];
+                        let code = response::read_error_code(&bytes[HEADER..]).unwrap_or(0);
+                        if (order.keep_error)(code) || discard {
+                            return Ok(Relayed::Kept { code, packet: bytes.to_vec() });
+                        }
+                    }
+                    first = false;
+                    self.look(size, packet, order.deliver, prepared)?;
+                    if packet == Packet::LocalInfile {
+                        self.local_infile(order).await?;
+                        tracker.local_infile_sent();
+                    }
+                }
+                Next::End => break,
+                Next::More => {
+                    self.flush(discard).await?;
+                    self.read().await?;
+                }
+            }
+        }
+        self.flush(discard).await?;
+        if !self.buffer.is_empty() {
+            let error = io::Error::new(io::ErrorKind::InvalidData, "bytes after the end of an answer");
+            return Err(Broken::Server { delivered: self.delivered, error });
+        }
+        Ok(Relayed::Answered(self.answered))
+    }
+
+    /// Reads the answer to a command of ours; nothing of it goes to the client.
+    async fn own_answer(&mut self, answer: Answer) -> Result<OwnAnswer, Broken> {
+        let mut tracker = Tracker::new(answer, self.connection.format());
+        let mut own = OwnAnswer { error: None, is_zero: false };
+        loop {
+            match tracker.next(self.buffer.bytes()).map_err(|error| self.malformed(error))? {
+                Next::Pass(size) => {
+                    // Column definitions and the row may come as one: the row stands at the end.
+                    own.is_zero = self.buffer.bytes()[..size].ends_with(b"\x010");
+                    self.buffer.consume(size);
+                }
+                Next::Packet(size, packet) => {
+                    if packet == Packet::Error {
+                        own.error = Some(self.buffer.bytes()[..size].to_vec());
+                    }
+                    self.buffer.consume(size);
+                }
+                Next::End => return Ok(own),
+                Next::More => self.read().await?,
+            }
+        }
+    }
+
+    /// Looks into a whole packet that stands behind what is ready, and makes it ready.
+    fn look(
+        &mut self,
+        size: usize,
+        packet: Packet,
+        deliver: Deliver,
+        prepared: &mut PreparedAnswer,
+    ) -> Result<(), Broken> {
+        let tracks = self.client.tracks_session;
+        let at = self.ready;
+        let bytes = &mut self.buffer.bytes_mut()[at..at + size];
+        let mut left = size;
+        let seen = match packet {
+            Packet::Ok => look_into_ok(bytes, &mut self.answered, tracks).map(|length| left = length),
+            Packet::Eof => response::read_eof(&bytes[HEADER..]).map(|eof| {
+                self.answered.status = Some(eof.status);
+                self.answered.warnings = eof.warnings;
+            }),
+            Packet::Error => response::read_error_code(&bytes[HEADER..]).map(|code| {
+                self.answered.error = Some(code);
+            }),
+            Packet::Prepared => {
+                if let [id @ .., _, _, _, _] = &mut bytes[HEADER + 1..HEADER + 9] {
+                    prepared.id = u32::from_le_bytes([id[0], id[1], id[2], id[3]]);
+                    if let Deliver::Prepared(shown) = deliver {
+                        id.copy_from_slice(&shown.to_le_bytes());
+                    }
+                }
+                prepared.parameters = u16::from_le_bytes([bytes[HEADER + 7], bytes[HEADER + 8]]);
+                Ok(())
+            }
+            Packet::LocalInfile => Ok(()),
+        };
+        seen.map_err(|error| self.malformed(error))?;
+        self.buffer.cut(at + left, size - left);
+        self.ready = at + left;
+        Ok(())
+    }
+
+    /// Sends what is ready. The first byte of an answer leaves here, as soon as it came.
+    async fn flush(&mut self, discard: bool) -> Result<(), Broken> {
+        if self.ready == 0 {
+            return Ok(());
+        }
+        if !discard {
+            self.delivered = true;
+            let bytes = &self.buffer.bytes()[..self.ready];
+            if let Err(error) = send(&mut self.client.stream, bytes, self.client.write_limit).await {
+                self.attend.abandoned(self.connection);
+                return Err(Broken::Client(error));
+            }
+        }
+        self.buffer.consume(self.ready);
+        self.ready = 0;
+        Ok(())
+    }
+
+    async fn read(&mut self) -> Result<(), Broken> {
+        loop {
+            let before = self.buffer.len();
+            match wait(self.client, self.connection, &mut self.buffer, self.room).await {
+                Ok(Event::Server) => {
+                    // A full read means that more waits: take larger bites.
+                    if self.buffer.len() - before >= UNIT.min(self.buffer.capacity()) {
+                        self.room = BULK;
+                    }
+                    return Ok(());
+                }
+                Ok(Event::Signals(signals)) => {
+                    if let Some(broken) = self.attend.attend(signals, self.connection) {
+                        return Err(match broken {
+                            Broken::Server { error, .. } => {
+                                Broken::Server { delivered: self.delivered, error }
+                            }
+                            other => other,
+                        });
+                    }
+                }
+                Err(Broken::Client(error)) => {
+                    self.attend.abandoned(self.connection);
+                    return Err(Broken::Client(error));
+                }
+                Err(Broken::Server { error, .. }) => {
+                    return Err(Broken::Server { delivered: self.delivered, error });
+                }
+                Err(Broken::Killed) => return Err(Broken::Killed),
+            }
+        }
+    }
+
+    /// LOAD DATA LOCAL: the client sends its file, then the server answers.
+    async fn local_infile(&mut self, order: &Order<'_>) -> Result<(), Broken> {
+        self.flush(false).await?;
+        // The command is served as far as the client's bytes go; what follows in the inbox is the file.
+        if let Body::Inbox(length) = order.body {
+            self.client.inbox.consume(length);
+            self.client.taken = true;
+        }
+        Box::pin(forward_frames(self.client, self.connection, FrameEnd::EmptyFrame, 0, false)).await
+    }
+
+    fn malformed(&self, error: Malformed) -> Broken {
+        Broken::Server { delivered: self.delivered, error: io::Error::new(io::ErrorKind::InvalidData, error) }
+    }
+}
+
+/// Takes status and session changes out of an OK packet and leaves in it what the client asked for; its new length.
+fn look_into_ok(packet: &mut [u8], answered: &mut Answered, tracks: bool) -> Result<usize, Malformed> {
+    let ok = response::read_ok(&packet[HEADER..])?;
+    answered.status = Some(ok.status);
+    answered.warnings = ok.warnings;
+    if ok.last_insert_id != 0 {
+        answered.last_insert_id = ok.last_insert_id;
+    }
+    if ok.status & response::status::SESSION_STATE_CHANGED == 0 {
+        return Ok(packet.len());
+    }
+    let changes = answered.changes.get_or_insert_with(Box::default);
+    response::read_changes(&packet[HEADER..], |change| take_change(changes, change))?;
+    response::retain_changes(packet, |change| tracks && is_shown(change))
+}
+
+fn take_change(changes: &mut Changes, change: Change<'_>) {
+    match change {
+        Change::Variable { name, value } => changes.variables.push((Box::from(name), Box::from(value))),
+        Change::Schema(schema) => changes.schema = Some(Box::from(schema)),
+        Change::State => changes.state = true,
+        Change::Gtids(gtids) => changes.gtids.push(Box::from(gtids)),
+        Change::Other(_) => {}
+    }
+}
+
+/// What a client that tracks sessions gets by default; we track more for ourselves.
+/// <https://dev.mysql.com/doc/refman/9.7/en/server-system-variables.html#sysvar_session_track_system_variables>
+fn is_shown(change: Change<'_>) -> bool {
+    const SHOWN: [&[u8]; 5] = [
+        b"time_zone",
+        b"autocommit",
+        b"character_set_client",
+        b"character_set_results",
+        b"character_set_connection",
+    ];
+    match change {
+        Change::Variable { name, .. } => SHOWN.contains(&name),
+        Change::Schema(_) => true,
+        Change::State | Change::Gtids(_) | Change::Other(_) => false,
+    }
+}
+
+/// Waits for bytes of the server, and notices meanwhile when the client goes or somebody signals.
+async fn wait(
+    client: &mut ClientEnd,
+    connection: &mut Connection,
+    buffer: &mut Buffer,
+    room: usize,
+) -> Result<Event, Broken> {
+    poll_fn(|context| {
+        match buffer.poll_read(&mut connection.stream, context, room) {
+            Poll::Ready(Ok(0)) => {
+                let error = io::Error::from(io::ErrorKind::UnexpectedEof);
+                return Poll::Ready(Err(Broken::Server { delivered: false, error }));
+            }
+            Poll::Ready(Ok(_)) => return Poll::Ready(Ok(Event::Server)),
+            Poll::Ready(Err(error)) => {
+                return Poll::Ready(Err(Broken::Server { delivered: false, error }));
+            }
+            Poll::Pending => {}
+        }
+        if let Poll::Ready(error) = poll_client_gone(client, context) {
+            return Poll::Ready(Err(Broken::Client(error)));
+        }
+        client.registration.poll_signals(context).map(|signals| Ok(Event::Signals(signals)))
+    })
+    .await
+}
+
+/// Ready when the client is gone. What it sends ahead goes to the inbox, up to a bound.
+pub(super) fn poll_client_gone(client: &mut ClientEnd, context: &mut Context<'_>) -> Poll<io::Error> {
+    while client.inbox.len() < AHEAD {
+        match client.inbox.poll_read(&mut client.stream, context, 1) {
+            Poll::Ready(Ok(0)) => return Poll::Ready(io::Error::from(io::ErrorKind::UnexpectedEof)),
+            Poll::Ready(Ok(_)) => {}
+            Poll::Ready(Err(error)) => return Poll::Ready(error),
+            Poll::Pending => break,
+        }
+    }
+    Poll::Pending
+}
+
+/// Forwards frames of the client to the server as they come. `left` bytes of a frame that has begun come first;
+/// `full` says whether that frame is a full one.
+async fn forward_frames(
+    client: &mut ClientEnd,
+    connection: &mut Connection,
+    end: FrameEnd,
+    mut left: usize,
+    mut full: bool,
+) -> Result<(), Broken> {
+    let mut over = matches!(end, FrameEnd::ShortFrame) && !full;
+    loop {
+        let mut forward = 0;
+        // As much of whole and cut frames as the inbox has.
+        loop {
+            let have = client.inbox.len() - forward;
+            let step = left.min(have);
+            forward += step;
+            left -= step;
+            if left > 0 || over {
+                break;
+            }
+            let Some(&[l0, l1, l2, _]) = client.inbox.bytes().get(forward..forward + HEADER) else { break };
+            let length = usize::from(l0) | usize::from(l1) << 8 | usize::from(l2) << 16;
+            full = length == FULL_FRAME;
+            over = match end {
+                FrameEnd::ShortFrame => !full,
+                FrameEnd::EmptyFrame => length == 0,
+            };
+            left = HEADER + length;
+        }
+        send(&mut connection.stream, &client.inbox.bytes()[..forward], SERVER_WRITE)
+            .await
+            .map_err(|error| Broken::Server { delivered: true, error })?;
+        client.inbox.consume(forward);
+        if over && left == 0 {
+            return Ok(());
+        }
+        let read = poll_fn(|context| client.inbox.poll_read(&mut client.stream, context, UNIT));
+        let read = timeout(client.write_limit, read).await;
+        match read.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut))) {
+            Ok(0) => return Err(Broken::Client(io::Error::from(io::ErrorKind::UnexpectedEof))),
+            Ok(_) => {}
+            Err(error) => return Err(Broken::Client(error)),
+        }
+    }
+}
+
+/// Writes all bytes; the peer must take some within `limit`, again and again. The usual case, all at once, sets no
+/// timer.
+pub(super) async fn send(stream: &mut Stream, mut bytes: &[u8], limit: Duration) -> io::Result<()> {
+    let first = poll_fn(|context| match Pin::new(&mut *stream).poll_write(context, bytes) {
+        Poll::Pending => Poll::Ready(Ok(0)),
+        ready => ready,
+    })
+    .await?;
+    bytes = &bytes[first..];
+    if !bytes.is_empty() {
+        Box::pin(send_slowly(stream, bytes, limit)).await?;
+    }
+    if stream.is_tls() { stream.flush().await } else { Ok(()) }
+}
+
+async fn send_slowly(stream: &mut Stream, mut bytes: &[u8], limit: Duration) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = timeout(limit, stream.write(bytes)).await;
+        match written.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?? {
+            0 => return Err(io::Error::from(io::ErrorKind::WriteZero)),
+            count => bytes = &bytes[count..],
+        }
+    }
+    Ok(())
+}

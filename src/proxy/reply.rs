@@ -1,0 +1,118 @@
+//! The errors that the proxy itself says to clients, and the few answers it gives without a server. The only place that
+//! words them.
+
+use crate::backend::pool::LeaseError;
+use crate::model::server::ServerId;
+use crate::routing::session::Session;
+use crate::wire::flags::Capabilities;
+use crate::wire::packet::{ErrPacket, encode_ok, push_packet};
+use crate::wire::response::{self, status};
+
+use super::hold::NotHeld;
+
+/// An ERR packet, header included, as the answer to a command.
+pub(super) fn error(error: &ErrPacket) -> Vec<u8> {
+    let mut out = Vec::new();
+    push_packet(&mut out, 1, &error.encode(Capabilities::PROTOCOL_41));
+    out
+}
+
+/// An OK packet, header included, as the answer to a command that needed no server.
+pub(super) fn ok(session: &Session) -> Vec<u8> {
+    let mut out = Vec::new();
+    let flags = if session.autocommit() { status::AUTOCOMMIT } else { 0 }
+        | if session.in_transaction() { status::IN_TRANSACTION } else { 0 };
+    push_packet(&mut out, 1, &encode_ok(response::Ok { status: flags, ..response::Ok::default() }));
+    out
+}
+
+/// No connection for this statement. The server's own words go through where it had any.
+pub(super) fn no_connection(error: &LeaseError) -> ErrPacket {
+    match error {
+        LeaseError::Connect(_, connect) => match connect.server_error() {
+            Some(theirs) => theirs.clone(),
+            None => ErrPacket::new(2003, "HY000", format!("Readwright: no connection to {error}")),
+        },
+        LeaseError::TooManyWaiters(_) | LeaseError::TimedOut(_) => ErrPacket::new(
+            1226,
+            "42000",
+            format!("Readwright: {error}; see pool.max_per_server, pool.max_waiters and pool.wait_ms"),
+        ),
+        LeaseError::StaleWriter(_) => ErrPacket::new(2003, "HY000", format!("Readwright: {error}")),
+    }
+}
+
+pub(super) fn no_primary(why: &NotHeld) -> ErrPacket {
+    ErrPacket::new(2003, "HY000", format!("Readwright: there is no primary to send this to: {why}"))
+}
+
+/// The server went away in the middle of a statement.
+pub(super) fn lost(server: &ServerId, bound: bool) -> ErrPacket {
+    let text = if bound {
+        "its transaction and session state are lost"
+    } else {
+        "the statement may or may not have been carried out"
+    };
+    ErrPacket::new(1053, "08S01", format!("Readwright: the connection to {server} was lost; {text}"))
+}
+
+pub(super) fn draining() -> ErrPacket {
+    ErrPacket::new(1053, "08S01", "Readwright: the proxy is stopping; connect again")
+}
+
+pub(super) fn idle_too_long() -> ErrPacket {
+    ErrPacket::new(
+        4031,
+        "HY000",
+        "Readwright: the client was idle for longer than limits.client_idle_s allows",
+    )
+}
+
+pub(super) fn too_many_clients() -> ErrPacket {
+    ErrPacket::new(1040, "08004", "Readwright: too many connections; see limits.clients")
+}
+
+pub(super) fn too_large() -> ErrPacket {
+    ErrPacket::new(1153, "08S01", "Readwright: got a packet bigger than limits.max_packet_mb")
+}
+
+pub(super) fn out_of_statement_memory() -> ErrPacket {
+    ErrPacket::new(
+        1041,
+        "HY000",
+        "Readwright: too many large statements at once; see limits.statement_memory_mb",
+    )
+}
+
+pub(super) fn malformed(what: &impl std::fmt::Display) -> ErrPacket {
+    ErrPacket::new(1835, "HY000", format!("Readwright: {what}"))
+}
+
+pub(super) fn unknown_command() -> ErrPacket {
+    ErrPacket::new(1047, "08S01", "Readwright: unknown command")
+}
+
+pub(super) fn no_replication() -> ErrPacket {
+    let text = "Readwright: replication is not relayed; connect to the MySQL server itself";
+    ErrPacket::new(1227, "42000", text)
+}
+
+pub(super) fn unknown_statement(id: u32, command: &str) -> ErrPacket {
+    ErrPacket::new(1243, "HY000", format!("Unknown prepared statement handler ({id}) given to {command}"))
+}
+
+pub(super) fn no_cursor(id: u32) -> ErrPacket {
+    ErrPacket::new(1421, "HY000", format!("The statement ({id}) has no open cursor."))
+}
+
+pub(super) fn too_many_statements() -> ErrPacket {
+    ErrPacket::new(1461, "42000", "Readwright: this session has too many prepared statements open")
+}
+
+pub(super) fn no_such_thread(id: u64) -> ErrPacket {
+    ErrPacket::new(1094, "HY000", format!("Unknown thread id: {id}"))
+}
+
+pub(super) fn not_owner(id: u64) -> ErrPacket {
+    ErrPacket::new(1095, "HY000", format!("You are not owner of thread {id}"))
+}

@@ -1,0 +1,835 @@
+//! Runs one command: decides, takes a connection, makes it look like the session, sends, relays, and tries again
+//! elsewhere where that is safe. When [`ClientSession::run_command`] returns, the client has an answer.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::backend::connection::{Connection, Identity, PreparedText};
+use crate::backend::pool::{Lease, LeaseError};
+use crate::backend::reset;
+use crate::model::health::Health;
+use crate::model::server::ServerId;
+use crate::model::topology::{Server, Topology};
+use crate::routing::session::{Answered, PinCause, Session};
+use crate::routing::{self, Circumstances, Decision, Freshness, InHand, Target};
+use crate::sql::{Access, Effect, Isolation, Kind, Statement};
+use crate::telemetry::clients::{ServerThread, Signals};
+use crate::telemetry::metrics::{self, Outcome};
+use crate::wire::flags::Capabilities;
+use crate::wire::packet::{ErrPacket, push_packet};
+use crate::wire::response::status;
+use crate::wire::tracker::Answer;
+
+use super::hold::{Held, NotHeld};
+use super::relay::{self, Attend, Body, Broken, Deliver, Order, PreparedAnswer, Relayed};
+use super::session::{ClientSession, End, InsertId};
+use super::{Shared, command, prepared, reply};
+
+/// How a command is carried to a server.
+#[derive(Clone, Copy)]
+pub(super) struct Work<'a> {
+    pub(super) body: Body<'a>,
+    pub(super) answer: Answer,
+    pub(super) deliver: Deliver,
+    /// The client's prepared statement that this executes.
+    pub(super) execute: Option<u32>,
+    /// Where the SQL text stands in the inbox, for what is to be learned of it.
+    pub(super) sql: Option<(usize, usize)>,
+}
+
+/// What running a command came to, when the client has its answer.
+#[derive(Debug, Default)]
+pub(super) struct Ran {
+    /// None when the proxy answered with an error of its own.
+    pub(super) answered: Option<Answered>,
+    pub(super) prepared: PreparedAnswer,
+}
+
+/// One try's end, seen by the loop over tries.
+enum Tried {
+    Done(Ran),
+    /// Another server shall do it.
+    Elsewhere(&'static str),
+    /// The primary shall do it.
+    AtPrimary(&'static str),
+    /// The same again: the server had forgotten a prepared statement.
+    Again,
+    /// There is no primary that takes writes; in the end the client is told so, in these words if there are any.
+    NoPrimary(Option<ErrPacket>),
+    /// The proxy says no.
+    Refused(ErrPacket),
+}
+
+/// The commands of ours before a command of the client's.
+#[derive(Default)]
+struct Prelude {
+    bytes: Vec<u8>,
+    answers: u32,
+    waits: bool,
+}
+
+/// A statement is tried on at most so many connections, waiting for a primary apart.
+const TRIES: u32 = 4;
+/// The label of a statement that a replica refused and the primary ran.
+const REFUSED_BY_REPLICA: &str = "refused-by-replica";
+
+const ER_SERVER_SHUTDOWN: u16 = 1053;
+const ER_UNKNOWN_STMT_HANDLER: u16 = 1243;
+const ER_OPTION_PREVENTS_STATEMENT: u16 = 1290;
+const ER_NEED_REPREPARE: u16 = 1615;
+const ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION: u16 = 1792;
+const ER_READ_ONLY_MODE: u16 = 1836;
+
+impl ClientSession {
+    pub(super) async fn run_command(&mut self, statement: &Statement, work: Work<'_>) -> Result<Ran, End> {
+        let shared = Arc::clone(&self.shared);
+        let mut held: Option<Held<'_>> = None;
+        let mut avoid = None;
+        let mut forced = None;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            self.refresh();
+            let circumstances = Circumstances { in_hand: self.in_hand(), avoid, dice: self.roll() };
+            let mut decision =
+                routing::decide(statement, &self.session, &self.snapshot, circumstances, shared.policy);
+            if let Some(why) = forced
+                && circumstances.in_hand != InHand::Bound
+            {
+                decision = Decision { target: Target::Primary, why, freshness: Freshness::Any };
+            }
+            match self.try_command(statement, work, decision, tries).await {
+                Ok(Tried::Done(ran)) => {
+                    self.count(decision, ran.answered.as_ref());
+                    return Ok(ran);
+                }
+                Ok(Tried::Elsewhere(why)) => {
+                    shared.metrics.retried(why);
+                    if let Target::Replica(at) = decision.target {
+                        avoid = Some(at);
+                    }
+                    if tries > 1 {
+                        forced = Some("replica-failed");
+                    }
+                }
+                Ok(Tried::AtPrimary(why)) => {
+                    shared.metrics.retried(why);
+                    forced = Some(why);
+                    if why == REFUSED_BY_REPLICA {
+                        self.learn(work);
+                    }
+                }
+                Ok(Tried::Again) => {}
+                Ok(Tried::NoPrimary(words)) => {
+                    if let Err(why) = self.await_primary(&shared, &mut held, work.body).await? {
+                        self.refuse(&words.unwrap_or_else(|| reply::no_primary(&why))).await?;
+                        self.count(decision, None);
+                        return Ok(Ran::default());
+                    }
+                }
+                Ok(Tried::Refused(error)) => {
+                    self.refuse(&error).await?;
+                    self.count(decision, None);
+                    return Ok(Ran::default());
+                }
+                Err(end) => {
+                    self.count(decision, None);
+                    return Err(end);
+                }
+            }
+        }
+    }
+
+    async fn try_command(
+        &mut self,
+        statement: &Statement,
+        mut work: Work<'_>,
+        decision: Decision,
+        tries: u32,
+    ) -> Result<Tried, End> {
+        if let Some(tried) = self.obtain(&decision, work.body).await {
+            return Ok(tried);
+        }
+        let mut prelude = match self.prelude(statement, decision, work.answer).await {
+            Ok(prelude) => prelude,
+            Err(tried) => return Ok(tried),
+        };
+        // A write must not run when what goes before it fails: then the prelude goes alone.
+        if prelude.answers > 0 && !matches!(statement.kind, Kind::Read | Kind::Anywhere) {
+            match Box::pin(self.exchange(&Order::alone(&prelude.bytes, prelude.answers))).await {
+                Ok((Relayed::PreludeRefused(packet), _)) => return self.prelude_refused(&packet).await,
+                Ok(_) => self.applied(),
+                Err(broken) => return self.broke(broken, statement, work, tries).await,
+            }
+            prelude = Prelude::default();
+        }
+        let mut bytes = Vec::new();
+        if let Some(id) = work.execute {
+            match Box::pin(self.ready_to_execute(id, &mut prelude, work.body)).await {
+                Ok(Ok(execute)) => bytes = execute,
+                Ok(Err(packet)) => return self.answer_with(&packet).await,
+                Err(broken) => return self.broke(broken, statement, work, tries).await,
+            }
+            if !bytes.is_empty() {
+                work.body = Body::Bytes(&bytes);
+            }
+        }
+        let order = Order {
+            prelude: &prelude.bytes,
+            prelude_answers: prelude.answers,
+            waits: prelude.waits,
+            body: work.body,
+            answer: work.answer,
+            keep_error: may_be_mended,
+            deliver: work.deliver,
+        };
+        let _in_flight = self.hold.as_ref().map(|lease| lease.server().load.enter());
+        match self.exchange(&order).await {
+            Ok((Relayed::Answered(answered), prepared)) => {
+                self.after(statement, &answered, work.answer);
+                Ok(Tried::Done(Ran { answered: Some(answered), prepared }))
+            }
+            Ok((Relayed::Kept { code, packet }, _)) => {
+                self.applied();
+                self.judge_error(code, &packet, decision, work, tries).await
+            }
+            Ok((Relayed::PreludeRefused(packet), _)) => self.prelude_refused(&packet).await,
+            Ok((Relayed::NotFresh, _)) => {
+                // The read itself is under way behind the wait: this connection is out of step.
+                self.hold = None;
+                Ok(Tried::AtPrimary("replica-behind"))
+            }
+            Err(broken) => self.broke(broken, statement, work, tries).await,
+        }
+    }
+
+    /// Takes the connection that was decided on. None: it is in `hold`.
+    async fn obtain(&mut self, decision: &Decision, body: Body<'_>) -> Option<Tried> {
+        let snapshot = Arc::clone(&self.snapshot);
+        let leased = match decision.target {
+            Target::Held => return None,
+            Target::Primary => {
+                let Some(writer) = snapshot.writer() else {
+                    return Some(Tried::NoPrimary(None));
+                };
+                if self.takes_from_hand(&writer.server().id) {
+                    return None;
+                }
+                self.let_go().await;
+                self.shared.pools.lease_writer(&writer, &self.identity, self.session.settings()).await
+            }
+            Target::Replica(at) => {
+                let server = &snapshot.servers[at];
+                if self.takes_from_hand(&server.id) {
+                    return None;
+                }
+                self.let_go().await;
+                self.shared.pools.lease(server, &self.identity, self.session.settings()).await
+            }
+        };
+        match leased {
+            Ok(lease) => {
+                self.hold = Some(lease);
+                None
+            }
+            Err(error) => Some(self.without_connection(&error, decision, body)),
+        }
+    }
+
+    /// True when the connection in hand, or the parked one, is to this server and can serve the session.
+    fn takes_from_hand(&mut self, server: &ServerId) -> bool {
+        let suits = |lease: &mut Option<Lease>, session: &Session| {
+            lease.as_mut().is_some_and(|lease| {
+                lease.server().id == *server
+                    && (lease.connection().applied.schema.is_none() || session.settings().schema.is_some())
+            })
+        };
+        if suits(&mut self.parked, &self.session) {
+            std::mem::swap(&mut self.hold, &mut self.parked);
+            if let Some(other) = self.parked.take() {
+                other.release(self.last_activity);
+            }
+            return true;
+        }
+        suits(&mut self.hold, &self.session)
+    }
+
+    /// Gives back what is in hand, or parks it when it has a LAST_INSERT_ID that nobody else knows.
+    pub(super) async fn let_go(&mut self) {
+        let Some(lease) = self.hold.take() else { return };
+        self.keeps_diagnostics = false;
+        if self.insert_id == InsertId::OnConnection && self.parked.is_none() {
+            self.parked = Some(lease);
+            if self.parked.as_ref().is_some_and(|lease| lease.pool().is_pressed()) {
+                Box::pin(self.save_insert_id()).await;
+                if let Some(lease) = self.parked.take() {
+                    lease.release(self.last_activity);
+                }
+            }
+        } else {
+            lease.release(self.last_activity);
+        }
+    }
+
+    /// Learns LAST_INSERT_ID from the connection that has it, so that the connection can go.
+    pub(super) async fn save_insert_id(&mut self) {
+        if self.insert_id != InsertId::OnConnection {
+            return;
+        }
+        let deadline = self.shared.server_deadline;
+        let Some(lease) = self.parked.as_mut().or(self.hold.as_mut()) else {
+            self.insert_id = InsertId::None;
+            return;
+        };
+        let saved = crate::backend::query(lease.connection(), "SELECT LAST_INSERT_ID()", deadline).await;
+        let number = saved.ok().and_then(|packets| {
+            let row = packets.get(packets.len().checked_sub(2)?)?;
+            std::str::from_utf8(row.get(1..)?).ok()?.parse().ok()
+        });
+        match number {
+            Some(number) => self.insert_id = InsertId::Saved(number),
+            None => {
+                // The connection does not answer as it should; it must not be pooled.
+                tracing::warn!("LAST_INSERT_ID() could not be read from a connection that is given back");
+                self.insert_id = InsertId::None;
+                if self.parked.take().is_none() {
+                    self.hold = None;
+                }
+            }
+        }
+    }
+
+    /// What must be said on the connection before this statement. Err: a try that ended before it began.
+    async fn prelude(
+        &mut self,
+        statement: &Statement,
+        decision: Decision,
+        answer: Answer,
+    ) -> Result<Prelude, Tried> {
+        let mut prelude = Prelude::default();
+        let wait = match decision.freshness {
+            Freshness::Any => None,
+            Freshness::AwaitSession => Some(self.session.watermark().to_string()),
+            Freshness::AwaitPrimary => Some(Box::pin(self.primary_position()).await?),
+        };
+        let bound = self.session.is_bound();
+        let settings = Arc::clone(self.session.settings());
+        let next = self.session.next_transaction();
+        let insert_id = match self.insert_id {
+            _ if !statement.needs.last_insert_id => None,
+            InsertId::OnConnection => None,
+            InsertId::None => Some(0),
+            InsertId::Saved(number) => Some(number),
+        };
+        let wait_seconds = self.shared.policy.gtid_wait.as_secs_f64();
+        let Some(lease) = self.hold.as_mut() else { return Err(Tried::NoPrimary(None)) };
+        let connection = lease.connection();
+        prelude.answers += reset::write_difference(connection, &settings, &mut prelude.bytes);
+        let mut say = |sql: String| {
+            let mut command = reset::query_head(connection.capabilities);
+            command.extend_from_slice(sql.as_bytes());
+            push_packet(&mut prelude.bytes, 0, &command);
+        };
+        if !bound {
+            if let Some(set) = set_transaction(next.access, next.isolation)
+                && answer == Answer::Results
+                && !matches!(statement.kind, Kind::Anywhere | Kind::Previous)
+            {
+                say(set);
+                prelude.answers += 1;
+            }
+            // Another session's warnings and row counts may still be on the connection.
+            if statement.kind == Kind::Previous && decision.target != Target::Held {
+                say(String::from("DO 0"));
+                prelude.answers += 1;
+            }
+        }
+        if let Some(number) = insert_id {
+            say(format!("SET SESSION last_insert_id={number}"));
+            prelude.answers += 1;
+        }
+        if let Some(set) = wait {
+            say(format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{set}',{wait_seconds})"));
+            prelude.waits = true;
+        }
+        Ok(prelude)
+    }
+
+    /// What the primary has committed by now (`routing.consistency: global`).
+    async fn primary_position(&mut self) -> Result<String, Tried> {
+        let failed = || Tried::AtPrimary("primary-position-unknown");
+        let writer = self.snapshot.writer().ok_or_else(failed)?;
+        let leased = self.shared.pools.lease_writer(&writer, &self.identity, self.session.settings()).await;
+        let mut lease = leased.map_err(|_| failed())?;
+        let deadline = self.shared.server_deadline;
+        let packets =
+            crate::backend::query(lease.connection(), "SELECT @@GLOBAL.gtid_executed", deadline).await;
+        let packets = packets.map_err(|_| failed())?;
+        lease.release(self.last_activity);
+        let row = packets.len().checked_sub(2).and_then(|at| packets.get(at)).ok_or_else(failed)?;
+        let (length, size) = crate::wire::response::read_length(row).ok_or_else(failed)?;
+        let text = row.get(size..).filter(|text| text.len() as u64 == length).ok_or_else(failed)?;
+        // Only what a GTID set can have goes into our statement.
+        crate::model::gtid::GtidSet::parse(std::str::from_utf8(text).map_err(|_| failed())?)
+            .map(|set| set.to_string())
+            .map_err(|_| failed())
+    }
+
+    /// Makes sure that the connection knows the statement, and gives the bytes of the EXECUTE for it; empty when those
+    /// in the inbox will do. The inner Err is the server's own error packet.
+    async fn ready_to_execute(
+        &mut self,
+        id: u32,
+        prelude: &mut Prelude,
+        body: Body<'_>,
+    ) -> Result<Result<Vec<u8>, Vec<u8>>, Broken> {
+        let Some(known) = self.statements.find(id).cloned() else {
+            return Ok(Err(reply::error(&reply::unknown_statement(id, "EXECUTE"))));
+        };
+        let Some(lease) = self.hold.as_mut() else { return Ok(Ok(Vec::new())) };
+        if lease.connection().prepared.find(&known.text).is_none() {
+            let packet = prepared::prepare_packet(&known.text);
+            let order = Order {
+                prelude: &prelude.bytes,
+                prelude_answers: prelude.answers,
+                waits: prelude.waits,
+                body: Body::Bytes(&packet),
+                answer: Answer::Prepared,
+                keep_error: |_| true,
+                deliver: Deliver::Discard,
+            };
+            match self.exchange(&order).await? {
+                (Relayed::Answered(_), answer) => {
+                    self.applied();
+                    let bytes = self.remember_prepared(&known.text, answer.id);
+                    *prelude = Prelude { bytes, ..Prelude::default() };
+                }
+                (Relayed::Kept { packet, .. } | Relayed::PreludeRefused(packet), _) => {
+                    return Ok(Err(packet));
+                }
+                (Relayed::NotFresh, _) => {
+                    let error =
+                        std::io::Error::other("the replica has not applied the session's writes in time");
+                    return Err(Broken::Server { delivered: false, error });
+                }
+            }
+        }
+        let Some(lease) = self.hold.as_mut() else { return Ok(Ok(Vec::new())) };
+        let Some(on_server) = lease.connection().prepared.find(&known.text) else {
+            return Ok(Ok(Vec::new()));
+        };
+        Ok(Ok(command::execute_bytes(
+            &mut self.client.inbox,
+            body,
+            &known,
+            on_server,
+            self.identity.capabilities.contains(Capabilities::QUERY_ATTRIBUTES),
+        )))
+    }
+
+    /// The connection has prepared this. Returns the commands that close what had to go for it.
+    pub(super) fn remember_prepared(&mut self, text: &Arc<PreparedText>, id: u32) -> Vec<u8> {
+        let mut closes = Vec::new();
+        let capacity = self.shared.pools.prepared_per_connection();
+        if let Some(lease) = self.hold.as_mut() {
+            let cache = &mut lease.connection().prepared;
+            for old in cache.forget(text).into_iter().chain(cache.insert(Arc::clone(text), id, capacity)) {
+                prepared::push_close(&mut closes, old);
+            }
+        }
+        closes
+    }
+
+    /// An error that came before anything of an answer, of a kind that may be ours to mend.
+    async fn judge_error(
+        &mut self,
+        code: u16,
+        packet: &[u8],
+        decision: Decision,
+        work: Work<'_>,
+        tries: u32,
+    ) -> Result<Tried, End> {
+        let bound = self.session.is_bound();
+        let at_primary = self.hold.as_ref().is_some_and(|lease| self.snapshot.is_primary(&lease.server().id));
+        let streamed = matches!(work.body, Body::Streamed { .. });
+        if !bound && !streamed {
+            if is_read_only_refusal(code, packet) {
+                if !at_primary {
+                    return Ok(Tried::AtPrimary(REFUSED_BY_REPLICA));
+                }
+                // The primary was just made read-only: a new one, or the same, will take writes in a moment.
+                self.probe_held();
+                self.hold = None;
+                return Ok(Tried::NoPrimary(ErrPacket::parse(&packet[4..])));
+            }
+            if code == ER_SERVER_SHUTDOWN && matches!(decision.target, Target::Replica(_)) && tries < TRIES {
+                self.probe_held();
+                self.hold = None;
+                return Ok(Tried::Elsewhere("server-stopping"));
+            }
+        }
+        if let Some(known) = work.execute.and_then(|id| self.statements.find(id))
+            && matches!(code, ER_UNKNOWN_STMT_HANDLER | ER_NEED_REPREPARE)
+            && tries < TRIES
+            && let Some(lease) = self.hold.as_mut()
+        {
+            lease.connection().prepared.forget(&known.text);
+            self.shared.metrics.retried("prepared-again");
+            return Ok(Tried::Again);
+        }
+        self.answer_with(packet).await
+    }
+
+    /// Gives the client this ERR packet of the server's as the answer.
+    async fn answer_with(&mut self, packet: &[u8]) -> Result<Tried, End> {
+        self.send(packet).await?;
+        self.keeps_diagnostics = true;
+        let error = crate::wire::response::read_error_code(packet.get(4..).unwrap_or_default()).unwrap_or(0);
+        let answered = Answered { error: Some(error), ..Answered::default() };
+        Ok(Tried::Done(Ran { answered: Some(answered), prepared: PreparedAnswer::default() }))
+    }
+
+    /// A command of ours failed (the schema is gone, say): the client is told what the server said.
+    async fn prelude_refused(&mut self, packet: &[u8]) -> Result<Tried, End> {
+        self.hold = None;
+        self.session.lose_connection();
+        self.answer_with(packet).await
+    }
+
+    fn without_connection(&mut self, error: &LeaseError, decision: &Decision, body: Body<'_>) -> Tried {
+        let mut unreachable = matches!(error, LeaseError::StaleWriter(_));
+        if let LeaseError::Connect(server, connect) = error {
+            tracing::debug!(%server, error = %connect, "no connection");
+            if connect.is_access_denied() {
+                self.shared.login.users.forget(&self.identity.credentials);
+            }
+            if connect.retry_elsewhere() {
+                self.shared.probe_now(server);
+                unreachable = connect.server_error().is_none();
+            }
+        }
+        match decision.target {
+            Target::Replica(_) => Tried::Elsewhere("no-connection"),
+            _ if unreachable && !matches!(body, Body::Streamed { .. }) => Tried::NoPrimary(None),
+            _ => Tried::Refused(reply::no_connection(error)),
+        }
+    }
+
+    /// Holds the statement until there is a primary again. The inner Err: it will not be held any longer.
+    async fn await_primary<'a>(
+        &mut self,
+        shared: &'a Shared,
+        held: &mut Option<Held<'a>>,
+        body: Body<'_>,
+    ) -> Result<Result<(), NotHeld>, End> {
+        let bytes = match body {
+            Body::Inbox(length) => length,
+            Body::Bytes(bytes) => bytes.len(),
+            Body::Streamed { .. } | Body::Nothing => 0,
+        };
+        if held.is_none() {
+            match shared.hold.enter(bytes) {
+                Ok(place) => *held = Some(place),
+                Err(full) => return Ok(Err(full)),
+            }
+        }
+        let Some(place) = held.as_ref() else { return Ok(Ok(())) };
+        let client = &mut self.client;
+        let waited = {
+            let mut primary = pin!(place.primary(&mut self.topology));
+            poll_fn(|context| {
+                if let Poll::Ready(result) = primary.as_mut().poll(context) {
+                    return Poll::Ready(Ok(result));
+                }
+                if let Poll::Ready(error) = relay::poll_client_gone(client, context) {
+                    return Poll::Ready(Err(End::ClientGone(error)));
+                }
+                match client.registration.poll_signals(context) {
+                    Poll::Ready(signals) if signals.contains(Signals::KILL_CONNECTION) => {
+                        Poll::Ready(Err(End::Killed))
+                    }
+                    _ => Poll::Pending,
+                }
+            })
+            .await?
+        };
+        // The wait has taken the news.
+        self.snapshot = Arc::clone(&self.topology.borrow_and_update());
+        Ok(waited)
+    }
+
+    /// The server connection broke in the middle.
+    async fn broke(
+        &mut self,
+        broken: Broken,
+        statement: &Statement,
+        work: Work<'_>,
+        tries: u32,
+    ) -> Result<Tried, End> {
+        let bound = self.session.is_bound();
+        let server = self.hold.as_ref().map(|lease| lease.server().id.clone());
+        let (delivered, error) = match broken {
+            Broken::Client(error) => {
+                self.hold = None;
+                return Err(End::ClientGone(error));
+            }
+            Broken::Killed => {
+                self.hold = None;
+                return Err(End::Killed);
+            }
+            Broken::Server { delivered, error } => (delivered, error),
+        };
+        self.probe_held();
+        self.hold = None;
+        if self.parked.is_none() {
+            self.insert_id = InsertId::None;
+        }
+        self.session.lose_connection();
+        self.show_pins(b"");
+        if let Some(server) = &server {
+            tracing::info!(%server, %error, "a server connection broke");
+        }
+        if delivered {
+            return Err(End::ServerLost);
+        }
+        let harmless = matches!(statement.kind, Kind::Read | Kind::Anywhere | Kind::Previous);
+        let repeatable = !matches!(work.body, Body::Streamed { .. });
+        if !bound && harmless && repeatable && tries < TRIES {
+            return Ok(Tried::Elsewhere("connection-lost"));
+        }
+        if let Some(server) = &server {
+            self.refuse(&reply::lost(server, bound)).await?;
+        }
+        // What the session had on that connection is gone; only a new one is honest.
+        if bound { Err(End::ServerLost) } else { Ok(Tried::Done(Ran::default())) }
+    }
+
+    async fn exchange(&mut self, order: &Order<'_>) -> Result<(Relayed, PreparedAnswer), Broken> {
+        let Some(lease) = self.hold.as_mut() else {
+            let error = std::io::Error::from(std::io::ErrorKind::NotConnected);
+            return Err(Broken::Server { delivered: false, error });
+        };
+        let server = Arc::clone(lease.server());
+        let attend = Attending {
+            shared: &self.shared,
+            identity: &self.identity,
+            server: &server,
+            topology: &self.topology,
+        };
+        let mut prepared = PreparedAnswer::default();
+        let relayed =
+            relay::exchange(&mut self.client, lease.connection(), order, &mut prepared, &attend).await?;
+        Ok((relayed, prepared))
+    }
+
+    /// The connection in hand now looks like the session.
+    pub(super) fn applied(&mut self) {
+        if let Some(lease) = self.hold.as_mut() {
+            lease.connection().applied = Arc::clone(self.session.settings());
+        }
+    }
+
+    /// Takes in what a statement did to the session and to its connection.
+    fn after(&mut self, statement: &Statement, answered: &Answered, answer: Answer) {
+        if answer == Answer::Results {
+            self.session.apply(statement, answered);
+        } else {
+            self.session.apply_status(answered);
+        }
+        if answered.changes.is_some() || !statement.effects.is_empty() {
+            self.session.intern(&self.shared.settings);
+        }
+        self.applied();
+        if answered.last_insert_id != 0 {
+            // It lives on this connection now; what was parked is old news.
+            if let Some(old) = self.parked.take() {
+                old.release(self.last_activity);
+            }
+            self.insert_id = InsertId::OnConnection;
+        }
+        self.keeps_diagnostics = answered.warnings > 0
+            || answered.error.is_some()
+            || statement.effects.contains(&Effect::CountsFoundRows);
+        for effect in &statement.effects {
+            match effect {
+                Effect::AccountsChange => self.shared.login.users.forget_all_verifications(),
+                Effect::Disconnects if answered.error.is_none() => self.hold = None,
+                _ => {}
+            }
+        }
+        if self.session.is_bound() || !self.shown_causes.is_empty() {
+            self.show_pins(b"");
+        }
+    }
+
+    /// Shows to others what binds the session, when it changed.
+    pub(super) fn show_pins(&mut self, statement: &[u8]) {
+        let mut causes: Vec<&'static str> = self.session.pins().iter().map(|pin| pin.cause.label()).collect();
+        if self.session.in_transaction() {
+            causes.push("transaction");
+        }
+        if causes == self.shown_causes {
+            return;
+        }
+        let registration = &self.client.registration;
+        let holds = self.hold.as_mut().filter(|_| !causes.is_empty()).map(|lease| {
+            let server = Arc::from(lease.server().id.as_str());
+            ServerThread { server, thread: lease.connection().thread_id }
+        });
+        registration.holds(holds);
+        for cause in registration.pinned(&causes, statement) {
+            if cause != "transaction" {
+                self.shared.metrics.pinned(cause);
+            }
+        }
+        self.shown_causes = causes;
+    }
+
+    fn in_hand(&self) -> InHand {
+        match &self.hold {
+            None => InHand::Nothing,
+            Some(_) if self.session.is_bound() => InHand::Bound,
+            Some(lease) => {
+                let id = &lease.server().id;
+                let at = self.snapshot.servers.iter().position(|server| server.id == *id);
+                at.map_or(InHand::Nothing, InHand::Lingering)
+            }
+        }
+    }
+
+    fn probe_held(&self) {
+        if let Some(lease) = &self.hold {
+            self.shared.probe_now(&lease.server().id);
+        }
+    }
+
+    /// A replica refused this shape: it writes after all.
+    fn learn(&self, work: Work<'_>) {
+        let dialect = self.session.dialect();
+        if let Some((start, end)) = work.sql
+            && let Some(text) = self.client.inbox.bytes().get(start..end)
+        {
+            self.shared.classifier.learn_write(text, dialect);
+        } else if let Some(known) = work.execute.and_then(|id| self.statements.find(id)) {
+            self.shared.classifier.learn_write(&known.text.sql, dialect);
+        }
+    }
+
+    fn count(&self, decision: Decision, answered: Option<&Answered>) {
+        let target = match decision.target {
+            Target::Replica(_) => metrics::Target::Replica,
+            Target::Primary => metrics::Target::Primary,
+            Target::Held => match &self.hold {
+                Some(lease) if !self.snapshot.is_primary(&lease.server().id) => metrics::Target::Replica,
+                _ => metrics::Target::Primary,
+            },
+        };
+        let outcome = match answered {
+            None => Outcome::Failed,
+            Some(answered) if answered.error.is_some() => Outcome::Refused,
+            Some(_) => Outcome::Answered,
+        };
+        let elapsed = Instant::now().duration_since(self.last_activity);
+        self.shared.metrics.query(target, decision.why, outcome, elapsed);
+    }
+
+    /// The next random number (xorshift64): spreads reads, and must be cheap, nothing else.
+    fn roll(&mut self) -> u64 {
+        self.dice ^= self.dice << 13;
+        self.dice ^= self.dice >> 7;
+        self.dice ^= self.dice << 17;
+        self.dice
+    }
+
+    /// Follows an open cursor: while the server keeps rows for it, the session is bound.
+    pub(super) fn follow_cursor(&mut self, id: u32, flags: u16) {
+        let cause = PinCause::Prepared(id);
+        if flags & status::CURSOR_EXISTS != 0 && flags & status::LAST_ROW_SENT == 0 {
+            self.session.pin(cause);
+        } else {
+            self.session.unpin(&cause);
+        }
+        self.show_pins(b"");
+    }
+}
+
+/// What a session does about signals while it waits for a server.
+struct Attending<'a> {
+    shared: &'a Arc<Shared>,
+    identity: &'a Arc<Identity>,
+    server: &'a Arc<Server>,
+    topology: &'a watch::Receiver<Arc<Topology>>,
+}
+
+impl Attend for Attending<'_> {
+    fn attend(&self, signals: Signals, connection: &Connection) -> Option<Broken> {
+        if signals.contains(Signals::KILL_CONNECTION) {
+            self.shared.kill(self.server, self.identity, connection.thread_id, true);
+            return Some(Broken::Killed);
+        }
+        if signals.contains(Signals::KILL_STATEMENT) {
+            self.shared.kill(self.server, self.identity, connection.thread_id, false);
+        }
+        if signals.contains(Signals::LOOK) {
+            let topology = self.topology.borrow();
+            if topology.server(&self.server.id).is_none_or(|server| matches!(server.health, Health::Down(_)))
+            {
+                let error =
+                    std::io::Error::new(std::io::ErrorKind::TimedOut, "the server does not answer probes");
+                return Some(Broken::Server { delivered: false, error });
+            }
+        }
+        None
+    }
+
+    fn abandoned(&self, connection: &Connection) {
+        self.shared.kill(self.server, self.identity, connection.thread_id, true);
+    }
+}
+
+/// Errors that are looked at before the client sees them.
+fn may_be_mended(code: u16) -> bool {
+    matches!(
+        code,
+        ER_SERVER_SHUTDOWN
+            | ER_UNKNOWN_STMT_HANDLER
+            | ER_OPTION_PREVENTS_STATEMENT
+            | ER_NEED_REPREPARE
+            | ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION
+            | ER_READ_ONLY_MODE
+    )
+}
+
+/// 1290 has other reasons too (--secure-file-priv, --skip-grant-tables), which no other server mends.
+fn is_read_only_refusal(code: u16, packet: &[u8]) -> bool {
+    match code {
+        ER_READ_ONLY_MODE => true,
+        ER_OPTION_PREVENTS_STATEMENT => memchr::memmem::find(packet, b"read-only").is_some(),
+        _ => false,
+    }
+}
+
+/// SET TRANSACTION as the session said it before, for the connection that now opens the transaction.
+fn set_transaction(access: Option<Access>, isolation: Option<Isolation>) -> Option<String> {
+    let access = match access {
+        Some(Access::ReadOnly) => Some("READ ONLY"),
+        Some(Access::ReadWrite) => Some("READ WRITE"),
+        Some(Access::Unspecified) | None => None,
+    };
+    let isolation = isolation.map(|isolation| match isolation {
+        Isolation::ReadUncommitted => "ISOLATION LEVEL READ UNCOMMITTED",
+        Isolation::ReadCommitted => "ISOLATION LEVEL READ COMMITTED",
+        Isolation::RepeatableRead => "ISOLATION LEVEL REPEATABLE READ",
+        Isolation::Serializable => "ISOLATION LEVEL SERIALIZABLE",
+    });
+    match (isolation, access) {
+        (None, None) => None,
+        (Some(one), None) | (None, Some(one)) => Some(format!("SET TRANSACTION {one}")),
+        (Some(isolation), Some(access)) => Some(format!("SET TRANSACTION {isolation}, {access}")),
+    }
+}

@@ -1,0 +1,322 @@
+//! One client's session: reads its commands, lets routing decide, runs each on the right connection, and keeps what
+//! lives on connections where it belongs. The only place that takes and gives back leases.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::backend::connection::Identity;
+use crate::backend::pool::Lease;
+use crate::model::settings::Settings;
+use crate::model::topology::Topology;
+use crate::routing::session::Session;
+use crate::sql::Dialect;
+use crate::telemetry::clients::Signals;
+use crate::wire::buffer::UNIT;
+use crate::wire::packet::ErrPacket;
+
+use super::command::{self, Frames};
+use super::prepared::Statements;
+use super::relay::{self, ClientEnd};
+use super::{Shared, reply};
+
+/// A logged-in client and everything that belongs to it.
+pub(super) struct ClientSession {
+    pub(super) shared: Arc<Shared>,
+    pub(super) client: ClientEnd,
+    pub(super) identity: Arc<Identity>,
+    pub(super) session: Session,
+    pub(super) statements: Statements,
+    /// What the session looked like after the login, to which COM_RESET_CONNECTION returns.
+    pub(super) login: (Arc<Settings>, Dialect),
+    pub(super) topology: watch::Receiver<Arc<Topology>>,
+    pub(super) snapshot: Arc<Topology>,
+    /// The connection in hand: bound to the session, or kept for a moment after a statement.
+    pub(super) hold: Option<Lease>,
+    /// A connection to the primary that still has this session's LAST_INSERT_ID, while reads run elsewhere.
+    pub(super) parked: Option<Lease>,
+    pub(super) insert_id: InsertId,
+    /// The last statement left warnings, errors or a row count that the next one may ask for.
+    pub(super) keeps_diagnostics: bool,
+    pub(super) shown_causes: Vec<&'static str>,
+    memory: Option<OwnedSemaphorePermit>,
+    alarm: Pin<Box<Sleep>>,
+    pub(super) last_activity: Instant,
+    pub(super) dice: u64,
+}
+
+/// Where LAST_INSERT_ID() of the session is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum InsertId {
+    /// This session has inserted nothing.
+    None,
+    /// Only on the connection that inserted: the parked one, else the one in hand.
+    OnConnection,
+    Saved(u64),
+}
+
+/// Why a session is over. Nothing is left to say to the client.
+#[derive(Debug)]
+pub(super) enum End {
+    Quit,
+    ClientGone(io::Error),
+    Killed,
+    Drained,
+    IdleTooLong,
+    /// The client broke the protocol.
+    Malformed,
+    /// The server connection broke where the client could not be told otherwise.
+    ServerLost,
+}
+
+/// The command at the front of the inbox.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Frame {
+    /// Header and payload; for a command of several frames that is streamed, what of it is in the inbox.
+    pub(super) length: usize,
+    pub(super) streamed: bool,
+}
+
+/// What woke an idle session.
+enum Happened {
+    Read,
+    Gone(io::Error),
+    Signals(Signals),
+    Alarm,
+}
+
+const HEADER: usize = 4;
+const FULL_FRAME: usize = 0xFF_FFFF;
+/// How much of a command that is streamed must be seen first.
+const HEAD: usize = 64 << 10;
+/// How often an idle session that keeps warnings looks whether somebody needs its connection.
+const DIAGNOSTICS_AGAIN: Duration = Duration::from_secs(1);
+/// How long a large statement waits for memory.
+const MEMORY_WAIT: Duration = Duration::from_secs(5);
+
+impl ClientSession {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        client: ClientEnd,
+        identity: Arc<Identity>,
+        settings: Settings,
+        dialect: Dialect,
+    ) -> Self {
+        let mut topology = shared.topology.clone();
+        let snapshot = Arc::clone(&topology.borrow_and_update());
+        let mut session = Session::new(settings, dialect);
+        session.intern(&shared.settings);
+        let now = Instant::now();
+        Self {
+            login: (Arc::clone(session.settings()), session.dialect()),
+            dice: shared.seed ^ u64::from(client.registration.id()) << 17 | 1,
+            shared,
+            client,
+            identity,
+            session,
+            statements: Statements::default(),
+            topology,
+            snapshot,
+            hold: None,
+            parked: None,
+            insert_id: InsertId::None,
+            keeps_diagnostics: false,
+            shown_causes: Vec::new(),
+            memory: None,
+            alarm: Box::pin(sleep_until(now)),
+            last_activity: now,
+        }
+    }
+
+    /// Serves the client until it is gone; then nothing of its session is left on any server.
+    pub(super) async fn run(mut self) -> End {
+        let end = loop {
+            match self.next_command().await {
+                Ok(frame) => {
+                    self.last_activity = Instant::now();
+                    if let Err(end) = self.serve(frame).await {
+                        break end;
+                    }
+                }
+                Err(end) => break end,
+            }
+        };
+        // What is bound to the session must not be pooled: closing it rolls back, unlocks and drops.
+        if self.session.is_bound() {
+            self.hold = None;
+        }
+        self.insert_id = InsertId::None;
+        self.let_go().await;
+        end
+    }
+
+    /// Waits for a whole command (or enough of one that is to be streamed) at the front of the inbox.
+    async fn next_command(&mut self) -> Result<Frame, End> {
+        loop {
+            let bytes = self.client.inbox.bytes();
+            let mut need = HEADER + 1;
+            if let Some(&[l0, l1, l2, _, ref rest @ ..]) = bytes.get(..) {
+                let length = usize::from(l0) | usize::from(l1) << 8 | usize::from(l2) << 16;
+                if length == 0 {
+                    return self.refuse(&reply::malformed(&"an empty packet")).await.and(Err(End::Malformed));
+                }
+                if length as u64 > self.shared.limits.max_packet {
+                    return self.refuse(&reply::too_large()).await.and(Err(End::Malformed));
+                }
+                if let Some(&command) = rest.first() {
+                    need = HEADER + length;
+                    if length == FULL_FRAME {
+                        match command::frames(bytes, self.shared.limits.max_packet) {
+                            Frames::Whole(length) => return Ok(Frame { length, streamed: false }),
+                            Frames::Need(more) if command::is_taken_whole(command) => need = more,
+                            Frames::Need(_) if bytes.len() >= HEAD => {
+                                return Ok(Frame { length: HEAD, streamed: true });
+                            }
+                            Frames::Need(_) => need = HEAD,
+                            Frames::TooLarge => {
+                                return self.refuse(&reply::too_large()).await.and(Err(End::Malformed));
+                            }
+                        }
+                    } else if bytes.len() >= need {
+                        return Ok(Frame { length: need, streamed: false });
+                    }
+                }
+            }
+            self.read_more(need).await?;
+        }
+    }
+
+    /// Waits for more bytes of the client; `need` is how many the inbox must have at the least.
+    async fn read_more(&mut self, need: usize) -> Result<(), End> {
+        let room = need.saturating_sub(self.client.inbox.len());
+        if need > UNIT && self.memory.is_none() {
+            self.take_memory(need).await?;
+        }
+        self.arm();
+        loop {
+            let happened = poll_fn(|context| {
+                let ClientEnd { inbox, stream, registration, .. } = &mut self.client;
+                // Room for all that is missing, but a read of any size will do.
+                match inbox.poll_read(stream, context, room.min(UNIT)) {
+                    Poll::Ready(Ok(0)) => {
+                        return Poll::Ready(Happened::Gone(io::ErrorKind::UnexpectedEof.into()));
+                    }
+                    Poll::Ready(Ok(_)) => return Poll::Ready(Happened::Read),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Happened::Gone(error)),
+                    Poll::Pending => {}
+                }
+                if let Poll::Ready(signals) = registration.poll_signals(context) {
+                    return Poll::Ready(Happened::Signals(signals));
+                }
+                self.alarm.as_mut().poll(context).map(|()| Happened::Alarm)
+            })
+            .await;
+            match happened {
+                Happened::Read => return Ok(()),
+                Happened::Gone(error) => {
+                    return Err(match self.client.inbox.is_empty() {
+                        true => End::Quit,
+                        false => End::ClientGone(error),
+                    });
+                }
+                Happened::Signals(signals) => self.attend_idle(signals).await?,
+                Happened::Alarm => self.ring().await?,
+            }
+        }
+    }
+
+    /// Sets the alarm for what happens next when the client stays idle. Usually it is set already: a timer is touched
+    /// once a while, not once a statement.
+    fn arm(&mut self) {
+        let wait = if self.lingers() { self.shared.pools.linger() } else { self.shared.limits.client_idle };
+        let due = self.last_activity + wait;
+        if self.alarm.deadline() > due || self.alarm.deadline() <= self.last_activity {
+            self.alarm.as_mut().reset(due);
+        }
+    }
+
+    fn lingers(&self) -> bool {
+        self.parked.is_some() || (self.hold.is_some() && !self.session.is_bound())
+    }
+
+    /// The alarm rang while the client was idle.
+    async fn ring(&mut self) -> Result<(), End> {
+        let now = Instant::now();
+        let idle = now.duration_since(self.last_activity);
+        if idle >= self.shared.limits.client_idle {
+            let _ = self.refuse(&reply::idle_too_long()).await;
+            return Err(End::IdleTooLong);
+        }
+        if self.lingers() && idle >= self.shared.pools.linger() {
+            let kept =
+                self.hold.as_ref().is_some_and(|lease| self.keeps_diagnostics && !lease.pool().is_pressed());
+            if kept {
+                // The next statement may ask for warnings: the connection is kept as long as nobody else needs it.
+                self.alarm.as_mut().reset(now + DIAGNOSTICS_AGAIN);
+                return Ok(());
+            }
+            self.save_insert_id().await;
+            self.let_go().await;
+        }
+        // Not `arm`: the deadline has passed and must be set in any case.
+        let wait = if self.lingers() { self.shared.pools.linger() } else { self.shared.limits.client_idle };
+        self.alarm.as_mut().reset((self.last_activity + wait).max(now + Duration::from_millis(1)));
+        Ok(())
+    }
+
+    async fn attend_idle(&mut self, signals: Signals) -> Result<(), End> {
+        if signals.contains(Signals::KILL_CONNECTION) {
+            return Err(End::Killed);
+        }
+        if self.shared.is_draining() && !self.session.is_bound() {
+            let _ = self.refuse(&reply::draining()).await;
+            return Err(End::Drained);
+        }
+        // KILL QUERY of an idle session and LOOK mean nothing here.
+        Ok(())
+    }
+
+    /// A place for a statement larger than a buffer, all clients together.
+    async fn take_memory(&mut self, bytes: usize) -> Result<(), End> {
+        let kibibytes = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+        let taken = Arc::clone(&self.shared.statement_memory).acquire_many_owned(kibibytes);
+        match tokio::time::timeout(MEMORY_WAIT, taken).await {
+            Ok(Ok(permit)) => {
+                self.memory = Some(permit);
+                Ok(())
+            }
+            _ => self.refuse(&reply::out_of_statement_memory()).await.and(Err(End::Malformed)),
+        }
+    }
+
+    /// The command at the front is served.
+    pub(super) fn done_with(&mut self, length: usize) {
+        if !std::mem::take(&mut self.client.taken) {
+            self.client.inbox.consume(length);
+        }
+        if self.memory.is_some() && self.client.inbox.is_empty() {
+            self.memory = None;
+        }
+    }
+
+    pub(super) async fn refuse(&mut self, error: &ErrPacket) -> Result<(), End> {
+        self.send(&reply::error(error)).await
+    }
+
+    pub(super) async fn send(&mut self, bytes: &[u8]) -> Result<(), End> {
+        relay::send(&mut self.client.stream, bytes, self.client.write_limit).await.map_err(End::ClientGone)
+    }
+
+    /// Takes the newest snapshot; one atomic load when there is none.
+    pub(super) fn refresh(&mut self) {
+        if self.topology.has_changed().unwrap_or(false) {
+            self.snapshot = Arc::clone(&self.topology.borrow_and_update());
+        }
+    }
+}
