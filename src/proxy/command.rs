@@ -347,7 +347,7 @@ impl ClientSession {
             }
             Err(_) => return Err(End::IdleTooLong),
         };
-        let settings = Settings { schema: claimed.schema.map(Arc::from), ..Settings::default() };
+        let settings = Settings::with_schema(claimed.schema.map(Arc::from));
         self.identity = Arc::new(Identity {
             credentials: claimed.credentials,
             capabilities: self.identity.capabilities,

@@ -310,7 +310,7 @@ impl Shared {
             taken: false,
             write_limit: self.limits.client_write,
         };
-        let settings = Settings { schema: claimed.schema.map(Arc::from), ..Settings::default() };
+        let settings = Settings::with_schema(claimed.schema.map(Arc::from));
         let dialect = self.dialect(&identity);
         ClientSession::new(Arc::clone(self), client, identity, settings, dialect)
     }
@@ -372,7 +372,7 @@ impl Check for AskServer {
             collation: login.collation,
             attributes: login.attributes.clone(),
         });
-        let settings = Settings { schema: login.schema.map(Arc::from), ..Settings::default() };
+        let settings = Settings::with_schema(login.schema.map(Arc::from));
         let settings = self.0.settings.intern(&Arc::new(settings));
         let primary = topology.writer().map(|writer| Arc::clone(writer.server()));
         let mut why = String::from("no server is known to be up");
