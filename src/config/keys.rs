@@ -111,15 +111,15 @@ impl<'a> Keys<'a> {
 
     pub(crate) fn address(&mut self, key: &str, default: Option<&str>) -> Option<SocketAddr> {
         let text = self.text(key, default)?;
-        let parsed = text.parse();
-        if parsed.is_err() {
-            self.problem(
-                key,
-                format!("`{}` is not IP:PORT", shorten(&text)),
-                "write for example 127.0.0.1:3306, or none",
-            );
+        match text.parse() {
+            Ok(address) => Some(address),
+            Err(_) => {
+                let wrong = format!("`{}` is not IP:PORT", shorten(&text));
+                self.problem(key, wrong, "write for example 127.0.0.1:3306, or none");
+                // One mistake is one problem: what is checked together goes on with the default.
+                default.and_then(|default| default.parse().ok())
+            }
         }
-        parsed.ok()
     }
 
     pub(crate) fn path(&mut self, key: &str) -> Option<PathBuf> {

@@ -499,6 +499,6 @@ mod tests {
     fn all_at_once() {
         let told =
             problems("{pool: {wait_ms: x, idle_s: y}, nothing: 1, listen: {address: z}}", &["pool.idle_s=q"]);
-        assert_eq!(told.len(), 5, "{told:?}");
+        assert_eq!(told.len(), 4, "{told:?}");
     }
 }
