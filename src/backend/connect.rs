@@ -361,7 +361,10 @@ impl Login {
             match packet.payload.split_first() {
                 Some((&OK, _)) => {
                     let ok = response::read_ok(&packet.payload);
-                    return ok.map(|ok| ok.status).map_err(|e| ConnectError::Protocol(e.0));
+                    // That something changed (the schema) is about this packet, not about the session.
+                    return ok
+                        .map(|ok| ok.status & !response::status::SESSION_STATE_CHANGED)
+                        .map_err(|e| ConnectError::Protocol(e.0));
                 }
                 Some((&EOF, _)) => {
                     let switch = AuthSwitch::parse(&packet.payload).map_err(ConnectError::Broken)?;

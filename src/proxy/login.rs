@@ -19,7 +19,7 @@ use crate::wire::handshake::{
 };
 use crate::wire::packet::{ErrPacket, Inbox, Packet, WireError, encode_ok, push_packet, write_all};
 use crate::wire::response::{self, status};
-use crate::wire::stream::Stream;
+use crate::wire::stream::{Peer, Stream};
 use crate::wire::tls::{Acceptor, TlsError};
 
 use super::users::{Known, Users};
@@ -96,9 +96,21 @@ impl From<ConnectError> for CheckError {
     fn from(error: ConnectError) -> Self {
         match error.server_error() {
             Some(refused) => Self::Refused(refused.clone()),
-            None => Self::Unavailable(error.to_string()),
+            None => Self::Unavailable(with_causes(&error)),
         }
     }
+}
+
+/// An error and what caused it, in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(": ");
+        line.push_str(&error.to_string());
+        cause = error.source();
+    }
+    line
 }
 
 /// Why a client is not logged in. It has been told, where it can be told.
@@ -369,6 +381,11 @@ impl<'a> Conversation<'a> {
         let (nonce, answer) = match answered {
             Some(answered) => answered,
             None if can_switch => self.switch(Plugin::CachingSha2).await?,
+            // A client from before there were plugins, that is wrong about a password that is known here, ...
+            None if known.is_some() => return Err(self.deny(user).await),
+            // ... or that has none, ...
+            None if is_empty_answer(&claim.answer.0) => return Ok(Proof::Password(Zeroizing::default())),
+            // ... or that cannot tell us its password.
             None => return Err(self.refuse(cannot_authenticate()).await),
         };
         if let Some(known) = right(Plugin::CachingSha2, &nonce, &answer.0) {
@@ -380,11 +397,18 @@ impl<'a> Conversation<'a> {
         let password = self.ask_password(&context.rsa, &nonce).await?;
         match password {
             Some(password) => Ok(Proof::Password(password)),
-            None => {
-                let error = access_denied(user, &self.stream.peer().to_string());
-                Err(self.refuse(error).await)
-            }
+            None => Err(self.deny(user).await),
         }
+    }
+
+    /// Refuses a password that no server can be asked about.
+    async fn deny(&mut self, user: &str) -> LoginError {
+        let host = match self.stream.peer() {
+            Peer::Tcp(address) => address.ip().to_string(),
+            Peer::Unix | Peer::Unknown => "localhost".to_owned(),
+        };
+        let text = format!("Access denied for user '{user}'@'{host}' (using password: YES)");
+        self.refuse(ErrPacket::new(1045, "28000", text)).await
     }
 
     /// Asks for another plugin's answer to a new nonce.
@@ -543,11 +567,6 @@ fn cannot_authenticate() -> ErrPacket {
 fn insecure_transport() -> ErrPacket {
     let text = "Connections using insecure transport are prohibited while --require_secure_transport=ON.";
     ErrPacket::new(3159, "HY000", text)
-}
-
-/// ER_ACCESS_DENIED_ERROR, for what no server can be asked about.
-fn access_denied(user: &str, host: &str) -> ErrPacket {
-    ErrPacket::new(1045, "28000", format!("Access denied for user '{user}'@'{host}' (using password: YES)"))
 }
 
 fn user_is_not_utf8() -> ErrPacket {

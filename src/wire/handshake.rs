@@ -377,3 +377,6 @@ impl AuthSwitch {
         out
     }
 }
+
+#[cfg(test)]
+mod tests;

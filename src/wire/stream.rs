@@ -60,6 +60,14 @@ impl Stream {
         matches!(self.transport, Transport::Tls(_))
     }
 
+    #[cfg(test)]
+    pub(super) fn as_tls(&self) -> Option<&TlsStream> {
+        match &self.transport {
+            Transport::Tls(stream) => Some(stream),
+            Transport::Tcp(_) | Transport::Unix(_) => None,
+        }
+    }
+
     pub(crate) fn peer(&self) -> Peer {
         match &self.transport {
             Transport::Tcp(stream) => stream.peer_addr().map_or(Peer::Unknown, Peer::Tcp),

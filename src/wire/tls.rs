@@ -218,3 +218,143 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsErr
         Err(error) => Err(TlsError::Pem(path.to_owned(), error.to_string())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    use rustls::HandshakeKind;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    /// A CA and a certificate of it for `mysql-0.mysql`, as files.
+    struct Files {
+        folder: PathBuf,
+        ca: PathBuf,
+        certificate: PathBuf,
+        key: PathBuf,
+    }
+
+    impl Files {
+        fn new(name: &str) -> Self {
+            let folder = std::env::temp_dir().join(format!("readwright-tls-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(&folder).expect("a folder");
+            let mut parameters = CertificateParams::new(Vec::new()).expect("no names");
+            parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            let ca = CertifiedIssuer::self_signed(parameters, KeyPair::generate().expect("a key"));
+            let ca = ca.expect("a CA");
+            let key = KeyPair::generate().expect("a key");
+            let parameters = CertificateParams::new(vec!["mysql-0.mysql".to_owned()]).expect("a name");
+            let certificate = parameters.signed_by(&key, &ca).expect("a certificate");
+            let write = |name: &str, text: String| {
+                let path = folder.join(name);
+                std::fs::write(&path, text).expect("written");
+                path
+            };
+            Self {
+                ca: write("ca.pem", ca.pem()),
+                certificate: write("certificate.pem", certificate.pem()),
+                key: write("key.pem", key.serialize_pem()),
+                folder,
+            }
+        }
+    }
+
+    impl Drop for Files {
+        fn drop(&mut self) {
+            std::fs::remove_dir_all(&self.folder).ok();
+        }
+    }
+
+    /// One handshake and a byte each way; how the client's side sees it.
+    async fn shake(
+        acceptor: &Acceptor,
+        initiator: &Initiator,
+        host: &str,
+    ) -> Result<Option<HandshakeKind>, TlsError> {
+        let (near, far) = UnixStream::pair().expect("a socket pair");
+        let server = async {
+            let mut stream = acceptor.accept(Stream::unix(far)).await?;
+            stream.write_all(b"x").await.map_err(TlsError::Handshake)?;
+            stream.flush().await.map_err(TlsError::Handshake)
+        };
+        let client = async {
+            let mut stream = initiator.connect(Stream::unix(near), host).await?;
+            assert_eq!(stream.read_u8().await.expect("a byte"), b'x');
+            Ok(stream.as_tls().and_then(|tls| tls.get_ref().1.handshake_kind()))
+        };
+        let (_, client) = Box::pin(async { tokio::join!(server, client) }).await;
+        client
+    }
+
+    #[tokio::test]
+    async fn what_is_checked() {
+        let ours = Files::new("ours");
+        let theirs = Files::new("theirs");
+        let signed = Acceptor::from_files(&ours.certificate, &ours.key).expect("usable");
+        let self_signed = Acceptor::self_signed().expect("a certificate");
+        let (right, wrong) = ("mysql-0.mysql", "mysql-1.mysql");
+        let cases = [
+            (Verify::Nothing, None, right, &signed, true),
+            (Verify::Nothing, None, wrong, &self_signed, true),
+            (Verify::Nothing, None, "no name at all", &self_signed, true),
+            (Verify::Nothing, Some(&theirs), right, &signed, true),
+            (Verify::Chain, Some(&ours), right, &signed, true),
+            (Verify::Chain, Some(&ours), wrong, &signed, true),
+            (Verify::Chain, Some(&theirs), right, &signed, false),
+            (Verify::Chain, Some(&ours), right, &self_signed, false),
+            (Verify::Chain, None, right, &signed, false),
+            (Verify::ChainAndName, Some(&ours), right, &signed, true),
+            (Verify::ChainAndName, Some(&ours), wrong, &signed, false),
+            (Verify::ChainAndName, Some(&ours), "127.0.0.1", &signed, false),
+            (Verify::ChainAndName, Some(&ours), "no name at all", &signed, false),
+            (Verify::ChainAndName, Some(&theirs), right, &signed, false),
+            (Verify::ChainAndName, None, right, &signed, false),
+        ];
+        for (verify, ca, host, acceptor, good) in cases {
+            let ca = ca.map(|files| files.ca.as_path());
+            let initiator = Initiator::new(verify, ca).expect("usable");
+            let outcome = shake(acceptor, &initiator, host).await;
+            assert_eq!(outcome.is_ok(), good, "{verify:?} {ca:?} {host} {outcome:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn sessions_are_resumed() {
+        let acceptor = Acceptor::self_signed().expect("a certificate");
+        let initiator = Initiator::new(Verify::Nothing, None).expect("usable");
+        let mut kinds = Vec::new();
+        for _ in 0..3 {
+            kinds.push(shake(&acceptor, &initiator, "mysql-0.mysql").await.expect("a handshake"));
+        }
+        assert_eq!(kinds[0], Some(HandshakeKind::Full));
+        assert_eq!(kinds[1..], [Some(HandshakeKind::Resumed); 2]);
+    }
+
+    #[test]
+    fn files_that_cannot_be_used() {
+        let files = Files::new("bad");
+        let nothing = files.folder.join("nothing.pem");
+        std::fs::write(&nothing, "no PEM").expect("written");
+        let missing = files.folder.join("missing.pem");
+        let other = Files::new("other");
+        let acceptor = |certificate: &Path, key: &Path| Acceptor::from_files(certificate, key).err();
+        let initiator = |ca: &Path| Initiator::new(Verify::Chain, Some(ca)).err();
+        let cases = [
+            (acceptor(&missing, &files.key), "cannot read "),
+            (acceptor(&files.certificate, &missing), "cannot read "),
+            (acceptor(&nothing, &files.key), "there is no certificate in it"),
+            (acceptor(&files.certificate, &nothing), "holds no usable PEM"),
+            (acceptor(&files.certificate, &other.key), "and its key cannot be used"),
+            (initiator(&missing), "cannot read "),
+            (initiator(&nothing), "there is no certificate in it"),
+        ];
+        for (error, expected) in cases {
+            let error = error.expect(expected);
+            assert!(error.to_string().contains(expected), "{error} {:?}", error.source());
+        }
+    }
+}

@@ -393,9 +393,26 @@ async fn native_clients() {
         let mut response = client.response(Plugin::Native, answer);
         response.capabilities = response.capabilities - Capabilities::PLUGIN_AUTH;
         client.send(1, &response.encode()).await;
-        client.expect_error(2, 1251).await;
+        client.expect_error(2, 1045).await;
     });
     assert!(matches!(wrong_without_plugins.await, Err(LoginError::Refused(_))));
+
+    // Those that nobody knows yet: whoever has no password says so, all others cannot tell theirs.
+    server.passwords.lock().insert("bob".to_owned(), Vec::new());
+    for (answer, code) in [(Vec::new(), None), (vec![7; 20], Some(1251))] {
+        let unknown = scripted(false, &context, &server, async |mut client| {
+            let mut response = client.response(Plugin::Native, answer);
+            response.user = b"bob".to_vec();
+            response.capabilities = response.capabilities - Capabilities::PLUGIN_AUTH;
+            client.send(1, &response.encode()).await;
+            match code {
+                Some(code) => client.expect_error(2, code).await,
+                None => client.expect_ok(2).await,
+            }
+        });
+        assert_eq!(unknown.await.is_ok(), code.is_none());
+        context.users.forget(&Credentials::new("bob", b""));
+    }
 }
 
 #[tokio::test]
