@@ -4,7 +4,7 @@
 
 #![expect(clippy::print_stdout, reason = "it prints a table")]
 
-use measure::support::cluster::{Cluster, ROOT};
+use measure::support::cluster::{APP, Cluster, ROOT};
 use measure::support::proxy::Proxy;
 use measure::{Protocol, Sysbench, support};
 use mysql_async::prelude::Queryable;
@@ -46,7 +46,7 @@ async fn load(seconds: u32, threads: u32, direct: bool) -> bool {
     ] {
         for protocol in [Protocol::Text, Protocol::Prepared] {
             let before = selects(&cluster).await;
-            let report = Sysbench { test, threads, seconds, protocol, transactions }.run(port).await;
+            let report = Sysbench { test, threads, seconds, protocol, transactions }.run(port, APP).await;
             let ran: Vec<u64> =
                 selects(&cluster).await.iter().zip(before).map(|(now, then)| now - then).collect();
             let share = share_on_replicas(&ran);

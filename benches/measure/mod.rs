@@ -6,12 +6,12 @@ use mysql_async::prelude::Queryable;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use support::cluster::{APP, Cluster, ROOT};
+use support::cluster::{APP, Account, Cluster, ROOT};
 
 #[path = "../../tests/support/mod.rs"]
 pub(crate) mod support;
 
-/// One run of sysbench by the account `app` against 127.0.0.1.
+/// One run of sysbench against 127.0.0.1.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sysbench {
     /// `oltp_point_select` and its like.
@@ -54,7 +54,7 @@ impl Sysbench {
         cluster.script("CREATE DATABASE sbtest").await;
         let run = Command::new("sysbench")
             .args(["oltp_read_write", "--threads=2"])
-            .args(common(cluster.server(0).port()))
+            .args(common(cluster.server(0).port(), APP))
             .arg("prepare")
             .kill_on_drop(true)
             .output();
@@ -63,11 +63,11 @@ impl Sysbench {
         cluster.caught_up().await;
     }
 
-    pub(crate) async fn run(self, port: u16) -> Report {
+    pub(crate) async fn run(self, port: u16, account: Account) -> Report {
         let mut command = Command::new("sysbench");
         command
             .arg(self.test)
-            .args(common(port))
+            .args(common(port, account))
             .arg(format!("--threads={}", self.threads))
             .arg(format!("--time={}", self.seconds))
             .args(["--events=0", "--histogram=on", "--rand-type=uniform"])
@@ -92,15 +92,15 @@ impl Sysbench {
     }
 }
 
-fn common(port: u16) -> Vec<String> {
+fn common(port: u16, account: Account) -> Vec<String> {
     // Few rows, all in memory: the servers are to be the smaller part of the cost.
     ["--db-driver=mysql", "--mysql-host=127.0.0.1", "--mysql-db=sbtest", "--tables=8", "--table-size=10000"]
         .map(str::to_owned)
         .into_iter()
         .chain([
             format!("--mysql-port={port}"),
-            format!("--mysql-user={}", APP.user),
-            format!("--mysql-password={}", APP.password),
+            format!("--mysql-user={}", account.user),
+            format!("--mysql-password={}", account.password),
         ])
         .collect()
 }
