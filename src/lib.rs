@@ -24,6 +24,7 @@ mod model;
 mod monitor;
 mod proxy;
 mod routing;
+mod server;
 mod sql;
 mod telemetry;
 mod topology;

@@ -5,6 +5,7 @@ mod check;
 mod configuration;
 mod explain;
 mod output;
+mod run;
 mod status;
 
 use std::ffi::OsString;
@@ -31,6 +32,7 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
+        Command::Run(arguments) => run::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
@@ -47,9 +49,21 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(RunArguments),
     Explain(ExplainArguments),
     Check(CheckArguments),
     Status(StatusArguments),
+}
+
+/// Run the proxy until SIGTERM or SIGINT
+#[derive(Debug, clap::Args)]
+struct RunArguments {
+    /// The configuration, YAML
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A key above file and environment, as pool.idle_s=30; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
 }
 
 /// Say where a statement would go, and why
