@@ -326,8 +326,8 @@ fn pool_reports(pools: &Arc<Pools>, max: u32) -> Box<dyn Fn() -> Vec<PoolReport>
     let pools = Arc::clone(pools);
     Box::new(move || {
         let report = |(id, counts): (crate::model::server::ServerId, crate::backend::pool::PoolCounts)| {
-            let crate::backend::pool::PoolCounts { open, idle, waiting } = counts;
-            PoolReport { server: id.to_string(), open, idle, waiting, max }
+            let crate::backend::pool::PoolCounts { open, idle, waiting, opened, failed } = counts;
+            PoolReport { server: id.to_string(), open, idle, waiting, max, opened, failed }
         };
         pools.counts().into_iter().map(report).collect()
     })

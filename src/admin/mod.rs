@@ -70,12 +70,14 @@ impl Source {
             gauges.server_up(&server.name, &server.role, server.health == "up");
             gauges.server_reads(&server.name, server.serves_reads);
             gauges.server_in_flight(&server.name, server.in_flight);
+            gauges.server_statements(&server.name, server.statements);
             if let Some(lag) = server.lag_ms {
                 gauges.server_lag(&server.name, std::time::Duration::from_millis(lag));
             }
         }
         for pool in &report.pools {
             gauges.pool(&pool.server, pool.open, pool.idle, pool.waiting);
+            gauges.server_connects(&pool.server, pool.opened, pool.failed);
         }
         self.metrics.render(&gauges)
     }
@@ -96,7 +98,15 @@ pub(crate) mod tests {
             topology,
             progress: None,
             pools: Box::new(|| {
-                vec![PoolReport { server: "mysql-0".into(), open: 3, idle: 2, waiting: 0, max: 200 }]
+                vec![PoolReport {
+                    server: "mysql-0".into(),
+                    open: 3,
+                    idle: 2,
+                    waiting: 0,
+                    max: 200,
+                    opened: 4,
+                    failed: 1,
+                }]
             }),
             clients: Clients::default(),
             max_clients: 100,

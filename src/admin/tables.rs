@@ -61,6 +61,7 @@ fn servers(servers: &[ServerReport]) -> Table {
             yes_no(Some(server.serves_reads)),
             server.lag_ms.map_or(Cell::Null, Cell::Number),
             Cell::Number(u64::from(server.in_flight)),
+            Cell::Number(server.statements),
             yes_no(server.read_only),
             maybe(server.mysql.as_deref()),
             server.transactions.map_or(Cell::Null, Cell::Number),
@@ -77,6 +78,7 @@ fn servers(servers: &[ServerReport]) -> Table {
             ("serves_reads", Kind::Text),
             ("lag_ms", Kind::Number),
             ("in_flight", Kind::Number),
+            ("statements", Kind::Number),
             ("read_only", Kind::Text),
             ("version", Kind::Text),
             ("transactions", Kind::Number),
@@ -88,8 +90,8 @@ fn servers(servers: &[ServerReport]) -> Table {
 
 fn pools(pools: &[PoolReport]) -> Table {
     let row = |pool: &PoolReport| {
-        let numbers = [pool.open, pool.open.saturating_sub(pool.idle), pool.idle, pool.waiting, pool.max];
-        let numbers = numbers.map(|number| Cell::Number(u64::from(number)));
+        let now = [pool.open, pool.open.saturating_sub(pool.idle), pool.idle, pool.waiting, pool.max];
+        let numbers = now.map(u64::from).into_iter().chain([pool.opened, pool.failed]).map(Cell::Number);
         [text(&pool.server)].into_iter().chain(numbers).collect()
     };
     Table {
@@ -100,6 +102,8 @@ fn pools(pools: &[PoolReport]) -> Table {
             ("idle", Kind::Number),
             ("waiting", Kind::Number),
             ("max", Kind::Number),
+            ("opened", Kind::Number),
+            ("failed", Kind::Number),
         ],
         rows: pools.iter().map(row).collect(),
     }

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -27,6 +27,8 @@ pub(crate) struct Pool {
     defaults: Arc<Defaults>,
     state: Mutex<State>,
     waiting: AtomicU32,
+    opened: AtomicU64,
+    failed: AtomicU64,
 }
 
 /// What new sessions begin with on the servers, as the connection opened last saw it.
@@ -63,6 +65,9 @@ pub(crate) struct PoolCounts {
     pub(crate) open: u32,
     pub(crate) idle: u32,
     pub(crate) waiting: u32,
+    /// Connections ever opened, and tries that failed.
+    pub(crate) opened: u64,
+    pub(crate) failed: u64,
 }
 
 #[derive(Debug, Default)]
@@ -89,7 +94,15 @@ struct Slot(Option<Arc<Pool>>);
 
 impl Pool {
     pub(crate) fn new(limits: config::Pool, connector: Arc<Connector>, defaults: Arc<Defaults>) -> Self {
-        Self { limits, connector, defaults, state: Mutex::default(), waiting: AtomicU32::new(0) }
+        Self {
+            limits,
+            connector,
+            defaults,
+            state: Mutex::default(),
+            waiting: AtomicU32::new(0),
+            opened: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+        }
     }
 
     /// True when somebody waits for a connection, so that none should be kept for convenience.
@@ -100,7 +113,13 @@ impl Pool {
     pub(crate) fn counts(&self) -> PoolCounts {
         let state = self.state.lock();
         let idle = u32::try_from(state.idle.len()).unwrap_or(u32::MAX);
-        PoolCounts { open: state.open, idle, waiting: self.waiting.load(Ordering::Relaxed) }
+        PoolCounts {
+            open: state.open,
+            idle,
+            waiting: self.waiting.load(Ordering::Relaxed),
+            opened: self.opened.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+        }
     }
 
     /// Takes a connection that suits, opens one where the limit allows, else waits.
@@ -270,6 +289,8 @@ impl Pool {
         mut slot: Slot,
     ) -> Result<Lease, LeaseError> {
         let opened = Box::pin(open::open(&self.connector, &server.address, identity, settings)).await;
+        let counter = if opened.is_ok() { &self.opened } else { &self.failed };
+        counter.fetch_add(1, Ordering::Relaxed);
         let connection = opened.map_err(|error| LeaseError::Connect(server.id.clone(), error))?;
         slot.0 = None;
         self.defaults.learn(&connection);

@@ -61,6 +61,8 @@ pub(crate) struct ServerReport {
     pub(crate) transactions: Option<u64>,
     /// Statements that run there now, from this proxy.
     pub(crate) in_flight: u32,
+    /// Statements sent there since the start.
+    pub(crate) statements: u64,
 }
 
 /// Connections to one server.
@@ -72,6 +74,10 @@ pub(crate) struct PoolReport {
     /// Statements that wait for a connection.
     pub(crate) waiting: u32,
     pub(crate) max: u32,
+    /// Connections ever opened.
+    pub(crate) opened: u64,
+    /// Tries to open one that failed.
+    pub(crate) failed: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,6 +166,7 @@ impl ServerReport {
             lag_ms: server.health.lag().map(|lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX)),
             transactions: up.map(|up| up.executed.count()),
             in_flight: server.load.in_flight(),
+            statements: server.load.begun(),
         }
     }
 }
@@ -250,7 +257,15 @@ pub(crate) mod tests {
             uptime: Duration::from_secs(61),
             state,
             topology,
-            pools: vec![PoolReport { server: "mysql-0".into(), open: 3, idle: 2, waiting: 0, max: 200 }],
+            pools: vec![PoolReport {
+                server: "mysql-0".into(),
+                open: 3,
+                idle: 2,
+                waiting: 0,
+                max: 200,
+                opened: 4,
+                failed: 1,
+            }],
             clients: ClientsReport { connected: 5, busy: 1, max: 100 },
             pins: vec![PinsReport { cause: "named-lock".into(), sessions: 1 }],
             progress: None,

@@ -1,7 +1,7 @@
 //! One immutable picture of the cluster. A decision is made on one snapshot, from its first look to its last.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::gtid::Gtid;
 use super::health::Health;
@@ -36,9 +36,12 @@ pub(crate) struct Server {
     pub(crate) load: Arc<Load>,
 }
 
-/// Statements in flight on one server, from this process.
+/// Statements on one server, from this process: in flight, and ever begun.
 #[derive(Debug, Default)]
-pub(crate) struct Load(AtomicU32);
+pub(crate) struct Load {
+    in_flight: AtomicU32,
+    begun: AtomicU64,
+}
 
 /// Proof that a snapshot named this server as the primary. Only [`Topology::writer`] makes one.
 #[derive(Clone, Debug)]
@@ -85,12 +88,18 @@ impl Writer {
 
 impl Load {
     pub(crate) fn in_flight(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Statements sent there since this process knows the server.
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
     }
 
     /// Counts one statement until the guard is dropped.
     pub(crate) fn enter(self: &Arc<Self>) -> InFlight {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.begun.fetch_add(1, Ordering::Relaxed);
         InFlight(Arc::clone(self))
     }
 }
@@ -101,6 +110,6 @@ pub(crate) struct InFlight(Arc<Load>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }

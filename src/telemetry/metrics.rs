@@ -48,15 +48,6 @@ struct Registered {
 
 type StatementCounters = [[Counter; OUTCOMES.len()]; TARGETS.len()];
 
-/// Counters of one server; made when its pool is made and kept there.
-#[derive(Clone)]
-pub(crate) struct ServerMetrics {
-    statements: Counter,
-    connects: Counter,
-    connect_failures: Counter,
-    discards: Counter,
-}
-
 impl Metrics {
     pub(crate) fn new() -> Self {
         let recorder = PrometheusBuilder::new()
@@ -135,21 +126,6 @@ impl Metrics {
         self.count("readwright_protocol_errors_total", "side", side);
     }
 
-    pub(crate) fn server(&self, name: &str) -> ServerMetrics {
-        let counter = |metric, labels: &[(&'static str, &'static str)]| {
-            let mut labels: Vec<Label> =
-                labels.iter().map(|(name, value)| Label::from_static_parts(name, value)).collect();
-            labels.push(Label::new("server", name.to_owned()));
-            self.0.recorder.register_counter(&Key::from_parts(metric, labels), &METADATA)
-        };
-        ServerMetrics {
-            statements: counter("readwright_server_statements_total", &[]),
-            connects: counter("readwright_server_connects_total", &[("outcome", "connected")]),
-            connect_failures: counter("readwright_server_connects_total", &[("outcome", "failed")]),
-            discards: counter("readwright_server_discards_total", &[]),
-        }
-    }
-
     /// The text that Prometheus scrapes: what was counted, and what is now.
     /// <https://prometheus.io/docs/instrumenting/exposition_formats/>
     pub(crate) fn render(&self, now: &Gauges) -> String {
@@ -176,25 +152,6 @@ impl Metrics {
     }
 }
 
-impl ServerMetrics {
-    pub(crate) fn statement(&self) {
-        self.statements.increment(1);
-    }
-
-    pub(crate) fn connected(&self) {
-        self.connects.increment(1);
-    }
-
-    pub(crate) fn connect_failed(&self) {
-        self.connect_failures.increment(1);
-    }
-
-    /// A connection was closed instead of going back to the pool.
-    pub(crate) fn discarded(&self) {
-        self.discards.increment(1);
-    }
-}
-
 /// What is at this moment: filled anew for each scrape.
 pub(crate) struct Gauges(PrometheusRecorder);
 
@@ -203,6 +160,9 @@ impl Gauges {
         let recorder = PrometheusBuilder::new().build_recorder();
         for (name, help) in GAUGES {
             recorder.describe_gauge((*name).into(), None, (*help).into());
+        }
+        for (name, help) in READ_COUNTERS {
+            recorder.describe_counter((*name).into(), None, (*help).into());
         }
         Self(recorder)
     }
@@ -234,6 +194,18 @@ impl Gauges {
         self.set("readwright_server_statements_in_flight", &[("server", server)], f64::from(statements));
     }
 
+    /// Statements sent there since the start.
+    pub(crate) fn server_statements(&self, server: &str, statements: u64) {
+        self.count("readwright_server_statements_total", &[("server", server)], statements);
+    }
+
+    /// Connections opened there, and tries that failed, since the start.
+    pub(crate) fn server_connects(&self, server: &str, opened: u64, failed: u64) {
+        let name = "readwright_server_connects_total";
+        self.count(name, &[("server", server), ("outcome", "connected")], opened);
+        self.count(name, &[("server", server), ("outcome", "failed")], failed);
+    }
+
     pub(crate) fn pool(&self, server: &str, open: u32, idle: u32, waiting: u32) {
         let name = "readwright_pool_connections";
         self.set(name, &[("server", server), ("state", "idle")], f64::from(idle));
@@ -256,10 +228,18 @@ impl Gauges {
     }
 
     fn set(&self, name: &'static str, labels: &[(&'static str, &str)], value: f64) {
-        let labels: Vec<Label> =
-            labels.iter().map(|(name, value)| Label::new(*name, (*value).to_owned())).collect();
-        self.0.register_gauge(&Key::from_parts(name, labels), &METADATA).set(value);
+        self.0.register_gauge(&owned_key(name, labels), &METADATA).set(value);
     }
+
+    fn count(&self, name: &'static str, labels: &[(&'static str, &str)], value: u64) {
+        self.0.register_counter(&owned_key(name, labels), &METADATA).absolute(value);
+    }
+}
+
+fn owned_key(name: &'static str, labels: &[(&'static str, &str)]) -> Key {
+    let labels: Vec<Label> =
+        labels.iter().map(|(name, value)| Label::new(*name, (*value).to_owned())).collect();
+    Key::from_parts(name, labels)
 }
 
 fn register(
@@ -305,9 +285,11 @@ const COUNTERS: &[(&str, &str)] = &[
     ("readwright_pins_total", "Times a session began to stay on one connection."),
     ("readwright_retries_total", "Statements run again on another server, unseen by the client."),
     ("readwright_protocol_errors_total", "Connections closed because that side broke the protocol."),
+];
+/// Counted elsewhere, read when somebody scrapes.
+const READ_COUNTERS: &[(&str, &str)] = &[
     ("readwright_server_statements_total", "Statements sent to this server."),
-    ("readwright_server_connects_total", "Connections made to this server."),
-    ("readwright_server_discards_total", "Connections closed instead of going back to the pool."),
+    ("readwright_server_connects_total", "Connections opened to this server, and tries that failed."),
 ];
 const GAUGES: &[(&str, &str)] = &[
     ("readwright_ready", "1 when statements are served."),
@@ -337,12 +319,11 @@ mod tests {
         metrics.query(Target::Primary, "write", Outcome::Refused, Duration::from_millis(30));
         metrics.pinned("named_lock");
         metrics.pinned("named_lock");
-        metrics.server("mysql-0").connected();
-        metrics.server("mysql-0").connected();
         metrics.relayed(10, 4);
         let gauges = Gauges::new();
         gauges.server_lag("mysql-1", Duration::from_millis(1500));
         gauges.clients(5, 2);
+        gauges.server_connects("mysql-0", 2, 1);
         let text = metrics.render(&gauges);
         for line in [
             r#"readwright_statements_total{target="replica",reason="plain_read",outcome="answered"} 3"#,
@@ -350,7 +331,7 @@ mod tests {
             r#"readwright_statement_seconds_bucket{target="replica",le="0.000025"} 0"#,
             r#"readwright_statement_seconds_bucket{target="replica",le="0.00005"} 3"#,
             r#"readwright_pins_total{cause="named_lock"} 2"#,
-            r#"readwright_server_connects_total{outcome="connected",server="mysql-0"} 2"#,
+            r#"readwright_server_connects_total{server="mysql-0",outcome="connected"} 2"#,
             r#"readwright_bytes_total{direction="to_clients"} 10"#,
             r#"readwright_server_lag_seconds{server="mysql-1"} 1.5"#,
             r#"readwright_clients{state="idle"} 3"#,
@@ -367,13 +348,14 @@ mod tests {
         metrics.pinned("x");
         metrics.retried("x");
         metrics.protocol_error("client");
-        metrics.server("x").statement();
         let gauges = Gauges::new();
         gauges.clients(0, 0);
         gauges.pins("x", 1);
         gauges.server_up("x", "primary", true);
         gauges.server_reads("x", true);
         gauges.server_in_flight("x", 1);
+        gauges.server_statements("x", 1);
+        gauges.server_connects("x", 1, 0);
         gauges.pool("x", 1, 1, 0);
         gauges.epoch(1);
         gauges.ready(true);

@@ -159,10 +159,10 @@ mod tests {
                 assert_eq!(ask(&mut stream, b"\x0e").await.len(), 1, "{plugin}: ping");
             }
             let mut stream = enter(port, "caching_sha2_password", "secret").await.expect("right");
-            // A count, 12 columns, 3 rows, the end.
+            // A count, 13 columns, 3 rows, the end.
             let servers = ask(&mut stream, b"\x03SHOW SERVERS").await;
-            assert_eq!(servers.len(), 1 + 12 + 3 + 1);
-            assert!(servers[13].starts_with(b"\x07mysql-0\x0e127.0.0.1:3306\xfb\x07primary"));
+            assert_eq!(servers.len(), 1 + 13 + 3 + 1);
+            assert!(servers[14].starts_with(b"\x07mysql-0\x0e127.0.0.1:3306\xfb\x07primary"));
             let code = |packets: Vec<Vec<u8>>| ErrPacket::parse(&packets[0]).map(|error| error.code);
             let kill = |id: u32| format!("\x03KILL QUERY {id}").into_bytes();
             for (command, expected) in [
