@@ -58,12 +58,35 @@ enum Command {
 /// Run the proxy until SIGTERM or SIGINT
 #[derive(Debug, clap::Args)]
 struct RunArguments {
-    /// The configuration, YAML
-    #[arg(long, value_name = "FILE")]
+    /// The configuration, YAML; without it every key has its default
+    #[arg(long, value_name = "FILE", env = "READWRIGHT_CONFIG")]
     config: Option<PathBuf>,
+    /// Name every problem of the configuration and end, as `readwright check` does
+    #[arg(long)]
+    check: bool,
     /// A key above file and environment, as pool.idle_s=30; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+}
+
+/// Start a primary, replicas and the proxy on this machine, and show where statements go
+#[derive(Debug, clap::Args)]
+struct DemoArguments {
+    /// Forget the data of the last time
+    #[arg(long)]
+    fresh: bool,
+    /// How many replicas
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=15))]
+    replicas: u32,
+    /// Run these statements (`;` between them) through the proxy, print which server answered each, and end
+    #[arg(long, value_name = "SQL")]
+    exec: Option<String>,
+    /// The folder for the servers' data
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// The proxy's port
+    #[arg(long)]
+    port: Option<u16>,
 }
 
 /// Say where a statement would go, and why

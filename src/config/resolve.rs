@@ -291,12 +291,10 @@ fn controller(keys: &mut Keys<'_>) -> Controller {
     let enabled = keys.choice("controller.enabled", false, &[("true", true), ("false", false)]);
     let user = keys.text("controller.replication.user", Some("replication")).unwrap_or_default();
     let password = keys.password("controller.replication");
-    if enabled && password.is_none() {
-        keys.problem(
-            "controller.replication",
-            "has no password",
-            "give password_file or password_env, or set controller.enabled to false",
-        );
+    if enabled {
+        // It needs a place for its record that outlives the pod; the demo has a file for that.
+        let wrong = "cannot be true in this version: the controller works in `readwright demo` only";
+        keys.problem("controller.enabled", wrong, "set it to false");
     }
     Controller { enabled, replication: password.map(|password| Account { user, password }) }
 }
@@ -488,7 +486,7 @@ mod tests {
         check("server_tls: {mode: verify-ca}", "", "need the CA");
         check("server_tls: {ca_file: /secret}", "", "holds no PEM text");
         check("client_tls: {key_file: /pem}", "", "client_tls.certificate_file: is missing");
-        check("controller: {enabled: true}", "", "controller.replication: has no password");
+        check("controller: {enabled: true}", "", "controller.enabled: cannot be true in this version");
         check("limits: {max_packet_mib: 512}", "", "one statement of the largest size must fit");
         check("limits: {clients: ''}", "", "is empty");
         check("log: {filter: 'a=b=c'}", "", "log.filter: `a=b=c` is not a log filter");
