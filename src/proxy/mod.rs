@@ -11,6 +11,7 @@ mod run;
 mod session;
 pub(crate) mod users;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -70,6 +71,8 @@ struct Shared {
     clients: Clients,
     classifier: Classifier,
     settings: Interner,
+    /// By the text of a SET: values that no tracker reports.
+    values: quick_cache::sync::Cache<Box<[u8]>, Arc<[Box<[u8]>]>>,
     verdicts: Verdicts,
     hold: Hold,
     /// Kibibytes of statements larger than a buffer.
@@ -113,6 +116,7 @@ impl Proxy {
             seed: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0),
             classifier: Classifier::new(SHAPES),
             settings: Interner::default(),
+            values: quick_cache::sync::Cache::new(256),
             verdicts: Verdicts::default(),
             pools,
             topology,
@@ -273,6 +277,7 @@ const DEFAULT_COLLATION: u8 = 255;
 async fn watch_servers(shared: Arc<Shared>, stop: CancellationToken) {
     const ROUND: Duration = Duration::from_secs(1);
     let mut topology = shared.topology.clone();
+    let mut known_down = HashSet::new();
     loop {
         shared.pools.follow(&topology.borrow_and_update());
         tokio::select! {
@@ -281,10 +286,13 @@ async fn watch_servers(shared: Arc<Shared>, stop: CancellationToken) {
                 if changed.is_err() {
                     return;
                 }
-                let down = topology.borrow().servers.iter().any(|server| server.health.up().is_none());
-                if down {
+                let topology = topology.borrow();
+                let down: HashSet<ServerId> =
+                    topology.servers.iter().filter(|server| server.health.up().is_none()).map(|server| server.id.clone()).collect();
+                if !down.is_subset(&known_down) {
                     shared.clients.signal_all(Signals::LOOK);
                 }
+                known_down = down;
             }
             () = sleep(ROUND) => shared.pools.close_idle(Instant::now()),
         }

@@ -36,10 +36,10 @@ pub(super) struct ClientEnd {
 pub(super) struct Order<'a> {
     /// Commands of ours that go before it, in the same write.
     pub(super) prelude: &'a [u8],
-    /// How many answers of one OK each the prelude has.
-    pub(super) prelude_answers: u32,
-    /// After those, the prelude has a WAIT_FOR_EXECUTED_GTID_SET.
+    /// The prelude begins with a WAIT_FOR_EXECUTED_GTID_SET.
     pub(super) waits: bool,
+    /// How many answers of one OK each the prelude has after that.
+    pub(super) prelude_answers: u32,
     pub(super) body: Body<'a>,
     pub(super) answer: Answer,
     /// An answer that is nothing but an error of which this says yes is kept from the client.
@@ -168,11 +168,6 @@ pub(super) async fn exchange(
         delivered: false,
         answered: Answered::default(),
     };
-    for _ in 0..order.prelude_answers {
-        if let Some(refused) = relay.own_answer(Answer::Status).await?.error {
-            return Ok(Relayed::PreludeRefused(refused));
-        }
-    }
     if order.waits {
         let answer = relay.own_answer(Answer::Results).await?;
         if let Some(refused) = answer.error {
@@ -181,6 +176,11 @@ pub(super) async fn exchange(
         // One row of one column: 0 when the set is applied, 1 when the time was up.
         if !answer.is_zero {
             return Ok(Relayed::NotFresh);
+        }
+    }
+    for _ in 0..order.prelude_answers {
+        if let Some(refused) = relay.own_answer(Answer::Status).await?.error {
+            return Ok(Relayed::PreludeRefused(refused));
         }
     }
     if matches!(order.body, Body::Nothing) {

@@ -21,7 +21,7 @@ use crate::sql::{Access, Effect, Isolation, Kind, Statement};
 use crate::telemetry::clients::{ServerThread, Signals};
 use crate::telemetry::metrics::{self, Outcome};
 use crate::wire::flags::Capabilities;
-use crate::wire::packet::{ErrPacket, push_packet};
+use crate::wire::packet::{ErrPacket, Reader, push_packet};
 use crate::wire::response::status;
 use crate::wire::tracker::Answer;
 
@@ -162,7 +162,9 @@ impl ClientSession {
         // A write must not run when what goes before it fails: then the prelude goes alone.
         if prelude.answers > 0 && !matches!(statement.kind, Kind::Read | Kind::Anywhere) {
             match Box::pin(self.exchange(&Order::alone(&prelude.bytes, prelude.answers))).await {
-                Ok((Relayed::PreludeRefused(packet), _)) => return self.prelude_refused(&packet).await,
+                Ok((Relayed::PreludeRefused(packet), _)) => {
+                    return self.prelude_refused(&packet, decision).await;
+                }
                 Ok(_) => self.applied(),
                 Err(broken) => return self.broke(broken, statement, work, tries).await,
             }
@@ -191,14 +193,14 @@ impl ClientSession {
         let _in_flight = self.hold.as_ref().map(|lease| lease.server().load.enter());
         match self.exchange(&order).await {
             Ok((Relayed::Answered(answered), prepared)) => {
-                self.after(statement, &answered, work.answer);
+                self.after(statement, &answered, work).await;
                 Ok(Tried::Done(Ran { answered: Some(answered), prepared }))
             }
             Ok((Relayed::Kept { code, packet }, _)) => {
                 self.applied();
                 self.judge_error(code, &packet, decision, work, tries).await
             }
-            Ok((Relayed::PreludeRefused(packet), _)) => self.prelude_refused(&packet).await,
+            Ok((Relayed::PreludeRefused(packet), _)) => self.prelude_refused(&packet, decision).await,
             Ok((Relayed::NotFresh, _)) => {
                 // The read itself is under way behind the wait: this connection is out of step.
                 self.hold = None;
@@ -329,33 +331,35 @@ impl ClientSession {
         let wait_seconds = self.shared.policy.gtid_wait.as_secs_f64();
         let Some(lease) = self.hold.as_mut() else { return Err(Tried::NoPrimary(None)) };
         let connection = lease.connection();
-        prelude.answers += reset::write_difference(connection, &settings, &mut prelude.bytes);
-        let mut say = |sql: String| {
-            let mut command = reset::query_head(connection.capabilities);
+        let head = reset::query_head(connection.capabilities);
+        let say = |prelude: &mut Prelude, sql: String| {
+            let mut command = head.clone();
             command.extend_from_slice(sql.as_bytes());
             push_packet(&mut prelude.bytes, 0, &command);
         };
+        // First of all: what follows may need what is waited for (a schema that was just made).
+        if let Some(set) = wait {
+            say(&mut prelude, format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{set}',{wait_seconds})"));
+            prelude.waits = true;
+        }
+        prelude.answers += reset::write_difference(connection, &settings, &mut prelude.bytes);
         if !bound {
             if let Some(set) = set_transaction(next.access, next.isolation)
                 && answer == Answer::Results
                 && !matches!(statement.kind, Kind::Anywhere | Kind::Previous)
             {
-                say(set);
+                say(&mut prelude, set);
                 prelude.answers += 1;
             }
             // Another session's warnings and row counts may still be on the connection.
             if statement.kind == Kind::Previous && decision.target != Target::Held {
-                say(String::from("DO 0"));
+                say(&mut prelude, String::from("DO 0"));
                 prelude.answers += 1;
             }
         }
         if let Some(number) = insert_id {
-            say(format!("SET SESSION last_insert_id={number}"));
+            say(&mut prelude, format!("SET SESSION last_insert_id={number}"));
             prelude.answers += 1;
-        }
-        if let Some(set) = wait {
-            say(format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{set}',{wait_seconds})"));
-            prelude.waits = true;
         }
         Ok(prelude)
     }
@@ -467,6 +471,9 @@ impl ClientSession {
                 self.hold = None;
                 return Ok(Tried::NoPrimary(ErrPacket::parse(&packet[4..])));
             }
+            if is_sign_of_delay(code) && !at_primary && matches!(decision.target, Target::Replica(_)) {
+                return Ok(Tried::AtPrimary("replica-behind"));
+            }
             if code == ER_SERVER_SHUTDOWN && matches!(decision.target, Target::Replica(_)) && tries < TRIES {
                 self.probe_held();
                 self.hold = None;
@@ -495,8 +502,12 @@ impl ClientSession {
     }
 
     /// A command of ours failed (the schema is gone, say): the client is told what the server said.
-    async fn prelude_refused(&mut self, packet: &[u8]) -> Result<Tried, End> {
+    async fn prelude_refused(&mut self, packet: &[u8], decision: Decision) -> Result<Tried, End> {
         self.hold = None;
+        if let Target::Replica(_) = decision.target {
+            // A schema that another session has just made is not there yet.
+            return Ok(Tried::AtPrimary("replica-behind"));
+        }
         self.session.lose_connection();
         self.answer_with(packet).await
     }
@@ -505,7 +516,8 @@ impl ClientSession {
         let mut unreachable = matches!(error, LeaseError::StaleWriter(_));
         if let LeaseError::Connect(server, connect) = error {
             tracing::debug!(%server, error = %connect, "no connection");
-            if connect.is_access_denied() {
+            // A replica may not know yet what was granted a moment ago.
+            if connect.is_access_denied() && decision.target == Target::Primary {
                 self.shared.login.users.forget(&self.identity.credentials);
             }
             if connect.retry_elsewhere() {
@@ -635,14 +647,21 @@ impl ClientSession {
     }
 
     /// Takes in what a statement did to the session and to its connection.
-    fn after(&mut self, statement: &Statement, answered: &Answered, answer: Answer) {
-        if answer == Answer::Results {
-            self.session.apply(statement, answered);
+    async fn after(&mut self, statement: &Statement, answered: &Answered, work: Work<'_>) {
+        let before = Arc::clone(self.session.settings());
+        if work.answer == Answer::Results {
+            let missing = self.session.apply(statement, answered);
+            if !missing.is_empty() {
+                Box::pin(self.learn_variables(&missing, work)).await;
+            }
         } else {
             self.session.apply_status(answered);
         }
-        if answered.changes.is_some() || !statement.effects.is_empty() {
+        if !Arc::ptr_eq(&before, self.session.settings()) {
             self.session.intern(&self.shared.settings);
+            if before.schema != self.session.settings().schema {
+                self.show_schema();
+            }
         }
         self.applied();
         if answered.last_insert_id != 0 {
@@ -652,9 +671,11 @@ impl ClientSession {
             }
             self.insert_id = InsertId::OnConnection;
         }
-        self.keeps_diagnostics = answered.warnings > 0
-            || answered.error.is_some()
-            || statement.effects.contains(&Effect::CountsFoundRows);
+        if statement.kind != Kind::Previous {
+            self.keeps_diagnostics = answered.warnings > 0
+                || answered.error.is_some()
+                || statement.effects.contains(&Effect::CountsFoundRows);
+        }
         for effect in &statement.effects {
             match effect {
                 Effect::AccountsChange => self.shared.login.users.forget_all_verifications(),
@@ -665,6 +686,62 @@ impl ClientSession {
         if self.session.is_bound() || !self.shown_causes.is_empty() {
             self.show_pins(b"");
         }
+    }
+
+    /// Asks the server for values that its tracker does not report (SET NAMES tells nothing of collation_connection).
+    async fn learn_variables(&mut self, names: &[Box<str>], work: Work<'_>) {
+        let text = match (work.body, work.sql) {
+            (Body::Inbox(_), Some((start, end))) => {
+                self.client.inbox.bytes().get(start..end).unwrap_or_default()
+            }
+            _ => &[],
+        };
+        // A SET of literals gives the same values every time, and drivers begin every session with one.
+        let plain = !text.is_empty() && text.len() < 200 && !text.iter().any(|byte| b"@(".contains(byte));
+        let plain = plain && self.session.settings().variable(b"default_collation_for_utf8mb4").is_none();
+        let text: Box<[u8]> = Box::from(text);
+        let known = if plain { self.shared.values.get(&text) } else { None };
+        let values = match known {
+            Some(values) => values,
+            None => match self.ask_variables(names).await {
+                Some(values) => {
+                    let values: Arc<[Box<[u8]>]> = values.into();
+                    if plain {
+                        self.shared.values.insert(text, Arc::clone(&values));
+                    }
+                    values
+                }
+                None => return self.session.pin(PinCause::ServerState),
+            },
+        };
+        for (name, value) in names.iter().zip(values.iter()) {
+            self.session.learn_variable(name.as_bytes(), value);
+        }
+    }
+
+    async fn ask_variables(&mut self, names: &[Box<str>]) -> Option<Vec<Box<[u8]>>> {
+        let columns: Vec<String> = names.iter().map(|name| format!("IFNULL(@@SESSION.{name},'')")).collect();
+        let deadline = self.shared.server_deadline;
+        let connection = self.hold.as_mut()?.connection();
+        let sql = format!("SELECT {}", columns.join(","));
+        let packets = crate::backend::query(connection, &sql, deadline).await;
+        let packets = match packets {
+            Ok(packets) => packets,
+            Err(error) => {
+                // A server's no leaves the connection in step; anything else does not.
+                if error.server_error().is_none() {
+                    self.hold = None;
+                }
+                return None;
+            }
+        };
+        let mut row = Reader::new(packets.get(packets.len().checked_sub(2)?)?);
+        names.iter().map(|_| row.lenenc_bytes().ok().map(Box::from)).collect()
+    }
+
+    fn show_schema(&self) {
+        let schema = self.session.settings().schema.as_deref().map(String::from_utf8_lossy);
+        self.client.registration.schema(schema.as_deref());
     }
 
     /// Shows to others what binds the session, when it changed.
@@ -792,17 +869,25 @@ impl Attend for Attending<'_> {
     }
 }
 
+/// Errors of a replica that may only mean that it has not yet heard of what another session has made or granted:
+/// ER_DBACCESS_DENIED_ERROR, ER_BAD_DB_ERROR, ER_BAD_FIELD_ERROR, ER_TABLEACCESS_DENIED_ERROR,
+/// ER_COLUMNACCESS_DENIED_ERROR, ER_NO_SUCH_TABLE, ER_SP_DOES_NOT_EXIST, ER_PROCACCESS_DENIED_ERROR.
+fn is_sign_of_delay(code: u16) -> bool {
+    matches!(code, 1044 | 1049 | 1054 | 1142 | 1143 | 1146 | 1305 | 1370)
+}
+
 /// Errors that are looked at before the client sees them.
 fn may_be_mended(code: u16) -> bool {
-    matches!(
-        code,
-        ER_SERVER_SHUTDOWN
-            | ER_UNKNOWN_STMT_HANDLER
-            | ER_OPTION_PREVENTS_STATEMENT
-            | ER_NEED_REPREPARE
-            | ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION
-            | ER_READ_ONLY_MODE
-    )
+    is_sign_of_delay(code)
+        || matches!(
+            code,
+            ER_SERVER_SHUTDOWN
+                | ER_UNKNOWN_STMT_HANDLER
+                | ER_OPTION_PREVENTS_STATEMENT
+                | ER_NEED_REPREPARE
+                | ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION
+                | ER_READ_ONLY_MODE
+        )
 }
 
 /// 1290 has other reasons too (--secure-file-priv, --skip-grant-tables), which no other server mends.

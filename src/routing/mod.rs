@@ -86,10 +86,8 @@ pub(crate) fn decide(
         Kind::Anywhere | Kind::Previous => match in_hand {
             InHand::Lingering(_) => Decision { target: Target::Held, why, freshness: Freshness::Any },
             _ if statement.kind == Kind::Previous => primary(why),
-            _ => match choose(topology, circumstances, |_| true) {
-                Some(at) => Decision { target: Target::Replica(at), why, freshness: Freshness::Any },
-                None => primary(why),
-            },
+            // As fresh as a read: USE of a schema that this session has just made must find it.
+            _ => read(statement, session, topology, circumstances, policy, why),
         },
         Kind::Begin(said) => match session.access(said) {
             Access::ReadOnly => {

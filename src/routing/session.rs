@@ -206,25 +206,45 @@ impl Session {
         *self = Self { watermark, ..Self::new(settings, dialect) };
     }
 
-    /// Takes in what a statement did: its effects when it succeeded, and what the server tracked either way.
-    pub(crate) fn apply(&mut self, statement: &Statement, answered: &Answered) {
+    /// Takes in what a statement did: its effects when it succeeded, and what the server tracked either way. Returns the
+    /// variables that were set and not reported: their values are to be asked for, and given to
+    /// [`Session::learn_variable`], before anything else runs.
+    pub(crate) fn apply(&mut self, statement: &Statement, answered: &Answered) -> Vec<Box<str>> {
         self.apply_status(answered);
         if !matches!(statement.kind, Kind::Anywhere | Kind::Previous | Kind::Kill { .. }) {
             self.next_transaction = NextTransaction::default();
         }
+        let mut missing = Vec::new();
         if statement.effects.is_empty() && answered.changes.is_none() {
-            return;
+            return missing;
         }
         let succeeded = answered.error.is_none();
         let mut explained = false;
         for effect in &statement.effects {
-            explained |= self.apply_effect(effect, succeeded, answered);
+            explained |= self.apply_effect(effect, succeeded);
+            if let Effect::SetVariables(names) = effect
+                && succeeded
+            {
+                missing.extend(names.iter().filter(|name| !is_reported(name, answered)).cloned());
+            }
         }
         if let Some(changes) = &answered.changes {
             self.apply_changes(changes);
-            if changes.state && !explained && changes.variables.is_empty() && changes.schema.is_none() {
+            // What a procedure, a function or a trigger did nobody can read from the statement.
+            let opaque =
+                statement.kind == Kind::Write || (changes.variables.is_empty() && changes.schema.is_none());
+            if changes.state && !explained && opaque {
                 self.pin(PinCause::ServerState);
             }
+        }
+        missing
+    }
+
+    /// The value of a variable that the tracker did not report.
+    pub(crate) fn learn_variable(&mut self, name: &[u8], value: &[u8]) {
+        if self.settings.variable(name) != Some(value) {
+            Arc::make_mut(&mut self.settings).set_variable(name, value);
+            self.read_settings();
         }
     }
 
@@ -244,7 +264,7 @@ impl Session {
     }
 
     /// Returns true when the effect explains a state change that the server's tracker reports.
-    fn apply_effect(&mut self, effect: &Effect, succeeded: bool, answered: &Answered) -> bool {
+    fn apply_effect(&mut self, effect: &Effect, succeeded: bool) -> bool {
         match effect {
             Effect::Pin(cause) => {
                 // A statement that fails may have taken a lock or set a variable before it failed.
@@ -269,12 +289,7 @@ impl Session {
                 }
                 true
             }
-            Effect::SetVariables(names) => {
-                if succeeded {
-                    self.expect_values(names, answered);
-                }
-                true
-            }
+            Effect::SetVariables(_) => true,
             Effect::SetUserVariable { name, literal } => {
                 if succeeded {
                     self.set_user_variable(name, literal);
@@ -286,18 +301,6 @@ impl Session {
             | Effect::AccountsChange
             | Effect::Disconnects
             | Effect::CountsFoundRows => false,
-        }
-    }
-
-    /// A variable whose new value the tracker did not report cannot be replayed: the session stays where it is.
-    fn expect_values(&mut self, names: &[Box<str>], answered: &Answered) {
-        for name in names {
-            let reported = answered.changes.as_ref().is_some_and(|changes| {
-                changes.variables.iter().any(|(found, _)| **found == *name.as_bytes())
-            });
-            if !reported {
-                self.pin(PinCause::ServerState);
-            }
         }
     }
 
@@ -401,6 +404,11 @@ pub(crate) fn charset_of(name: &[u8]) -> Charset {
         b"sjis" | b"cp932" => Charset::Sjis,
         _ => Charset::AsciiSafe,
     }
+}
+
+fn is_reported(name: &str, answered: &Answered) -> bool {
+    let changes = answered.changes.as_ref();
+    changes.is_some_and(|changes| changes.variables.iter().any(|(found, _)| **found == *name.as_bytes()))
 }
 
 fn is_counted(cause: &PinCause) -> bool {
