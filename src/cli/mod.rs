@@ -3,6 +3,7 @@
 
 mod check;
 mod configuration;
+mod demo;
 mod explain;
 mod output;
 mod run;

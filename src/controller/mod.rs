@@ -4,6 +4,7 @@
 mod execute;
 mod observe;
 mod plan;
+mod record;
 #[cfg(test)]
 mod story;
 mod verify;

@@ -496,23 +496,27 @@ fn replicas(world: &World, source: &SourceServer<'_>, plan: &mut Plan) {
             plan.steps.push(Step::ForbidWrites { server: id });
         }
     }
-    let copying = classes.iter().any(|(node, class)| {
-        *class == Class::Cloning || (copy_wanted.contains(node) && world.busy.contains(&node.endpoint.id))
-    });
-    let mut waits_for = None;
+    // One that is copied to does not answer while it starts again: that it is being worked on is what tells.
+    let copying = classes
+        .iter()
+        .any(|(node, class)| *class == Class::Cloning || world.busy.contains(&node.endpoint.id));
+    let mut begun = false;
     for node in copy_wanted {
         let id = &node.endpoint.id;
         if world.busy.contains(id) {
             plan.say(id, "its copy is complete; it starts again");
             continue;
         }
-        if copying || waits_for.is_some() {
+        if copying || begun {
             plan.say(id, "waits for its turn to be copied to");
             continue;
         }
-        let Some(donor) = donor(world, source, plan, node) else {
-            plan.say(id, "waits for a server that it can be copied from");
-            continue;
+        let donor = match donor(world, source, plan, node) {
+            Ok(donor) => donor,
+            Err(soon) => {
+                plan.say(id, format!("waits for {soon}, to be copied from it"));
+                continue;
+            }
         };
         let recipient = node.seen().zip(world.seen(&donor));
         if let Some(why) = recipient.and_then(|(recipient, donor)| unlike(recipient, donor)) {
@@ -522,7 +526,7 @@ fn replicas(world: &World, source: &SourceServer<'_>, plan: &mut Plan) {
         }
         plan.say(id, format!("is copied from {donor}"));
         plan.steps.push(Step::Clone { server: id.clone(), donor });
-        waits_for = Some(id);
+        begun = true;
     }
 }
 
@@ -561,8 +565,9 @@ fn worth_a_try(world: &World, id: &ServerId, seen: &Seen) -> bool {
     }
 }
 
-/// The nearest serving server below it in order; the primary only when no replica can.
-fn donor(world: &World, source: &SourceServer<'_>, plan: &Plan, node: &Node) -> Option<ServerId> {
+/// The nearest serving server before it in order, else another replica, else the primary: it is spared while a replica
+/// is on its way to be a donor, which is the error.
+fn donor(world: &World, source: &SourceServer<'_>, plan: &Plan, node: &Node) -> Result<ServerId, ServerId> {
     let before =
         |id: &ServerId| (id.ordinal(), id.clone()) < (node.endpoint.id.ordinal(), node.endpoint.id.clone());
     let replicas: Vec<&ServerId> = world
@@ -573,9 +578,19 @@ fn donor(world: &World, source: &SourceServer<'_>, plan: &Plan, node: &Node) -> 
         .filter(|id| plan.class(id) == Some(Class::Serving) && !world.busy.contains(*id))
         .filter(|id| world.seen(id).is_some_and(|seen| seen.probe().super_read_only))
         .collect();
-    let nearest = replicas.iter().rev().find(|id| before(id)).or(replicas.first());
-    nearest.map(|id| (*id).clone()).or_else(|| Some(source.id.clone()))
+    if let Some(nearest) = replicas.iter().rev().find(|id| before(id)).or(replicas.first()) {
+        return Ok((*nearest).clone());
+    }
+    let soon = world.nodes.iter().map(|other| &other.endpoint.id).find(|id| {
+        let on_its_way = matches!(plan.class(id), Some(Class::Detached | Class::CatchingUp | Class::Serving));
+        let attempts = world.resting.get(*id).map_or(0, |resting| resting.attempts);
+        on_its_way && attempts < PATIENCE
+    });
+    soon.map_or_else(|| Ok(source.id.clone()), |soon| Err(soon.clone()))
 }
+
+/// A replica that so many attempts have not brought up is waited for no longer.
+const PATIENCE: u32 = 3;
 
 /// Why CLONE would refuse, asked before anything is destroyed.
 fn unlike(recipient: &Seen, donor: &Seen) -> Option<String> {

@@ -25,6 +25,7 @@ pub(crate) struct Login {
 pub(crate) struct Session {
     address: Address,
     deadline: Duration,
+    /// Zero in a guest's session, which does not ask.
     version: Version,
     /// None once a call failed in a way that leaves the connection in doubt.
     conn: Option<Conn>,
@@ -44,10 +45,30 @@ pub(super) struct Fields<'a> {
 }
 
 impl Session {
-    /// Connects and logs in.
+    /// Connects and logs in, with settings that our own statements rely on.
     pub(crate) async fn open(address: &Address, login: &Login) -> Result<Self, Error> {
+        // Literals are written for an empty sql_mode, and timestamps are read as UTC.
+        let settings = ["SET SESSION sql_mode = '', time_zone = '+00:00', autocommit = 1"];
+        let mut session = Self::connect(address, login, &settings).await?;
+        // The driver's own reading of the version does not tell MariaDB.
+        let rows = session.rows("SELECT @@version").await?;
+        session.version = session.fields(first(&rows, address)?).parsed(0, Version::parse)?;
+        if session.version.mariadb || session.version < Version::mysql(8, 0, 0) {
+            let version = session.version;
+            session.close().await;
+            return Err(Error::TooOld(address.clone(), version));
+        }
+        Ok(session)
+    }
+
+    /// Connects and logs in as an application does, for statements of people.
+    pub(crate) async fn guest(address: &Address, login: &Login) -> Result<Self, Error> {
+        Self::connect(address, login, &[]).await
+    }
+
+    async fn connect(address: &Address, login: &Login, settings: &[&str]) -> Result<Self, Error> {
         let connect = |tls: Option<SslOpts>| {
-            let opts = options(address, login, tls);
+            let opts = options(address, login, tls, settings);
             async move {
                 timeout(login.deadline, Conn::new(opts))
                     .await
@@ -61,21 +82,12 @@ impl Session {
             outcome => outcome,
         };
         let conn = conn.map_err(|error| login_error(address, login, error))?;
-        let mut session = Self {
+        Ok(Self {
             address: address.clone(),
             deadline: login.deadline,
             version: Version::mysql(0, 0, 0),
             conn: Some(conn),
-        };
-        // The driver's own reading of the version does not tell MariaDB.
-        let rows = session.rows("SELECT @@version").await?;
-        session.version = session.fields(first(&rows, address)?).parsed(0, Version::parse)?;
-        if session.version.mariadb || session.version < Version::mysql(8, 0, 0) {
-            let version = session.version;
-            session.close().await;
-            return Err(Error::TooOld(address.clone(), version));
-        }
-        Ok(session)
+        })
     }
 
     pub(crate) fn address(&self) -> &Address {
@@ -259,7 +271,7 @@ pub(super) fn quoted(text: &str) -> String {
     literal
 }
 
-fn options(address: &Address, login: &Login, tls: Option<SslOpts>) -> Opts {
+fn options(address: &Address, login: &Login, tls: Option<SslOpts>, settings: &[&str]) -> Opts {
     OptsBuilder::default()
         .ip_or_hostname(address.host.as_ref())
         .tcp_port(address.port)
@@ -273,8 +285,7 @@ fn options(address: &Address, login: &Login, tls: Option<SslOpts>) -> Opts {
         .tcp_keepalive(Some(Duration::from_secs(30)))
         .stmt_cache_size(0)
         .ssl_opts(tls)
-        // Literals are written for an empty sql_mode, and timestamps are read as UTC.
-        .init(vec!["SET SESSION sql_mode = '', time_zone = '+00:00', autocommit = 1"])
+        .init(settings.to_vec())
         .into()
 }
 
@@ -312,6 +323,14 @@ fn login_error(address: &Address, login: &Login, error: mysql_async::Error) -> E
         mysql_async::Error::Server(error) => {
             Error::Server { address: address.clone(), code: error.code, message: error.message }
         }
+        // For an account that it has not, a server asks for a plugin chosen at random, so that nobody learns which
+        // accounts there are. ER_NOT_SUPPORTED_AUTH_MODE is the number for that.
+        mysql_async::Error::Driver(mysql_async::DriverError::UnknownAuthPlugin { name }) => Error::Denied {
+            address: address.clone(),
+            user: login.account.user.clone(),
+            code: 1251,
+            message: format!("it asks for `{name}`, as for an account that it has not"),
+        },
         error => Error::Unreachable(address.clone(), innermost(&error)),
     }
 }

@@ -154,6 +154,17 @@ fn replicas_are_copied_one_after_another_from_the_one_before() {
         "Primary Blank Blank",
         "",
     );
+    check(
+        "also while it does not answer",
+        well(),
+        |w| {
+            first(w);
+            unreachable(w, 1);
+            w.busy.insert(id(1));
+        },
+        "Primary Unreachable Blank",
+        "",
+    );
     check("the second from the first", well(), |w| blank(w, 2), "Primary Serving Blank", "clone 2<1");
     check(
         "the first from the second when it can",
@@ -180,7 +191,33 @@ fn replicas_are_copied_one_after_another_from_the_one_before() {
             probe(w, 1).super_read_only = false;
         },
         "Primary Serving Blank",
-        "forbid 1, clone 2<0",
+        "forbid 1",
+    );
+    let coming = |w: &mut World| {
+        blank(w, 2);
+        probe(w, 1).channel = None;
+        probe(w, 1).channels = 0;
+    };
+    check("one that will serve soon is waited for", well(), coming, "Primary Detached Blank", "follow 1>0");
+    check(
+        "while it catches up, too",
+        well(),
+        |w| {
+            blank(w, 2);
+            probe(w, 1).executed = gtids("0:1-5");
+        },
+        "Primary CatchingUp Blank",
+        "",
+    );
+    check(
+        "but not for ever",
+        well(),
+        |w| {
+            coming(w);
+            tried(w, 1, 3, 5);
+        },
+        "Primary Detached Blank",
+        "clone 2<0",
     );
     check(
         "after a failure it rests",

@@ -1,0 +1,181 @@
+//! `readwright demo`: starts the servers, lets the controller bring them up, starts the proxy in front of them, and shows
+//! what happens until it is told to stop.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::Failure;
+use crate::controller::{self, Diverged, Logins, Record, SaveError, Store, Tools};
+use crate::demo::mysqld::AfterDeath;
+use crate::demo::screen::{Screen, Traffic, progress_lines};
+use crate::demo::{self, Demo, Memory, statements};
+use crate::model::progress::Progress;
+
+/// The controller's record, kept in the demo's own file.
+struct Kept(Memory);
+
+impl Store for Kept {
+    async fn save(&mut self, record: &Record) -> Result<(), SaveError> {
+        self.0.set_record(record.to_text()).map_err(|error| SaveError(error.to_string()))
+    }
+}
+
+/// The controller at work on the demo's servers.
+struct Controlled {
+    progress: watch::Receiver<Arc<Progress>>,
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+impl Controlled {
+    fn start(demo: &Demo) -> Result<Self, Failure> {
+        let record = match demo.memory().record() {
+            None => Record::default(),
+            Some(text) => Record::from_text(&text).map_err(|error| Failure::Failed(error.to_string()))?,
+        };
+        let accounts = demo.accounts();
+        let logins =
+            Logins { ours: accounts.ours.clone(), installation: Some(demo.root()), tls: demo::tls() };
+        let settings = controller::Settings {
+            tools: Tools { logins, accounts, deadline: Duration::from_secs(30) },
+            interval: Duration::from_millis(500),
+            look_deadline: Duration::from_secs(2),
+            diverged: Diverged::Hold,
+            fresh_cluster: Arc::from(demo::random_uuid()),
+        };
+        let (sender, progress) = watch::channel(Arc::default());
+        let (known, endpoints) = watch::channel(demo.endpoints());
+        let stop = CancellationToken::new();
+        let store = Kept(demo.memory().clone());
+        let mut tasks = JoinSet::new();
+        let run = controller::run(settings, endpoints, record, store, sender, stop.clone());
+        tasks.spawn(async move {
+            run.await;
+            drop(known);
+        });
+        Ok(Self { progress, tasks, stop })
+    }
+
+    /// Shows what the controller does until every server serves.
+    async fn serving(&mut self, screen: &mut Screen) {
+        let began = Instant::now();
+        loop {
+            let progress = Arc::clone(&self.progress.borrow_and_update());
+            let mut lines = progress_lines(&progress);
+            if screen.is_terminal() {
+                lines.push(format!("  {:.0} s", began.elapsed().as_secs_f64()));
+            }
+            screen.draw(lines);
+            if progress.all_serving() {
+                return;
+            }
+            let _ = timeout(Duration::from_millis(500), self.progress.changed()).await;
+        }
+    }
+
+    async fn end(mut self) {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dba::{Answer, Session};
+    use crate::demo::Options;
+
+    const LONG: Duration = Duration::from_secs(180);
+
+    async fn start(name: &str, replicas: u32) -> Demo {
+        let folder = std::env::temp_dir().join(format!("readwright-{name}-{}", std::process::id()));
+        let options =
+            Options { folder: Some(folder), fresh: true, replicas, port: None, after: AfterDeath::Remove };
+        Demo::start(&options).await.expect("servers start")
+    }
+
+    async fn ask(demo: &Demo, server: usize, sql: &str) -> String {
+        let endpoint = &demo.endpoints()[server];
+        let mut session =
+            Session::open(&endpoint.address, &demo.login(demo.root())).await.expect("root gets in");
+        let answer = session.ask(sql).await;
+        session.close().await;
+        match answer {
+            Ok(Answer::Rows { rows, .. }) => {
+                rows.into_iter().flatten().map(|cell| cell.unwrap_or_default()).collect::<Vec<_>>().join(" ")
+            }
+            Ok(Answer::Done { .. }) => String::new(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    /// Waits until the controller says this of the servers, in order.
+    async fn reach(controlled: &mut Controlled, states: &str) {
+        let fits = |progress: &Arc<Progress>| {
+            let seen: Vec<&str> = progress.servers.iter().map(|server| server.state).collect();
+            seen.join(" ") == states
+        };
+        let reached = timeout(LONG, controlled.progress.wait_for(fits)).await.map(|found| found.is_ok());
+        let last = controlled.progress.borrow().clone();
+        assert_eq!(reached, Ok(true), "not {states}: {last:#?}");
+    }
+
+    /// From three empty servers to a cluster, and back to one after a server was lost, a crash, and a stop by hand.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_controller_brings_servers_up_and_keeps_them_right() {
+        let mut demo = start("controller", 2).await;
+        let mut controlled = Controlled::start(&demo).expect("nothing on record");
+        reach(&mut controlled, "Primary Serving Serving").await;
+
+        let donor = "SELECT SOURCE FROM performance_schema.clone_status";
+        for server in [1, 2] {
+            let source = ask(&demo, server, donor).await;
+            let before = demo.endpoints()[server - 1].address.to_string();
+            assert_eq!(source, before, "each is copied from the one before it");
+            assert_eq!(ask(&demo, server, "SELECT @@super_read_only").await, "1");
+        }
+        ask(&demo, 0, "CREATE TABLE demo.t (id INT PRIMARY KEY)").await;
+        ask(&demo, 0, "INSERT INTO demo.t VALUES (1)").await;
+
+        // Whoever stops replication or opens a replica by hand finds it as it was, a moment later.
+        ask(&demo, 2, "STOP REPLICA").await;
+        ask(&demo, 1, "SET GLOBAL read_only = OFF").await;
+        sleep(Duration::from_secs(2)).await;
+        reach(&mut controlled, "Primary Serving Serving").await;
+        assert_eq!(ask(&demo, 1, "SELECT @@super_read_only").await, "1");
+        assert_eq!(ask(&demo, 2, "SELECT COUNT(*) FROM demo.t").await, "1");
+
+        // The primary crashes: it comes back read-only, and takes writes again.
+        demo.servers()[0].kill().await;
+        reach(&mut controlled, "Unreachable Serving Serving").await;
+        demo.servers()[0].start_again().await.expect("it starts");
+        reach(&mut controlled, "Primary Serving Serving").await;
+        assert_eq!(ask(&demo, 0, "SELECT @@read_only").await, "0");
+
+        // A replica loses its disk, and is copied anew.
+        demo.lose(2).await;
+        reach(&mut controlled, "Primary Serving Blank").await;
+        reach(&mut controlled, "Primary Serving Serving").await;
+        assert_eq!(ask(&demo, 2, "SELECT COUNT(*) FROM demo.t").await, "1");
+
+        // The primary loses its disk. Replicas would accept the empty one without any error; nobody may follow it.
+        demo.lose(0).await;
+        reach(&mut controlled, "PrimaryLost Serving Serving").await;
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(ask(&demo, 0, "SELECT @@super_read_only").await, "1");
+        for server in [1, 2] {
+            let receiver = "SELECT SERVICE_STATE FROM performance_schema.replication_connection_status";
+            assert_eq!(ask(&demo, server, receiver).await, "OFF");
+            assert_eq!(ask(&demo, server, "SELECT COUNT(*) FROM demo.t").await, "1");
+        }
+
+        controlled.end().await;
+        demo.stop().await.expect("it stops");
+    }
+}
