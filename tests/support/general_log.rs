@@ -1,6 +1,7 @@
 //! Reads the servers' general logs: which server really ran a statement, on which connection, as which user.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use super::cluster::Cluster;
 
@@ -26,15 +27,32 @@ pub(crate) struct Mark(Vec<usize>);
 impl Cluster {
     /// Now. Entries are in the log before their statement runs.
     pub(crate) fn mark(&self) -> Mark {
-        Mark((0..self.servers().len()).map(|ordinal| self.general_log(ordinal).len()).collect())
+        let length = |ordinal| {
+            let length =
+                std::fs::metadata(self.general_log_path(ordinal)).expect("the server writes it").len();
+            usize::try_from(length).expect("it fits in memory")
+        };
+        Mark((0..self.servers().len()).map(length).collect())
     }
 
     /// What ran since, on all servers, those of one user only; in order for each server.
     pub(crate) fn ran_since(&self, mark: &Mark, user: &str) -> Vec<Ran> {
-        let all = mark.0.iter().enumerate().flat_map(|(ordinal, start)| {
-            parse(ordinal, &self.general_log(ordinal)).into_iter().filter(move |(at, _)| at >= start)
-        });
-        all.map(|(_, ran)| ran).filter(|ran| ran.user == user).collect()
+        self.ran_between(&[mark.clone(), Mark(vec![usize::MAX; mark.0.len()])], user).remove(0)
+    }
+
+    /// What ran from each mark to the next.
+    pub(crate) fn ran_between(&self, marks: &[Mark], user: &str) -> Vec<Vec<Ran>> {
+        let logs: Vec<_> =
+            (0..self.servers().len()).map(|ordinal| parse(ordinal, &self.general_log(ordinal))).collect();
+        let between = |from: &Mark, to: &Mark| -> Vec<Ran> {
+            let inside = logs.iter().zip(from.0.iter().zip(&to.0)).flat_map(|(log, (from, to))| {
+                let entries =
+                    log.iter().skip_while(move |(at, _)| at < from).take_while(move |(at, _)| at < to);
+                entries.map(|(_, ran)| ran.clone())
+            });
+            inside.filter(|ran| ran.user == user).collect()
+        };
+        marks.windows(2).map(|pair| between(&pair[0], &pair[1])).collect()
     }
 
     /// The servers that ran a statement whose text has this tag in it (a comment, say), prepared ones when executed.
@@ -46,7 +64,11 @@ impl Cluster {
     }
 
     fn general_log(&self, ordinal: usize) -> Vec<u8> {
-        std::fs::read(self.server(ordinal).folder().join("data/general.log")).expect("the server writes it")
+        std::fs::read(self.general_log_path(ordinal)).expect("the server writes it")
+    }
+
+    fn general_log_path(&self, ordinal: usize) -> PathBuf {
+        self.server(ordinal).folder().join("data/general.log")
     }
 }
 
