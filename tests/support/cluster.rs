@@ -179,6 +179,8 @@ fn server(ordinal: u32) -> Server {
         options: [
             "general_log=ON",
             "general_log_file=general.log",
+            // Statements as they came: those that do not parse, several at once, with passwords.
+            "log_raw=ON",
             // Tests end by removing the data.
             "sync_binlog=0",
             "innodb_flush_log_at_trx_commit=0",
