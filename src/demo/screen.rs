@@ -62,7 +62,7 @@ pub(crate) fn progress_lines(progress: &Progress) -> Vec<String> {
         .iter()
         .map(|server| {
             let copy = server.copy.as_ref().map(copy_words).unwrap_or_default();
-            format!("  {:<9} {:<13} {}{copy}", server.id, server.state, server.doing)
+            format!("  {:<9} {:<13} {}{copy}", server.id.as_str(), server.state, server.doing)
         })
         .collect();
     lines.extend(progress.problems.iter().map(|problem| format!("  ! {problem}")));
