@@ -684,7 +684,7 @@ impl ClientSession {
             }
         }
         if self.session.is_bound() || !self.shown_causes.is_empty() {
-            self.show_pins(b"");
+            self.show_pins_of(work);
         }
     }
 
@@ -744,15 +744,40 @@ impl ClientSession {
         self.client.registration.schema(schema.as_deref());
     }
 
-    /// Shows to others what binds the session, when it changed.
+    /// Shows to others what binds the session, when it changed; `statement` is the text that changed it.
     pub(super) fn show_pins(&mut self, statement: &[u8]) {
+        let causes = self.causes();
+        if causes != self.shown_causes {
+            self.show_causes(causes, statement);
+        }
+    }
+
+    /// The same after a statement that is still at hand. Its text is copied only when there is something to show.
+    fn show_pins_of(&mut self, work: Work<'_>) {
+        /// More of a statement is never shown.
+        const SHOWN: usize = 512;
+        let causes = self.causes();
+        if causes == self.shown_causes {
+            return;
+        }
+        let text = match (work.body, work.sql) {
+            (Body::Inbox(_), Some((start, end))) => self.client.inbox.bytes().get(start..end),
+            _ => work.execute.and_then(|id| self.statements.find(id)).map(|known| &known.text.sql[..]),
+        };
+        let text = text.unwrap_or_default();
+        let text: Box<[u8]> = Box::from(&text[..text.len().min(SHOWN)]);
+        self.show_causes(causes, &text);
+    }
+
+    fn causes(&self) -> Vec<&'static str> {
         let mut causes: Vec<&'static str> = self.session.pins().iter().map(|pin| pin.cause.label()).collect();
         if self.session.in_transaction() {
             causes.push("transaction");
         }
-        if causes == self.shown_causes {
-            return;
-        }
+        causes
+    }
+
+    fn show_causes(&mut self, causes: Vec<&'static str>, statement: &[u8]) {
         let registration = &self.client.registration;
         let holds = self.hold.as_mut().filter(|_| !causes.is_empty()).map(|lease| {
             let server = Arc::from(lease.server().id.as_str());

@@ -198,6 +198,10 @@ impl ClientSession {
         if need > UNIT && self.memory.is_none() {
             self.take_memory(need).await?;
         }
+        if self.client.inbox.is_empty() {
+            // The signal to drain may have come while a transaction was open that is over now.
+            self.drain_if_asked().await?;
+        }
         self.arm();
         loop {
             let happened = poll_fn(|context| {
@@ -274,11 +278,15 @@ impl ClientSession {
         if signals.contains(Signals::KILL_CONNECTION) {
             return Err(End::Killed);
         }
+        // KILL QUERY of an idle session and LOOK mean nothing here.
+        self.drain_if_asked().await
+    }
+
+    async fn drain_if_asked(&mut self) -> Result<(), End> {
         if self.shared.is_draining() && !self.session.is_bound() {
             let _ = self.refuse(&reply::draining()).await;
             return Err(End::Drained);
         }
-        // KILL QUERY of an idle session and LOOK mean nothing here.
         Ok(())
     }
 

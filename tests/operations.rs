@@ -1,0 +1,152 @@
+//! What operators see and do while the proxy runs over real servers: /metrics, /status, the admin SQL port, KILL, SIGTERM,
+//! and what it says when it cannot start.
+
+use std::process::Command;
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Row};
+use support::cluster::{APP, Cluster, connect};
+use support::proxy::{ADMIN, Proxy, http_get};
+use tokio::time::{Instant, sleep, timeout};
+
+mod support;
+
+/// The cells of one column of an admin table, as text.
+async fn column(admin: &mut Conn, sql: &str, name: &str) -> Vec<String> {
+    let rows: Vec<Row> = admin.query(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    let text = |row: &Row| match row.get::<mysql_async::Value, _>(name) {
+        Some(mysql_async::Value::Bytes(bytes)) => String::from_utf8(bytes).expect("UTF-8"),
+        Some(mysql_async::Value::NULL) => "NULL".to_owned(),
+        Some(other) => other.as_sql(true),
+        None => panic!("{sql} has no column {name}"),
+    };
+    rows.iter().map(text).collect()
+}
+
+fn readwright(arguments: &[&str]) -> (Option<i32>, String) {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_readwright")).args(arguments).output().expect("cargo built it");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(text).expect("UTF-8"))
+}
+
+#[test]
+fn what_operators_see() {
+    support::run(async {
+        let cluster = Cluster::shared().await;
+        let proxy = Proxy::start(cluster, "").await;
+        let mut admin = connect(proxy.sql().port(), ADMIN).await.expect("the admin port lets us in");
+        let mut client = proxy.connect(APP).await;
+        client.query_drop("SELECT GET_LOCK('operations', 1)").await.expect("a lock");
+        client.query_drop("SELECT nothing FROM nowhere.nothing").await.expect_err("there is none");
+
+        assert_eq!(column(&mut admin, "SHOW SERVERS", "role").await, ["primary", "replica", "replica"]);
+        assert_eq!(column(&mut admin, "SHOW SERVERS", "health").await, ["up", "up", "up"]);
+        assert_eq!(column(&mut admin, "SHOW PINS", "statement").await, ["SELECT GET_LOCK(?, ?)"]);
+        assert_eq!(column(&mut admin, "SHOW PINS", "server").await, ["mysql-0"]);
+        assert_eq!(column(&mut admin, "SHOW CLIENTS", "user").await, [APP.user]);
+        assert!(column(&mut admin, "SHOW POOLS", "server").await.contains(&"mysql-0".to_owned()));
+        let settings = column(&mut admin, "SHOW CONFIG", "value").await;
+        assert!(
+            !settings.iter().any(|value| value.contains("password") && !value.contains('/')),
+            "{settings:?}"
+        );
+
+        let metrics = proxy.page("/metrics");
+        for part in [
+            "readwright_statements_total{target=\"primary\",reason=\"lock-function\",outcome=\"answered\"} 1",
+            "outcome=\"refused\"} 1",
+            "readwright_server_up{server=\"mysql-2\",role=\"replica\"} 1",
+            "readwright_server_lag_seconds{server=\"mysql-1\"}",
+            "readwright_pool_connections{server=\"mysql-0\",state=\"used\"} 1",
+            "readwright_ready 1",
+        ] {
+            assert!(metrics.contains(part), "{part}\n{metrics}");
+        }
+        let http = proxy.http().to_string();
+        let (code, text) = readwright(&["status", "--address", &http]);
+        assert!(code == Some(0) && text.contains("is ready (serving)") && text.contains("mysql-2"), "{text}");
+        let (code, text) = readwright(&["status", "-o", "json", "--address", &http]);
+        assert!(code == Some(0) && text.contains("\"primary\": \"mysql-0\""), "{text}");
+    });
+}
+
+#[test]
+fn the_admin_port_ends_statements_and_clients() {
+    support::run(async {
+        let cluster = Cluster::shared().await;
+        let proxy = Proxy::start(cluster, "").await;
+        let mut admin = connect(proxy.sql().port(), ADMIN).await.expect("the admin port lets us in");
+        let mut client = proxy.connect(APP).await;
+        let id = column(&mut admin, "SHOW CLIENTS", "id").await.remove(0);
+        let began = Instant::now();
+        let kill_soon = async {
+            sleep(Duration::from_millis(300)).await;
+            admin.query_drop(format!("KILL QUERY {id}")).await.expect("it is there");
+        };
+        let (slept, ()) = tokio::join!(client.query_first::<u8, _>("SELECT SLEEP(20)"), kill_soon);
+        assert!(began.elapsed() < Duration::from_secs(10), "{slept:?}");
+        client.query_drop("SELECT 1").await.expect("the session goes on");
+        admin.query_drop(format!("KILL {id}")).await.expect("it is there");
+        let gone = async {
+            while !column(&mut admin, "SHOW CLIENTS", "id").await.is_empty() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(Duration::from_secs(10), gone).await.expect("the client is gone");
+        client.query_drop("SELECT 1").await.expect_err("closed");
+        admin.query_drop("KILL 1").await.expect_err("no such client");
+    });
+}
+
+#[test]
+fn a_drain_lets_a_transaction_end() {
+    support::run(async {
+        let cluster = Cluster::shared().await;
+        let mut proxy = Proxy::start(cluster, "").await;
+        let mut client = proxy.connect(APP).await;
+        client.query_drop("BEGIN").await.expect("a transaction");
+        client.query_drop("SELECT 1").await.expect("a statement");
+        proxy.terminate();
+        let draining = async {
+            while http_get(proxy.http(), "/readyz").is_none_or(|(status, _)| status != 503) {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(Duration::from_secs(5), draining).await.expect("it says that it drains");
+        assert_eq!(http_get(proxy.http(), "/healthz").map(|(status, _)| status), Some(200));
+        assert!(proxy.try_connect(APP).await.is_err(), "no new clients");
+        client.query_drop("COMMIT").await.expect("it may end");
+        let status = proxy.ended(Duration::from_secs(10)).await.expect("it ends when the last client has");
+        assert!(status.success(), "{status}\n{}", proxy.log());
+    });
+}
+
+#[test]
+fn what_is_in_the_way_of_a_start() {
+    support::run(async {
+        let cluster = Cluster::shared().await;
+        let proxy = Proxy::start(cluster, "").await;
+        let taken = format!("127.0.0.1:{}", proxy.port());
+        let mut second = Proxy::launch(cluster, &format!("listen: {{address: \"{taken}\"}}"));
+        let status = second.ended(Duration::from_secs(20)).await.expect("it cannot start");
+        assert_eq!(status.code(), Some(1));
+        let log = second.log();
+        assert!(log.contains("listen.address") && log.contains(&taken) && log.contains("in use"), "{log}");
+
+        let mut bad = Proxy::launch(cluster, "pool: {wait: 5s}\nlimits: {clients: -1}");
+        let status = bad.ended(Duration::from_secs(20)).await.expect("it cannot start");
+        assert_eq!(status.code(), Some(2));
+        assert_eq!(bad.log().lines().count(), 2, "{}", bad.log());
+
+        let nobody = "topology: {servers: [{name: mysql-0, address: \"127.0.0.1:1\"}]}";
+        let mut alone = Proxy::launch(cluster, nobody);
+        assert!(alone.ready(Duration::from_secs(8)).await.is_err());
+        let log = alone.log();
+        assert!(log.contains("no primary") && log.contains("127.0.0.1:1"), "{log}");
+        assert_eq!(http_get(alone.http(), "/readyz").map(|(status, _)| status), Some(503), "{log}");
+        let http = alone.http().to_string();
+        assert_eq!(readwright(&["status", "--address", &http]).0, Some(1));
+    });
+}
