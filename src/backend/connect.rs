@@ -20,7 +20,6 @@ use crate::wire::handshake::{
     encode_ssl_request,
 };
 use crate::wire::packet::{EOF, ERR, ErrPacket, Inbox, OK, Packet, WireError, write_packet};
-use crate::wire::response;
 use crate::wire::stream::{Stream, tune};
 use crate::wire::tls::{Initiator, TlsError, Verify};
 
@@ -68,11 +67,8 @@ pub(crate) struct Connected {
     pub(crate) stream: Stream,
     /// Asked for and offered: what the bytes on this connection look like.
     pub(crate) capabilities: Capabilities,
-    pub(crate) server_version: String,
     /// What KILL takes.
     pub(crate) thread_id: u32,
-    /// The session's status flags.
-    pub(crate) status: u16,
 }
 
 /// Flags of every connection to a server, whatever the client has.
@@ -102,6 +98,9 @@ const NEEDED: Capabilities =
 const MAX_RESULT_PACKET: u32 = 1 << 30;
 /// No login takes more packets than this.
 const MAX_STEPS: usize = 8;
+/// The connection attribute that says on a server who brings this client, and its value.
+const PROXY_ATTRIBUTE: &str = "_proxy";
+const PROXY_NAME: &[u8] = concat!("readwright ", env!("CARGO_PKG_VERSION")).as_bytes();
 /// `utf8mb4_0900_ai_ci`.
 const UTF8MB4: u8 = 255;
 
@@ -266,18 +265,12 @@ impl Connector {
             answer: login.first_answer(plugin, password, &greeting.nonce)?,
             schema: request.schema.map(<[u8]>::to_vec),
             plugin: Some(plugin.name().as_bytes().to_vec()),
-            attributes: request.attributes.clone(),
+            attributes: request.attributes.with(PROXY_ATTRIBUTE, PROXY_NAME),
             zstd_level: None,
         };
         login.write(&Zeroizing::new(response.encode())).await?;
-        let status = login.authenticate(plugin, greeting.nonce, password).await?;
-        Ok(Connected {
-            stream: login.finish(),
-            capabilities,
-            server_version: greeting.server_version,
-            thread_id: greeting.thread_id,
-            status,
-        })
+        login.authenticate(plugin, greeting.nonce, password).await?;
+        Ok(Connected { stream: login.finish(), capabilities, thread_id: greeting.thread_id })
     }
 
     /// What to start TLS with, if it shall be started. A Unix socket needs none: nobody can listen in on it.
@@ -348,24 +341,18 @@ impl Login {
         Ok(Self { stream, ..self })
     }
 
-    /// Follows the server through its plugins until OK; gives the session's status flags.
+    /// Follows the server through its plugins until OK.
     async fn authenticate(
         &mut self,
         plugin: Plugin,
         nonce: Nonce,
         password: &[u8],
-    ) -> Result<u16, ConnectError> {
+    ) -> Result<(), ConnectError> {
         let (mut plugin, mut nonce) = (plugin, nonce);
         for _ in 0..MAX_STEPS {
             let packet = self.read().await?;
             match packet.payload.split_first() {
-                Some((&OK, _)) => {
-                    let ok = response::read_ok(&packet.payload);
-                    // That something changed (the schema) is about this packet, not about the session.
-                    return ok
-                        .map(|ok| ok.status & !response::status::SESSION_STATE_CHANGED)
-                        .map_err(|e| ConnectError::Protocol(e.0));
-                }
+                Some((&OK, _)) => return Ok(()),
                 Some((&EOF, _)) => {
                     let switch = AuthSwitch::parse(&packet.payload).map_err(ConnectError::Broken)?;
                     plugin = Plugin::from_name(switch.plugin.as_bytes())

@@ -118,14 +118,14 @@ fn with_causes(error: &dyn std::error::Error) -> String {
 pub(crate) enum LoginError {
     #[error("the client left before it said anything")]
     NothingSaid,
-    #[error("the client did not keep to the protocol")]
-    Broken(#[source] WireError),
-    #[error("TLS with the client failed")]
-    Tls(#[source] TlsError),
+    #[error("the login broke off: {}", with_causes(.0))]
+    Broken(WireError),
+    #[error("TLS with the client failed: {}", with_causes(.0))]
+    Tls(TlsError),
     #[error("refused: {0}")]
     Refused(ErrPacket),
-    #[error("no login is possible")]
-    Crypto(#[source] CryptoError),
+    #[error("no login is possible: {0}")]
+    Crypto(CryptoError),
 }
 
 impl LoginError {

@@ -242,6 +242,7 @@ impl ChangeUser {
     }
 
     /// The payload without its first byte.
+    #[cfg(test)]
     pub(crate) fn encode(&self, capabilities: Capabilities) -> Vec<u8> {
         let mut out = Vec::with_capacity(96);
         push_nul_bytes(&mut out, &self.user);
@@ -315,6 +316,7 @@ impl Attributes {
     }
 
     /// The value of the first attribute of that name.
+    #[cfg(test)]
     pub(crate) fn find(&self, name: &str) -> Option<&[u8]> {
         self.iter().find(|(key, _)| *key == name.as_bytes()).map(|(_, value)| value)
     }

@@ -132,11 +132,6 @@ impl Inbox {
         self.assemble(stream, limit, Fill::Eagerly).await
     }
 
-    /// The next packet, if a whole one-frame packet has been received already.
-    pub(crate) fn has_packet(&self) -> bool {
-        self.header().is_some_and(|(length, _)| self.held() >= HEADER + length)
-    }
-
     /// What was received and is no packet that was taken.
     pub(crate) fn leftover(&self) -> &[u8] {
         self.bytes.get(self.taken..).unwrap_or_default()
@@ -464,9 +459,7 @@ mod tests {
         let mut stream = &bytes[..];
         let mut inbox = Inbox::default();
         assert_eq!(inbox.packet(&mut stream, 100).await.expect("first").payload, b"first");
-        assert!(inbox.has_packet());
         assert_eq!(inbox.packet(&mut stream, 100).await.expect("second").payload, b"second");
-        assert!(!inbox.has_packet());
         assert_eq!(inbox.leftover(), b"\x16\x03\x01");
     }
 
