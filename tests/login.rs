@@ -1,0 +1,328 @@
+//! Logins through the built proxy: the real `mysql` client, real accounts, and what becomes of a login when they change.
+
+use std::path::PathBuf;
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, OptsBuilder};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use support::cluster::{APP, Account, Cluster, ROOT, connect};
+use support::proxy::Proxy;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::process::Command;
+use tokio::time::{sleep, timeout};
+
+mod support;
+
+/// A user of a test. `%` so that it may come from anywhere.
+const ANN: Account = Account { user: "ann", password: "secret" };
+
+/// `mysql ARGUMENTS -e STATEMENT`; its output, or what it says went wrong.
+async fn mysql(cluster: &Cluster, arguments: &[&str], statement: &str) -> Result<String, String> {
+    let client: PathBuf = cluster.home().installation().client("mysql").expect("the client is there");
+    let run = Command::new(client)
+        .args(["--no-defaults", "--batch", "--skip-column-names", "--connect-timeout=10"])
+        .args(arguments)
+        .args(["-e", statement])
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let Output { status, stdout, stderr } = timeout(Duration::from_secs(20), run)
+        .await
+        .expect("the client ends within 20 s")
+        .expect("the client runs");
+    if status.success() {
+        return Ok(String::from_utf8_lossy(&stdout).trim().to_owned());
+    }
+    let said = String::from_utf8_lossy(&stderr).into_owned();
+    Err(said.lines().filter(|line| line.starts_with("ERROR")).collect())
+}
+
+/// How to reach the proxy, further arguments, and what the client prints or how its error begins.
+type Case<'a> = (&'a [&'a str], &'a [&'a str], Result<&'a str, &'a str>);
+
+#[test]
+fn the_mysql_client_in_every_way() {
+    support::run(async {
+        let cluster = Cluster::start(1).await;
+        cluster
+            .script(
+                "CREATE DATABASE shop; CREATE USER ann IDENTIFIED BY 'secret'; CREATE USER nobody; \
+                 CREATE USER old IDENTIFIED WITH sha256_password BY 'secret'; \
+                 CREATE USER late IDENTIFIED BY 'secret'; CREATE USER later IDENTIFIED BY 'secret'; \
+                 CREATE USER closed IDENTIFIED BY 'secret' ACCOUNT LOCK; \
+                 GRANT ALL ON shop.* TO ann, old, late, later, nobody",
+            )
+            .await;
+        let socket = cluster.folder().join("proxy.sock");
+        let socket = socket.to_str().expect("the folder's name is UTF-8");
+        let proxy = Proxy::start(&cluster, &format!("listen: {{socket: \"{socket}\"}}")).await;
+        let port = format!("--port={}", proxy.port());
+        let tcp = ["--protocol=TCP", "--host=127.0.0.1", &port];
+        let unix = ["--protocol=SOCKET", &format!("--socket={socket}")];
+
+        let denied = "ERROR 1045 (28000): Access denied for user";
+        let cases: &[Case<'_>] = &[
+            // TLS, as the client wants it when it is offered.
+            (&tcp, &["-uann", "-psecret"], Ok("ann@%\tNULL")),
+            (&tcp, &["-uann", "-psecret", "shop"], Ok("ann@%\tshop")),
+            (&tcp, &["-uann", "-psecret", "--ssl-mode=REQUIRED", "--tls-version=TLSv1.2"], Ok("ann@%\tNULL")),
+            (&tcp, &["-uann", "-pwrong"], Err(denied)),
+            (&tcp, &["-uann"], Err(denied)),
+            (
+                &tcp,
+                &["-uann", "-psecret", "nothing"],
+                Err("ERROR 1044 (42000): Access denied for user 'ann'@'%'"),
+            ),
+            (&tcp, &["-uunknown", "-psecret"], Err(denied)),
+            (&tcp, &["-uclosed", "-psecret"], Err("ERROR 3118 (HY000): Access denied for user 'closed'@")),
+            (&tcp, &["-unobody"], Ok("nobody@%\tNULL")),
+            (&tcp, &["-unobody", "-psecret"], Err(denied)),
+            (&tcp, &["-uold", "-psecret"], Ok("old@%\tNULL")),
+            (&tcp, &["-uold", "-psecret", "--default-auth=sha256_password"], Ok("old@%\tNULL")),
+            // Without TLS the password travels under RSA, once; afterwards it need not travel.
+            (&tcp, &["-ulate", "-psecret", "--ssl-mode=DISABLED"], Err("ERROR 2061 (HY000)")),
+            (
+                &tcp,
+                &["-ulate", "-psecret", "--ssl-mode=DISABLED", "--get-server-public-key"],
+                Ok("late@%\tNULL"),
+            ),
+            (&tcp, &["-ulate", "-psecret", "--ssl-mode=DISABLED"], Ok("late@%\tNULL")),
+            (&tcp, &["-unobody", "--ssl-mode=DISABLED"], Ok("nobody@%\tNULL")),
+            // A Unix socket needs no TLS.
+            (&unix, &["-ulater", "-psecret"], Ok("later@%\tNULL")),
+            (&unix, &["-ulater", "-psecret", "--ssl-mode=REQUIRED"], Ok("later@%\tNULL")),
+            (&unix, &["-ulater", "-pwrong"], Err(denied)),
+            // What we do not offer is not used.
+            (&tcp, &["-uann", "-psecret", "--compression-algorithms=zstd,uncompressed"], Ok("ann@%\tNULL")),
+        ];
+        for (link, arguments, expected) in cases {
+            let arguments = [*link, arguments].concat();
+            let said = mysql(&cluster, &arguments, "SELECT CURRENT_USER(), DATABASE()").await;
+            match (&said, expected) {
+                (Ok(said), Ok(expected)) => assert_eq!(said, expected, "{arguments:?}"),
+                (Err(said), Err(expected)) => assert!(said.starts_with(expected), "{arguments:?}: {said}"),
+                _ => panic!("{arguments:?}: {said:?}\n{}", proxy.log()),
+            }
+        }
+        assert!(!proxy.log().contains("secret"), "passwords are never printed");
+        let mut greeting = vec![0; 30];
+        let mut stream = TcpStream::connect(("127.0.0.1", proxy.port())).await.unwrap();
+        stream.read_exact(&mut greeting).await.unwrap();
+        let greeting = String::from_utf8_lossy(&greeting).into_owned();
+        assert!(greeting.contains("-readwright\0"), "{greeting:?}");
+    });
+}
+
+#[test]
+fn accounts_change() {
+    support::run(async {
+        let cluster = Cluster::start(1).await;
+        // Long enough that a login would rest on the last check if nothing told the proxy of a change.
+        let proxy = Proxy::start(&cluster, "users: {recheck_ms: 600000}").await;
+        let login = |password| {
+            let account = Account { password, ..ANN };
+            let proxy = &proxy;
+            async move { proxy.try_connect(account).await.map(drop).map_err(|error| error.to_string()) }
+        };
+        let denied =
+            |outcome: Result<(), String>| outcome.is_err_and(|error| error.contains("Access denied"));
+        let mut through = proxy.connect(APP).await;
+
+        assert!(denied(login("secret").await));
+        through.query_drop("CREATE USER ann IDENTIFIED BY 'secret'").await.unwrap();
+        login("secret").await.expect("a user is there as soon as it is created");
+        login("secret").await.expect("and stays");
+        assert!(denied(login("wrong").await));
+        login("secret").await.expect("a wrong guess makes no difference");
+        through.query_drop("ALTER USER ann IDENTIFIED BY 'another'").await.unwrap();
+        assert!(denied(login("secret").await), "the old password is worth nothing at once");
+        login("another").await.expect("the new one is good");
+        through.query_drop("ALTER USER ann ACCOUNT LOCK").await.unwrap();
+        let locked = login("another").await.expect_err("the account is locked");
+        assert!(locked.contains("Account is locked"), "{locked}");
+        through.query_drop("ALTER USER ann ACCOUNT UNLOCK").await.unwrap();
+        login("another").await.expect("it is open again");
+        through.query_drop("DROP USER ann").await.unwrap();
+        assert!(denied(login("another").await));
+    });
+}
+
+#[test]
+fn accounts_change_past_the_proxy() {
+    support::run(async {
+        let cluster = Cluster::start(0).await;
+        let proxy = Proxy::start(&cluster, "users: {recheck_ms: 500}").await;
+        cluster.script("CREATE USER ann IDENTIFIED BY 'secret'").await;
+        drop(proxy.connect(ANN).await);
+        cluster.script("ALTER USER ann IDENTIFIED BY 'another'").await;
+        drop(proxy.connect(Account { password: "another", ..ANN }).await);
+        cluster.script("DROP USER ann; FLUSH PRIVILEGES").await;
+        sleep(Duration::from_millis(600)).await;
+        let gone = proxy.try_connect(Account { password: "another", ..ANN }).await.expect_err("it is gone");
+        assert!(gone.to_string().contains("Access denied"), "{gone}");
+    });
+}
+
+#[test]
+fn many_first_logins_at_once() {
+    support::run(async {
+        let cluster = Cluster::start(0).await;
+        cluster.script("CREATE USER ann IDENTIFIED BY 'secret'").await;
+        let proxy = Proxy::start(&cluster, "").await;
+        let logins = (0..100).map(|number| {
+            let account = if number % 2 == 0 { ANN } else { APP };
+            let proxy = &proxy;
+            async move {
+                let mut client = proxy.connect(account).await;
+                client.query_first::<String, _>("SELECT CURRENT_USER()").await.unwrap()
+            }
+        });
+        for user in join_all(logins).await {
+            assert!(matches!(user.as_deref(), Some("ann@%" | "app@%")), "{user:?}");
+        }
+    });
+}
+
+#[test]
+fn a_change_of_user() {
+    support::run(async {
+        let cluster = Cluster::start(1).await;
+        cluster
+            .script(
+                "CREATE DATABASE shop; CREATE USER ann IDENTIFIED BY 'secret'; GRANT ALL ON shop.* TO ann",
+            )
+            .await;
+        let proxy = Proxy::start(&cluster, "").await;
+        let mut client = proxy.connect(APP).await;
+        client.query_drop("SET @mine = 7").await.unwrap();
+        for _ in 0..2 {
+            let to_ann = mysql_async::ChangeUserOpts::new()
+                .with_user(Some(ANN.user.to_owned()))
+                .with_pass(Some(ANN.password.to_owned()))
+                .with_db_name(Some("shop".to_owned()));
+            client.change_user(to_ann).await.unwrap();
+            let row: Option<(String, String, Option<i64>)> =
+                client.query_first("SELECT CURRENT_USER(), DATABASE(), @mine").await.unwrap();
+            assert_eq!(row, Some(("ann@%".to_owned(), "shop".to_owned(), None)));
+            client.change_user(as_app()).await.unwrap();
+            let user: Option<String> = client.query_first("SELECT CURRENT_USER()").await.unwrap();
+            assert_eq!(user.as_deref(), Some("app@%"));
+        }
+        let wrong = as_app().with_pass(Some("wrong".to_owned()));
+        let refused = client.change_user(wrong).await.expect_err("the password is wrong");
+        assert!(refused.to_string().contains("Access denied"), "{refused}");
+        assert!(client.query_drop("SELECT 1").await.is_err(), "the connection is closed");
+    });
+}
+
+fn as_app() -> mysql_async::ChangeUserOpts {
+    mysql_async::ChangeUserOpts::new()
+        .with_user(Some(APP.user.to_owned()))
+        .with_pass(Some(APP.password.to_owned()))
+}
+
+#[test]
+fn tls_that_is_demanded() {
+    support::run(async {
+        let cluster = Cluster::start(0).await;
+        // The certificates that mysqld makes for itself name no host.
+        let ca = certify(&cluster, "127.0.0.1").await;
+        let verify = |mode: &str| format!("server_tls: {{mode: {mode}, ca_file: \"{}\"}}", ca.display());
+        for mode in ["verify-ca", "verify-identity"] {
+            let overrides = format!("client_tls: {{mode: required}}\n{}", verify(mode));
+            let proxy = Proxy::start(&cluster, &overrides).await;
+            let plain = proxy.try_connect(APP).await.expect_err("TLS is demanded").to_string();
+            assert!(plain.contains("3159") && plain.contains("insecure transport"), "{plain}");
+            let port = format!("--port={}", proxy.port());
+            let password = format!("-p{}", APP.password);
+            let arguments = ["--protocol=TCP", "--host=127.0.0.1", &port, "-uapp", &password];
+            let cipher = mysql(&cluster, &arguments, "SHOW STATUS LIKE 'Ssl_cipher'").await;
+            let cipher = cipher.expect("a login over TLS");
+            assert!(cipher.contains("TLS_"), "the server, too, is reached over TLS: {cipher}");
+        }
+
+        // A server that others sign for, or that says it is another host.
+        certify(&cluster, "127.0.0.1").await;
+        for mode in ["verify-ca", "verify-identity"] {
+            nobody_gets_in(&cluster, &verify(mode)).await;
+        }
+        let ca = certify(&cluster, "mysql-0.elsewhere").await;
+        let verify = format!("server_tls: {{mode: verify-identity, ca_file: \"{}\"}}", ca.display());
+        nobody_gets_in(&cluster, &verify).await;
+    });
+}
+
+/// A proxy that trusts no server serves, but lets nobody in.
+async fn nobody_gets_in(cluster: &Cluster, overrides: &str) {
+    let mut proxy = Proxy::launch(cluster, overrides);
+    let refused = loop {
+        match Conn::new(options(proxy.port())).await {
+            Err(mysql_async::Error::Server(error)) => break error,
+            Err(_) => sleep(Duration::from_millis(50)).await,
+            Ok(_) => panic!("nobody can have checked this login"),
+        }
+    };
+    assert_eq!(refused.code, 2003, "{refused}");
+    proxy.terminate();
+    proxy.ended(Duration::from_secs(30)).await.expect("it ends when it is told to");
+}
+
+/// Gives the server a certificate for `host` of a new CA; the CA's file.
+async fn certify(cluster: &Cluster, host: &str) -> PathBuf {
+    let mut parameters = CertificateParams::new(Vec::new()).expect("no names");
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    parameters.distinguished_name.push(DnType::CommonName, "a CA");
+    let ca = CertifiedIssuer::self_signed(parameters, KeyPair::generate().expect("a key")).expect("a CA");
+    let key = KeyPair::generate().expect("a key");
+    let certificate = CertificateParams::new(vec![host.to_owned()])
+        .expect("a name")
+        .signed_by(&key, &ca)
+        .expect("a certificate");
+    let mut root = cluster.connect(0, ROOT).await;
+    let count = cluster.folder().read_dir().expect("the folder is ours").count();
+    let mut ca_file = PathBuf::new();
+    for (variable, text) in
+        [("ssl_key", key.serialize_pem()), ("ssl_cert", certificate.pem()), ("ssl_ca", ca.pem())]
+    {
+        ca_file = cluster.folder().join(format!("{variable}-{count}.pem"));
+        std::fs::write(&ca_file, text).expect("the folder is ours");
+        root.query_drop(format!("SET GLOBAL {variable} = '{}'", ca_file.display()))
+            .await
+            .expect("the server takes it");
+    }
+    root.query_drop("ALTER INSTANCE RELOAD TLS").await.expect("the server takes it");
+    ca_file
+}
+
+fn options(port: u16) -> OptsBuilder {
+    OptsBuilder::default()
+        .ip_or_hostname("127.0.0.1")
+        .tcp_port(port)
+        .user(Some(APP.user))
+        .pass(Some(APP.password))
+        .prefer_socket(false)
+}
+
+#[test]
+fn the_server_sees_what_the_client_says_of_itself() {
+    support::run(async {
+        let cluster = Cluster::start(0).await;
+        let proxy = Proxy::start(&cluster, "").await;
+        let port = format!("--port={}", proxy.port());
+        let password = format!("-p{}", APP.password);
+        let arguments = ["--protocol=TCP", "--host=127.0.0.1", &port, "-uapp", &password];
+        let statement = "SELECT ATTR_NAME, ATTR_VALUE FROM performance_schema.session_connect_attrs \
+                         WHERE PROCESSLIST_ID = CONNECTION_ID()";
+        let attributes = mysql(&cluster, &arguments, statement).await.expect("a login");
+        assert!(attributes.contains("program_name\tmysql\n"), "{attributes}");
+        assert!(attributes.contains("_proxy\treadwright "), "{attributes}");
+        let mut direct = connect(cluster.server(0).port(), ROOT).await.unwrap();
+        let users: Vec<String> =
+            direct.query("SELECT DISTINCT PROCESSLIST_USER FROM performance_schema.threads WHERE PROCESSLIST_USER = 'app'").await.unwrap();
+        assert_eq!(users, ["app"], "servers see the client's user, not one of ours");
+    });
+}
