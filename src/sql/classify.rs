@@ -55,7 +55,11 @@ impl Classifier {
             return Arc::new(refused(statement));
         }
         let statement = Arc::new(statement);
-        let known = if varies { Shape::Varies } else { Shape::Same(Arc::clone(&statement)) };
+        let known = if varies || !is_small(&statement, sql) {
+            Shape::Varies
+        } else {
+            Shape::Same(Arc::clone(&statement))
+        };
         self.shapes.insert(shape, known);
         statement
     }
@@ -68,9 +72,16 @@ impl Classifier {
     /// A replica refused this shape as a write (1290, 1792, 1836): from now on it is one.
     pub(crate) fn learn_write(&self, sql: &[u8], dialect: Dialect) {
         let Judged { statement, varies } = judge(sql, dialect);
-        let known = if varies { Shape::VariesAndWrites } else { Shape::Same(Arc::new(refused(statement))) };
+        let statement = refused(statement);
+        let varies = varies || !is_small(&statement, sql);
+        let known = if varies { Shape::VariesAndWrites } else { Shape::Same(Arc::new(statement)) };
         self.shapes.insert(self.key.shape(sql, dialect), known);
     }
+}
+
+/// Names in effects come from the text; a long text may hold many.
+fn is_small(statement: &Statement, sql: &[u8]) -> bool {
+    statement.effects.is_empty() || sql.len() <= 16 << 10
 }
 
 /// The same statement, known to write.

@@ -133,6 +133,10 @@ impl<'a> Walk<'a> {
     /// Puts the variables so far among the effects, where the order of the text wants them.
     fn flush_variables(&mut self, done: &mut Assignments) {
         if !done.variables.is_empty() {
+            self.lexer_changed |= done
+                .variables
+                .iter()
+                .any(|name| matches!(&**name, "sql_mode" | "character_set_client" | "collation_connection"));
             self.effects.push(Effect::SetVariables(std::mem::take(&mut done.variables)));
         }
     }

@@ -32,10 +32,15 @@ impl Walk<'_> {
             "warnings" | "errors" | "profile" | "profiles" => PREVIOUS,
             "count" => PREVIOUS,
             "session" | "local" if follows("variables") || follows("status") => {
-                self.take();
-                self.session_values()
+                if self.accept("status") {
+                    PREVIOUS
+                } else {
+                    self.variables()
+                }
             }
-            "variables" | "status" => self.session_values(),
+            // Counters of the connection that ran the statement before.
+            "status" => PREVIOUS,
+            "variables" => self.variables(),
             _ => PER_SERVER,
         }
     }
@@ -46,8 +51,8 @@ impl Walk<'_> {
         findings.write().map_or(CATALOG, |reason| (Kind::Write, reason))
     }
 
-    /// SHOW [SESSION] VARIABLES and STATUS: about the session, unless the pattern asks who the server is.
-    fn session_values(&mut self) -> Judgement {
+    /// SHOW [SESSION] VARIABLES: about the session, unless the pattern asks who the server is.
+    fn variables(&mut self) -> Judgement {
         let mut lexer = self.lookahead();
         let mut next = self.peek();
         while let Some(token) = next.filter(|token| !token.is_sign(b';')) {

@@ -340,6 +340,11 @@ fn long_texts_take_linear_time() {
     assert_eq!(route(nested.as_bytes(), Dialect::for_tests()), "either");
     assert_eq!(route("SELECT f(a,".repeat(100_000).as_bytes(), Dialect::for_tests()), "write");
     assert_eq!(route("SELECT @a,".repeat(100_000).as_bytes(), Dialect::for_tests()), "either");
+    assert_eq!(route("SET sql_mode='';SET a=1;".repeat(50_000).as_bytes(), Dialect::for_tests()), "write");
+    assert_eq!(
+        route("DO GET_LOCK('a',1);BEGIN;COMMIT;".repeat(30_000).as_bytes(), Dialect::for_tests()),
+        "pin"
+    );
     assert_eq!(route("SELECT 1;".repeat(100_000).as_bytes(), Dialect::for_tests()), "either");
 }
 

@@ -39,7 +39,7 @@ pub(super) struct Bound {
 /// `name` is in lower case.
 pub(super) fn read(name: &str) -> Read {
     match name {
-        "last_insert_id" | "identity" => Read::LastInsertId,
+        "last_insert_id" | "identity" | "insert_id" => Read::LastInsertId,
         "warning_count" | "error_count" => Read::Previous,
         _ if name.starts_with("gtid_") => Read::Gtid,
         _ if IDENTITY.contains(&name) => Read::Identity,

@@ -34,7 +34,7 @@ pub(super) fn judge_head(head: &[u8], dialect: Dialect) -> Statement {
     let mut walk = Walk::new(head, dialect);
     let (kind, _) = walk.text();
     if matches!(kind, Kind::Begin(_)) {
-        walk.effects.push(Effect::Begins);
+        walk.begins();
     }
     let hint = walk.lexer.hint();
     let (effects, needs) = (walk.effects, walk.needs);
@@ -51,6 +51,12 @@ pub(super) struct Walk<'a> {
     pub(super) effects: Vec<Effect>,
     pub(super) needs: Needs,
     pub(super) varies: bool,
+    /// Where among the effects the text opened a transaction that it has not ended.
+    begun: Option<usize>,
+    /// The text has assigned something that the server's own lexer follows.
+    pub(super) lexer_changed: bool,
+    /// Behind the last byte that two lexers could read in two ways; found when first asked for.
+    doubtful_end: Option<usize>,
     /// Inside the text that PREPARE or EXECUTE IMMEDIATE quotes.
     nested: bool,
 }
@@ -59,8 +65,19 @@ impl<'a> Walk<'a> {
     fn new(text: &'a [u8], dialect: Dialect) -> Self {
         let mut lexer = Lexer::new(text, dialect);
         let ahead = lexer.next();
-        let needs = Needs::default();
-        Self { text, lexer, ahead, dialect, effects: Vec::new(), needs, varies: false, nested: false }
+        Self {
+            text,
+            lexer,
+            ahead,
+            dialect,
+            effects: Vec::new(),
+            needs: Needs::default(),
+            varies: false,
+            begun: None,
+            lexer_changed: false,
+            doubtful_end: None,
+            nested: false,
+        }
     }
 
     /// The next token of this statement; None at its end.
@@ -131,15 +148,14 @@ impl<'a> Walk<'a> {
             let Some(first) = self.ahead else {
                 return total.unwrap_or((Kind::Anywhere, Reason::Empty));
             };
-            if let Some((kind @ Kind::Begin(_), reason)) = total {
-                self.effects.push(Effect::Begins);
-                debug_assert!(matches!(kind, Kind::Begin(_)));
+            if let Some((Kind::Begin(_), reason)) = total {
+                self.begins();
                 total = Some((Kind::Write, reason));
             }
-            let lexer_changes = self.lexer_changes(first);
+            let in_doubt = self.lexer_changed && self.is_doubtful(first);
             let mut found = self.statement();
             self.skip_rest();
-            if lexer_changes && found.0 != Kind::Write {
+            if in_doubt && found.0 != Kind::Write {
                 found = (Kind::Write, Reason::LexerChanges);
             }
             total = Some(match total {
@@ -149,21 +165,22 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// True when an earlier statement of the text may change how the server reads this one.
-    fn lexer_changes(&mut self, first: Token<'a>) -> bool {
-        let changes = self.effects.iter().any(|effect| match effect {
-            Effect::SetVariables(names) => names
-                .iter()
-                .any(|name| matches!(&**name, "sql_mode" | "character_set_client" | "collation_connection")),
-            _ => false,
-        });
-        if !changes {
-            return false;
+    /// A transaction begins in the middle of the text.
+    fn begins(&mut self) {
+        if self.begun.is_none() {
+            self.begun = Some(self.effects.len());
+            self.effects.push(Effect::Begins);
         }
+    }
+
+    /// True when sql_mode or a character set, changed in this text, may make the server read the rest in another way.
+    fn is_doubtful(&mut self, first: Token<'a>) -> bool {
         self.varies = true;
-        let rest =
-            self.text.get(self.lexer.position().saturating_sub(first.text.len() + 2)..).unwrap_or_default();
-        self.dialect.ignore_space || rest.iter().any(|&byte| matches!(byte, b'\\' | b'"' | 0x80..))
+        let end = *self.doubtful_end.get_or_insert_with(|| {
+            let doubtful = |&byte: &u8| matches!(byte, b'\\' | b'"' | 0x80..);
+            self.text.iter().rposition(doubtful).map_or(0, |at| at + 1)
+        });
+        self.dialect.ignore_space || self.lexer.position().saturating_sub(first.text.len() + 2) < end
     }
 
     /// What two statements in one text are together.
@@ -172,12 +189,13 @@ impl<'a> Walk<'a> {
             (Kind::Kill { .. }, _) => (Kind::Write, before.1),
             (_, Kind::Kill { .. }) => (Kind::Write, next.1),
             (_, Kind::Begin(_)) => {
-                self.effects.push(Effect::Begins);
+                self.begins();
                 (Kind::Write, next.1)
             }
-            (Kind::Write | Kind::Begin(_), other) => {
-                if other == Kind::Anywhere && next.1 == Reason::EndsTransaction {
-                    self.effects.retain(|effect| *effect != Effect::Begins);
+            (Kind::Write | Kind::Begin(_), _) => {
+                if let (Reason::EndsTransaction, Some(at)) = (next.1, self.begun) {
+                    self.effects.remove(at);
+                    self.begun = None;
                 }
                 (Kind::Write, before.1)
             }
@@ -320,7 +338,7 @@ impl<'a> Walk<'a> {
         let mut judgement = (Kind::Anywhere, Reason::EndsTransaction);
         while let Some(token) = self.take() {
             if token.is("chain") && !no {
-                self.effects.push(Effect::Begins);
+                self.begins();
                 judgement = (Kind::Write, Reason::OpensTransaction);
             } else if token.is("release") && !no {
                 self.effects.push(Effect::Disconnects);
@@ -421,7 +439,8 @@ impl<'a> Walk<'a> {
                 self.pin(Cause::UserVariable(Some(lower_name(&token))));
             }
         }
-        (Kind::Previous, Reason::PreviousStatement)
+        // What it pins must not be pinned to a replica, even where that answered the statement before.
+        (Kind::Write, Reason::PreviousStatement)
     }
 
     /// CALL and LOAD DATA: a user variable standing alone as an argument may be assigned to.
@@ -448,6 +467,7 @@ impl<'a> Walk<'a> {
         self.pin(Cause::TextPrepared(lower_name(&name)));
         self.accept("from");
         self.quoted_statement();
+        self.expression(false);
         (Kind::Write, Reason::TextPrepare)
     }
 
