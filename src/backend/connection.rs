@@ -153,8 +153,9 @@ impl PreparedCache {
         self.statements.remove(text).map(|on_server| on_server.id)
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.statements.len()
+    /// Forgets all; the server's ids, which are to be closed.
+    pub(crate) fn take_all(&mut self) -> Vec<u32> {
+        self.statements.drain().map(|(_, on_server)| on_server.id).collect()
     }
 }
 
@@ -170,7 +171,8 @@ mod tests {
         assert_eq!(cache.insert(text("b"), 2, 2), None);
         assert!(cache.find(&text("a")).is_some());
         assert_eq!(cache.insert(text("c"), 3, 2), Some(2));
-        assert_eq!((cache.len(), cache.find(&text("b")).is_none()), (2, true));
+        assert!(cache.find(&text("b")).is_none());
+        assert_eq!(cache.take_all().len(), 2);
     }
 
     #[test]

@@ -418,7 +418,7 @@ impl ClientSession {
     }
 
     /// Sends what no server answers; a connection that does not take it is no longer pooled.
-    async fn send_to_server(&mut self, bytes: &[u8]) {
+    pub(super) async fn send_to_server(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
         }

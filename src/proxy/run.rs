@@ -81,6 +81,7 @@ const REFUSED_BY_REPLICA: &str = "refused-by-replica";
 const ER_SERVER_SHUTDOWN: u16 = 1053;
 const ER_UNKNOWN_STMT_HANDLER: u16 = 1243;
 const ER_OPTION_PREVENTS_STATEMENT: u16 = 1290;
+const ER_MAX_PREPARED_STMT_COUNT_REACHED: u16 = 1461;
 const ER_NEED_REPREPARE: u16 = 1615;
 const ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION: u16 = 1792;
 const ER_READ_ONLY_MODE: u16 = 1836;
@@ -97,7 +98,7 @@ impl ClientSession {
             self.refresh();
             let circumstances = Circumstances { in_hand: self.in_hand(), avoid, dice: self.roll() };
             let mut decision =
-                routing::decide(statement, &self.session, &self.snapshot, circumstances, shared.policy);
+                routing::decide(statement, &self.session, &self.snapshot, circumstances, &shared.policy);
             if let Some(why) = forced
                 && circumstances.in_hand != InHand::Bound
             {
@@ -174,7 +175,14 @@ impl ClientSession {
         if let Some(id) = work.execute {
             match Box::pin(self.ready_to_execute(id, &mut prelude, work.body)).await {
                 Ok(Ok(execute)) => bytes = execute,
-                Ok(Err(packet)) => return self.answer_with(&packet).await,
+                Ok(Err(packet)) => {
+                    let full = crate::wire::response::read_error_code(packet.get(4..).unwrap_or_default())
+                        == Ok(ER_MAX_PREPARED_STMT_COUNT_REACHED);
+                    if full && tries < TRIES && self.close_prepared().await {
+                        return Ok(Tried::Again);
+                    }
+                    return self.answer_with(&packet).await;
+                }
                 Err(broken) => return self.broke(broken, statement, work, tries).await,
             }
             if !bytes.is_empty() {
@@ -449,6 +457,19 @@ impl ClientSession {
         closes
     }
 
+    /// The server has no room for prepared statements: closes those that this connection keeps for reuse. False when
+    /// there were none.
+    async fn close_prepared(&mut self) -> bool {
+        let mut closes = Vec::new();
+        if let Some(lease) = self.hold.as_mut() {
+            for id in lease.connection().prepared.take_all() {
+                prepared::push_close(&mut closes, id);
+            }
+        }
+        self.send_to_server(&closes).await;
+        !closes.is_empty() && self.hold.is_some()
+    }
+
     /// An error that came before anything of an answer, of a kind that may be ours to mend.
     async fn judge_error(
         &mut self,
@@ -479,6 +500,9 @@ impl ClientSession {
                 self.hold = None;
                 return Ok(Tried::Elsewhere("server-stopping"));
             }
+        }
+        if code == ER_MAX_PREPARED_STMT_COUNT_REACHED && tries < TRIES && self.close_prepared().await {
+            return Ok(Tried::Again);
         }
         if let Some(known) = work.execute.and_then(|id| self.statements.find(id))
             && matches!(code, ER_UNKNOWN_STMT_HANDLER | ER_NEED_REPREPARE)
@@ -907,6 +931,7 @@ fn may_be_mended(code: u16) -> bool {
         || matches!(
             code,
             ER_SERVER_SHUTDOWN
+                | ER_MAX_PREPARED_STMT_COUNT_REACHED
                 | ER_UNKNOWN_STMT_HANDLER
                 | ER_OPTION_PREVENTS_STATEMENT
                 | ER_NEED_REPREPARE

@@ -60,11 +60,13 @@ pub(crate) struct Circumstances {
 }
 
 /// The part of the configuration that decides.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Policy {
     pub(crate) consistency: Consistency,
     /// A replica that lags more than this is not waited for.
     pub(crate) gtid_wait: Duration,
+    /// Replicas of this zone are preferred until they have clearly more to do than the others.
+    pub(crate) zone: Option<Box<str>>,
 }
 
 /// Decides where `statement` runs.
@@ -73,7 +75,7 @@ pub(crate) fn decide(
     session: &Session,
     topology: &Topology,
     circumstances: Circumstances,
-    policy: Policy,
+    policy: &Policy,
 ) -> Decision {
     let in_hand = circumstances.in_hand;
     if in_hand == InHand::Bound {
@@ -109,7 +111,7 @@ fn read(
     session: &Session,
     topology: &Topology,
     circumstances: Circumstances,
-    policy: Policy,
+    policy: &Policy,
     why: &'static str,
 ) -> Decision {
     let to = |target, freshness| Decision { target, why, freshness };
@@ -124,35 +126,49 @@ fn read(
     let fresh = |server: &Server| server.health.up().is_some_and(|up| watermark.is_applied_in(&up.executed));
     // One that lags more than a read may wait would only cost the wait.
     let soon = |server: &Server| server.health.lag().is_some_and(|lag| lag <= policy.gtid_wait);
-    let any = || choose(topology, circumstances, |_| true);
+    let any = || choose(topology, circumstances, policy, |_| true);
     let found = match consistency {
         Consistency::Eventual => any().map(|at| to(Target::Replica(at), Freshness::Any)),
         Consistency::Session if watermark.is_empty() => {
             any().map(|at| to(Target::Replica(at), Freshness::Any))
         }
-        Consistency::Session => choose(topology, circumstances, fresh)
+        Consistency::Session => choose(topology, circumstances, policy, fresh)
             .map(|at| to(Target::Replica(at), Freshness::Any))
             .or_else(|| {
-                choose(topology, circumstances, soon)
+                choose(topology, circumstances, policy, soon)
                     .map(|at| to(Target::Replica(at), Freshness::AwaitSession))
             }),
-        Consistency::Global => {
-            choose(topology, circumstances, soon).map(|at| to(Target::Replica(at), Freshness::AwaitPrimary))
-        }
+        Consistency::Global => choose(topology, circumstances, policy, soon)
+            .map(|at| to(Target::Replica(at), Freshness::AwaitPrimary)),
     };
     found.unwrap_or(Decision { target: Target::Primary, why: "no-replica", freshness: Freshness::Any })
 }
 
-/// The less loaded of two replicas drawn at random among those that qualify.
+/// A replica among those that qualify: of the preferred zone, unless the others have clearly less to do.
 fn choose(
     topology: &Topology,
     circumstances: Circumstances,
+    policy: &Policy,
     qualifies: impl Fn(&Server) -> bool,
 ) -> Option<usize> {
-    let Circumstances { avoid, dice, .. } = circumstances;
-    let qualified = || {
-        topology.readers.iter().copied().filter(|&at| avoid != Some(at) && qualifies(&topology.servers[at]))
-    };
+    let any = |at: usize| circumstances.avoid != Some(at) && qualifies(&topology.servers[at]);
+    let Some(zone) = policy.zone.as_deref() else { return less_loaded(topology, circumstances.dice, any) };
+    let is_near = |at: usize| topology.servers[at].zone.as_deref() == Some(zone);
+    let near = less_loaded(topology, circumstances.dice, |at| is_near(at) && any(at));
+    let far = less_loaded(topology, circumstances.dice, |at| !is_near(at) && any(at));
+    let load = |at: usize| topology.servers[at].load.in_flight();
+    match (near, far) {
+        (Some(near), Some(far)) if load(near) > 2 * load(far) + SPILL => Some(far),
+        (near, far) => near.or(far),
+    }
+}
+
+/// Statements in flight that a near replica may have before load counts for more than zones.
+const SPILL: u32 = 8;
+
+/// The less loaded of two replicas drawn at random among those that qualify ("power of two choices").
+fn less_loaded(topology: &Topology, dice: u64, qualifies: impl Fn(usize) -> bool) -> Option<usize> {
+    let qualified = || topology.readers.iter().copied().filter(|&at| qualifies(at));
     let count = qualified().count() as u64;
     let nth = |n: u64| qualified().nth(usize::try_from(n).unwrap_or(0));
     match count {
@@ -171,4 +187,155 @@ fn choose(
 
 fn why_bound(session: &Session) -> &'static str {
     session.pins().first().map_or("transaction", |pin| pin.cause.label())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::gtid::GtidSet;
+    use crate::model::health::{Health, Replication, Up};
+    use crate::model::server::ServerId;
+    use crate::model::settings::Settings;
+    use crate::model::version::Version;
+    use crate::routing::session::{Answered, Changes};
+    use crate::sql::{Charset, Classifier, Dialect};
+
+    const UUID: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+
+    const DIALECT: Dialect = Dialect {
+        no_backslash_escapes: false,
+        ansi_quotes: false,
+        ignore_space: false,
+        charset: Charset::AsciiSafe,
+        version: 90_704,
+        mariadb: false,
+        multi_statements: true,
+    };
+
+    /// A primary and replicas that have applied so many transactions, with this lag, in these zones.
+    fn topology(replicas: &[(u64, u64, &str)]) -> Topology {
+        let server = |ordinal: usize, applied: u64, lag: Option<u64>, zone: &str| {
+            Arc::new(Server {
+                id: ServerId::new(&format!("mysql-{ordinal}")),
+                address: "127.0.0.1:3306".parse().expect("an address"),
+                zone: Some(Arc::from(zone)),
+                ready: true,
+                health: Health::Up(Up {
+                    version: Version::mysql(9, 7, 4),
+                    uuid: Arc::from(UUID),
+                    server_id: 1,
+                    read_only: lag.is_some(),
+                    super_read_only: lag.is_some(),
+                    cluster: None,
+                    executed: Arc::new(GtidSet::parse(&format!("{UUID}:1-{applied}")).expect("a set")),
+                    replication: match lag {
+                        Some(lag) => {
+                            Replication::Running { lag: Duration::from_millis(lag), silence: Duration::ZERO }
+                        }
+                        None => Replication::None,
+                    },
+                }),
+                excluded: None,
+                load: Arc::default(),
+            })
+        };
+        let mut servers = vec![server(0, 100, None, "a")];
+        servers.extend(
+            replicas
+                .iter()
+                .enumerate()
+                .map(|(at, &(applied, lag, zone))| server(at + 1, applied, Some(lag), zone)),
+        );
+        Topology { epoch: 1, readers: (1..servers.len()).collect(), servers, primary: Some(0) }
+    }
+
+    fn policy(consistency: Consistency) -> Policy {
+        Policy { consistency, gtid_wait: Duration::from_millis(50), zone: None }
+    }
+
+    fn session_that_wrote(number: u64) -> Session {
+        let mut session = Session::new(Settings::default(), DIALECT);
+        if number > 0 {
+            let gtids = vec![Box::from(format!("{UUID}:{number}").as_bytes())];
+            let changes = Some(Box::new(Changes { gtids, ..Changes::default() }));
+            session.apply_status(&Answered { changes, status: Some(2), ..Answered::default() });
+        }
+        session
+    }
+
+    fn decided(sql: &str, session: &Session, topology: &Topology, policy: &Policy, dice: u64) -> Decision {
+        let statement = Classifier::new(16).classify(sql.as_bytes(), DIALECT);
+        let circumstances = Circumstances { in_hand: InHand::Nothing, avoid: None, dice };
+        decide(&statement, session, topology, circumstances, policy)
+    }
+
+    #[test]
+    fn freshness() {
+        use Consistency::{Eventual, Global, Session};
+        let check = |replicas: &[(u64, u64, &str)], wrote, consistency, expected: &[(Target, Freshness)]| {
+            let (topology, session) = (topology(replicas), session_that_wrote(wrote));
+            for dice in 0..8 {
+                let decision = decided("SELECT a FROM t", &session, &topology, &policy(consistency), dice);
+                let found = (decision.target, decision.freshness);
+                assert!(expected.contains(&found), "{replicas:?} wrote {wrote} {consistency:?}: {found:?}");
+            }
+        };
+        let replica = Target::Replica;
+        let any = &[(replica(1), Freshness::Any), (replica(2), Freshness::Any)];
+        check(&[(90, 0, ""), (90, 0, "")], 0, Session, any);
+        check(&[(90, 0, ""), (100, 0, "")], 100, Session, &[(replica(2), Freshness::Any)]);
+        check(&[(90, 20, ""), (90, 900, "")], 100, Session, &[(replica(1), Freshness::AwaitSession)]);
+        check(&[(90, 900, ""), (90, 900, "")], 100, Session, &[(Target::Primary, Freshness::Any)]);
+        check(&[(90, 900, ""), (90, 900, "")], 100, Eventual, any);
+        check(&[(90, 0, ""), (90, 900, "")], 0, Global, &[(replica(1), Freshness::AwaitPrimary)]);
+        check(&[], 0, Session, &[(Target::Primary, Freshness::Any)]);
+    }
+
+    #[test]
+    fn zones_and_load() {
+        let topology = topology(&[(100, 0, "a"), (100, 0, "b"), (100, 0, "b")]);
+        let near = Policy { zone: Some(Box::from("a")), ..policy(Consistency::Session) };
+        let session = session_that_wrote(0);
+        let target = |dice| decided("SELECT a FROM t", &session, &topology, &near, dice).target;
+        assert!((0..16).all(|dice| target(dice) == Target::Replica(1)));
+        let busy: Vec<_> = (0..20).map(|_| topology.servers[1].load.enter()).collect();
+        assert!((0..16).all(|dice| target(dice) != Target::Replica(1)));
+        drop(busy);
+        assert_eq!(target(0), Target::Replica(1));
+    }
+
+    #[test]
+    fn the_session_decides_too() {
+        let topology = topology(&[(100, 0, "")]);
+        let classifier = Classifier::new(16);
+        let check = |steps: &[(&str, u16, &[(&str, &str)])], sql: &str, expected: Target| {
+            let mut session = Session::new(Settings::default(), DIALECT);
+            for (sql, status, variables) in steps {
+                let variables = variables
+                    .iter()
+                    .map(|(n, v)| (Box::from(n.as_bytes()), Box::from(v.as_bytes())))
+                    .collect();
+                let changes = Some(Box::new(Changes { variables, ..Changes::default() }));
+                let answered = Answered { status: Some(*status), changes, ..Answered::default() };
+                session.apply(&classifier.classify(sql.as_bytes(), DIALECT), &answered);
+            }
+            let decision = decided(sql, &session, &topology, &policy(Consistency::Session), 7);
+            assert_eq!(decision.target, expected, "{steps:?} then {sql}");
+        };
+        let replica = Target::Replica(1);
+        check(&[], "SELECT a FROM t", replica);
+        check(&[], "SELECT a FROM t FOR UPDATE", Target::Primary);
+        check(&[], "/* readwright: primary */ SELECT a FROM t", Target::Primary);
+        check(&[], "/* readwright: replica */ UPDATE t SET a=1", Target::Primary);
+        check(&[("SET autocommit=0", 0, &[("autocommit", "OFF")])], "SELECT a FROM t", Target::Primary);
+        let serializable: &[(&str, &str)] = &[("transaction_isolation", "SERIALIZABLE")];
+        let set = "SET SESSION TRANSACTION ISOLATION LEVEL SERIALIZABLE";
+        check(&[(set, 2, serializable)], "SELECT a FROM t", Target::Primary);
+        check(&[], "START TRANSACTION READ ONLY", replica);
+        check(&[], "BEGIN", Target::Primary);
+        let read_only: &[(&str, &str)] = &[("transaction_read_only", "ON")];
+        check(&[("SET SESSION TRANSACTION READ ONLY", 2, read_only)], "BEGIN", replica);
+    }
 }
