@@ -56,7 +56,7 @@ impl Source {
     }
 
     /// The text for Prometheus.
-    fn scrape(&self) -> String {
+    pub(crate) fn scrape(&self) -> String {
         let report = self.report();
         let gauges = Gauges::new();
         gauges.build(env!("CARGO_PKG_VERSION"), self.started.elapsed());

@@ -1,21 +1,194 @@
 //! `readwright demo`: starts the servers, lets the controller bring them up, starts the proxy in front of them, and shows
 //! what happens until it is told to stop.
 
-use std::io;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::{Builder, Handle};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::Failure;
+use super::configuration::chain;
+use super::{DemoArguments, Failure, output};
+use crate::admin::Source;
 use crate::controller::{self, Diverged, Logins, Record, SaveError, Store, Tools};
 use crate::demo::mysqld::AfterDeath;
 use crate::demo::screen::{Screen, Traffic, progress_lines};
-use crate::demo::{self, Demo, Memory, statements};
+use crate::demo::{self, Demo, Memory, Options, statements};
 use crate::model::progress::Progress;
+use crate::server::{ControlThread, Server, StartError};
+use crate::telemetry::logging;
+
+pub(super) fn run(arguments: &DemoArguments) -> Result<(), Failure> {
+    logging::start(&arguments.log, false).map_err(failed)?;
+    let control = ControlThread::start().map_err(failed)?;
+    let runtime = Builder::new_multi_thread().enable_all().build().map_err(failed)?;
+    let outcome = runtime.block_on(run_demo(arguments, control.handle.clone()));
+    // What a second signal leaves behind must not hold the process up; the servers are ended from outside.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+/// The whole life of a demo. Whatever happens in it, the servers are stopped at its end.
+async fn run_demo(arguments: &DemoArguments, control: Handle) -> Result<(), Failure> {
+    let options = Options {
+        folder: arguments.data.clone(),
+        fresh: arguments.fresh,
+        replicas: arguments.replicas,
+        port: arguments.port,
+        after: AfterDeath::Keep,
+    };
+    let interrupted = Interrupts::new()?;
+    let mut screen = Screen::new();
+    screen.say("Starting MySQL servers ...");
+    let Some(demo) = interrupted.or(Demo::start(&options)).await? else { return Ok(()) };
+    let demo = demo.map_err(failed)?;
+    screen.say(&format!("{} servers run in {}", options.replicas + 1, demo.folder().display()));
+    let mut controlled = Controlled::start(&demo)?;
+    let outcome = async {
+        if interrupted.or(controlled.serving(&mut screen)).await?.is_none() {
+            return Ok(());
+        }
+        serve(arguments, &demo, control, &interrupted, &mut screen).await
+    }
+    .await;
+    screen.say("Stopping ...");
+    let stopping = async {
+        controlled.end().await;
+        demo.stop().await.map_err(failed)
+    };
+    // A second signal does not wait for anything.
+    let stopped = interrupted.or(stopping).await?;
+    outcome.and(stopped.unwrap_or(Ok(())))
+}
+
+/// Runs the proxy in front of the servers, for the statements of `--exec` or until a signal comes.
+async fn serve(
+    arguments: &DemoArguments,
+    demo: &Demo,
+    control: Handle,
+    interrupted: &Interrupts,
+    screen: &mut Screen,
+) -> Result<(), Failure> {
+    let server = Server::bind(demo.config().map_err(Failure::Configuration)?).await.map_err(failed)?;
+    let source = server.source();
+    let stop = CancellationToken::new();
+    let mut serving: JoinSet<Result<(), StartError>> = JoinSet::new();
+    let (proxy_control, proxy_stop) = (control, stop.clone());
+    serving.spawn(async move { server.run(proxy_control, proxy_stop).await });
+    let used = async {
+        ready(&source, demo.endpoints().len() - 1).await?;
+        match &arguments.exec {
+            Some(sql) => execute(demo, sql).await,
+            None => {
+                output::print(format!("{}\n", demo.client_line()).as_bytes())?;
+                watch_traffic(&source, screen).await
+            }
+        }
+    };
+    let outcome = tokio::select! {
+        outcome = interrupted.or(used) => outcome?.unwrap_or(Ok(())),
+        Some(ended) = serving.join_next() => match ended {
+            Ok(ended) => ended.map_err(failed),
+            Err(error) => Err(failed(error)),
+        },
+    };
+    stop.cancel();
+    let drained = async { while serving.join_next().await.is_some() {} };
+    interrupted.or(drained).await?;
+    outcome
+}
+
+/// Waits until the proxy knows the primary and all replicas.
+async fn ready(source: &Source, replicas: usize) -> Result<(), Failure> {
+    let mut topology = source.topology.clone();
+    let complete =
+        topology.wait_for(|topology| topology.primary.is_some() && topology.readers.len() == replicas);
+    match timeout(Duration::from_secs(30), complete).await {
+        Ok(Ok(_)) => Ok(()),
+        _ => {
+            let servers = &source.topology.borrow().servers;
+            let excluded = servers
+                .iter()
+                .find_map(|server| Some(format!("{}: {}", server.id, server.excluded.as_deref()?)));
+            let why = excluded.unwrap_or_else(|| "no server is known".to_owned());
+            Err(Failure::Failed(format!("the proxy does not see all servers well ({why})")))
+        }
+    }
+}
+
+async fn execute(demo: &Demo, sql: &str) -> Result<(), Failure> {
+    let Some((account, schema)) = demo.accounts().application else {
+        return Err(Failure::Failed("the demo has no application account".to_owned()));
+    };
+    let application = demo.login(account);
+    let root = demo.login(demo.root());
+    let mut text = Vec::new();
+    let ran =
+        statements::run(sql, &demo.proxy(), (&application, &schema), &demo.endpoints(), &root, &mut text)
+            .await;
+    output::print(&text)?;
+    match ran {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Failure::Silent),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Shows where statements go, until the future is dropped.
+async fn watch_traffic(source: &Source, screen: &mut Screen) -> Result<(), Failure> {
+    screen.say("Paste that line into another terminal. Ctrl-C ends the demo.\n");
+    let (mut before, mut at) = (Traffic::read(&source.scrape()), Instant::now());
+    loop {
+        let now = Traffic::read(&source.scrape());
+        // Off a terminal only what changed is worth a line.
+        if screen.is_terminal() || now != before {
+            screen.draw(now.lines(&before, at.elapsed()));
+        }
+        (before, at) = (now, Instant::now());
+        sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// SIGINT and SIGTERM. Each ends what is being waited for at that moment.
+struct Interrupts(watch::Receiver<u32>, #[expect(dead_code, reason = "ends with this")] JoinSet<()>);
+
+impl Interrupts {
+    fn new() -> Result<Self, Failure> {
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let (sender, receiver) = watch::channel(0);
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                sender.send_modify(|count| *count += 1);
+            }
+        });
+        Ok(Self(receiver, task))
+    }
+
+    /// What `work` gives; None when a signal comes first.
+    async fn or<T>(&self, work: impl Future<Output = T>) -> Result<Option<T>, Failure> {
+        let mut signals = self.0.clone();
+        signals.mark_unchanged();
+        tokio::select! {
+            done = work => Ok(Some(done)),
+            _ = signals.changed() => Ok(None),
+        }
+    }
+}
+
+fn failed(error: impl std::error::Error) -> Failure {
+    Failure::Failed(chain(&error))
+}
 
 /// The controller's record, kept in the demo's own file.
 struct Kept(Memory);
@@ -89,7 +262,6 @@ impl Controlled {
 mod tests {
     use super::*;
     use crate::dba::{Answer, Session};
-    use crate::demo::Options;
 
     const LONG: Duration = Duration::from_secs(180);
 

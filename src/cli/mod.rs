@@ -34,6 +34,7 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Run(arguments) => run::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
@@ -51,6 +52,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(RunArguments),
+    Demo(DemoArguments),
     Explain(ExplainArguments),
     Check(CheckArguments),
     Status(StatusArguments),
@@ -70,24 +72,30 @@ struct RunArguments {
     set: Vec<String>,
 }
 
-/// Start a primary, replicas and the proxy on this machine, and show where statements go
+/// Run a primary, replicas and the proxy on this machine, and show where statements go
+///
+/// Real MySQL servers, in a folder of their own, brought up by the controller. Ctrl-C ends everything; the data stays
+/// for the next start.
 #[derive(Debug, clap::Args)]
 struct DemoArguments {
-    /// Forget the data of the last time
+    /// How many replicas
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=8))]
+    replicas: u32,
+    /// Where the servers keep their data [default: readwright/demo below XDG_DATA_HOME or ~/.local/share]
+    #[arg(long, value_name = "FOLDER")]
+    data: Option<PathBuf>,
+    /// Start over: remove what an earlier demo left in that folder
     #[arg(long)]
     fresh: bool,
-    /// How many replicas
-    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=15))]
-    replicas: u32,
-    /// Run these statements (`;` between them) through the proxy, print which server answered each, and end
-    #[arg(long, value_name = "SQL")]
-    exec: Option<String>,
-    /// The folder for the servers' data
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
-    /// The proxy's port
+    /// The proxy's port on 127.0.0.1 [default: 6033, or another when that is taken]
     #[arg(long)]
     port: Option<u16>,
+    /// Run these statements through the proxy, print which server ran each and what it answered, and end
+    #[arg(long, value_name = "SQL")]
+    exec: Option<String>,
+    /// What to log to standard error, as RUST_LOG
+    #[arg(long, default_value = "error", value_name = "FILTER")]
+    log: String,
 }
 
 /// Say where a statement would go, and why

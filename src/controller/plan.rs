@@ -221,13 +221,19 @@ struct SourceServer<'a> {
 /// What can be said of a server without a primary to compare it with.
 fn first_glance(world: &World, node: &Node) -> Found {
     let seen = match &node.state {
+        State::Unreachable(_) if world.busy.contains(&node.endpoint.id) => {
+            return (Class::Unreachable, "starts again after it was copied to".into());
+        }
         State::Unreachable(why) => return (Class::Unreachable, Arc::clone(why)),
         State::Seen(seen) => seen,
     };
     if let Some(run) = &seen.survey.clone
         && run.state == CloneState::Running
     {
-        return (Class::Cloning, format!("copies from {}: {}", run.source, run.stage).into());
+        let stage = if run.stage.is_empty() { "begins" } else { &*run.stage };
+        let donor = world.nodes.iter().find(|other| other.endpoint.address.to_string() == *run.source);
+        let donor = donor.map_or(&*run.source, |donor| donor.endpoint.id.as_str());
+        return (Class::Cloning, format!("copies from {donor}: {stage}").into());
     }
     let probe = seen.probe();
     match (probe.cluster.as_deref(), world.record.cluster.as_deref()) {

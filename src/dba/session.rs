@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use mysql_async::prelude::{FromValue, Queryable};
-use mysql_async::{Conn, Opts, OptsBuilder, Row, SslOpts};
+use mysql_async::{Conn, OptsBuilder, Row, SslOpts};
 use tokio::time::timeout;
 
 use super::error::Error;
@@ -49,7 +49,7 @@ impl Session {
     pub(crate) async fn open(address: &Address, login: &Login) -> Result<Self, Error> {
         // Literals are written for an empty sql_mode, and timestamps are read as UTC.
         let settings = ["SET SESSION sql_mode = '', time_zone = '+00:00', autocommit = 1"];
-        let mut session = Self::connect(address, login, &settings).await?;
+        let mut session = Self::connect(address, login, None, &settings).await?;
         // The driver's own reading of the version does not tell MariaDB.
         let rows = session.rows("SELECT @@version").await?;
         session.version = session.fields(first(&rows, address)?).parsed(0, Version::parse)?;
@@ -62,13 +62,18 @@ impl Session {
     }
 
     /// Connects and logs in as an application does, for statements of people.
-    pub(crate) async fn guest(address: &Address, login: &Login) -> Result<Self, Error> {
-        Self::connect(address, login, &[]).await
+    pub(crate) async fn guest(address: &Address, login: &Login, schema: &str) -> Result<Self, Error> {
+        Self::connect(address, login, Some(schema), &[]).await
     }
 
-    async fn connect(address: &Address, login: &Login, settings: &[&str]) -> Result<Self, Error> {
+    async fn connect(
+        address: &Address,
+        login: &Login,
+        schema: Option<&str>,
+        settings: &[&str],
+    ) -> Result<Self, Error> {
         let connect = |tls: Option<SslOpts>| {
-            let opts = options(address, login, tls, settings);
+            let opts = options(address, login, tls).db_name(schema).init(settings.to_vec());
             async move {
                 timeout(login.deadline, Conn::new(opts))
                     .await
@@ -271,7 +276,7 @@ pub(super) fn quoted(text: &str) -> String {
     literal
 }
 
-fn options(address: &Address, login: &Login, tls: Option<SslOpts>, settings: &[&str]) -> Opts {
+fn options(address: &Address, login: &Login, tls: Option<SslOpts>) -> OptsBuilder {
     OptsBuilder::default()
         .ip_or_hostname(address.host.as_ref())
         .tcp_port(address.port)
@@ -285,8 +290,6 @@ fn options(address: &Address, login: &Login, tls: Option<SslOpts>, settings: &[&
         .tcp_keepalive(Some(Duration::from_secs(30)))
         .stmt_cache_size(0)
         .ssl_opts(tls)
-        .init(settings.to_vec())
-        .into()
 }
 
 fn tls_options(tls: &ServerTls) -> Option<SslOpts> {

@@ -9,19 +9,19 @@ use tokio::time::sleep;
 use crate::dba::{self, Answer, Login, Session};
 use crate::model::server::{Address, Endpoint};
 
-/// Runs them in one session, in order, until one fails. Writes each with the server that ran it, then its result.
+/// Runs them in one session of the application's (with its schema), in order, until one fails. Writes each with the server that ran it, then its result.
 ///
 /// # Errors
 /// When the proxy lets nobody in, or `out` cannot be written to. That a statement fails is no error: false.
 pub(crate) async fn run(
     statements: &str,
     proxy: &Address,
-    application: &Login,
+    application: (&Login, &str),
     servers: &[Endpoint],
     root: &Login,
     out: &mut impl Write,
 ) -> Result<bool, Failure> {
-    let mut session = Session::guest(proxy, application).await?;
+    let mut session = Session::guest(proxy, application.0, application.1).await?;
     let mut witnesses = Vec::new();
     for server in servers {
         witnesses.push((server.id.to_string(), Session::open(&server.address, root).await?));
