@@ -346,7 +346,7 @@ impl Session {
             read_sql_mode(mode, &mut self.dialect);
         }
         if let Some(charset) = settings.variable(b"character_set_client") {
-            self.dialect.charset = charset_of(charset);
+            self.dialect.charset = Charset::named(charset);
         }
         self.serializable = settings.variable(b"transaction_isolation") == Some(b"SERIALIZABLE");
         self.read_only = matches!(settings.variable(b"transaction_read_only"), Some(b"ON" | b"1"));
@@ -391,18 +391,8 @@ pub(crate) fn charset_of_collation(id: u16) -> Charset {
         28 | 87 => Charset::Gbk,
         248..=250 => Charset::Gb18030,
         13 | 88 | 95 | 96 => Charset::Sjis,
-        _ => Charset::AsciiSafe,
-    }
-}
-
-/// Client charsets whose second bytes can look like ASCII.
-pub(crate) fn charset_of(name: &[u8]) -> Charset {
-    match name.to_ascii_lowercase().as_slice() {
-        b"gbk" => Charset::Gbk,
-        b"gb18030" => Charset::Gb18030,
-        b"big5" => Charset::Big5,
-        b"sjis" | b"cp932" => Charset::Sjis,
-        _ => Charset::AsciiSafe,
+        11 | 65 | 63 | 33 | 76 | 83 | 192..=215 | 223 | 45 | 46 | 224..=247 | 255.. => Charset::AsciiSafe,
+        _ => Charset::EightBit,
     }
 }
 
