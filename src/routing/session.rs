@@ -215,10 +215,13 @@ impl Session {
             self.next_transaction = NextTransaction::default();
         }
         let mut missing = Vec::new();
+        let succeeded = answered.error.is_none();
+        if matches!(statement.kind, Kind::Begin(_)) && succeeded {
+            self.begin();
+        }
         if statement.effects.is_empty() && answered.changes.is_none() {
             return missing;
         }
-        let succeeded = answered.error.is_none();
         let mut explained = false;
         for effect in &statement.effects {
             explained |= self.apply_effect(effect, succeeded);
@@ -238,6 +241,12 @@ impl Session {
             }
         }
         missing
+    }
+
+    /// A transaction ends LOCK TABLES, but not FLUSH TABLES WITH READ LOCK.
+    /// <https://dev.mysql.com/doc/refman/9.7/en/lock-tables.html>
+    fn begin(&mut self) {
+        self.unpin(&PinCause::Statement(Cause::TableLocks));
     }
 
     /// The value of a variable that the tracker did not report.
@@ -284,8 +293,11 @@ impl Session {
             }
             Effect::Restore(cause) => {
                 let cause = PinCause::Statement(cause.clone());
-                if succeeded {
+                if succeeded && self.pins.iter().any(|pin| pin.cause == cause) {
                     self.unpin(&cause);
+                } else if succeeded {
+                    // Who names such a variable, be it with its neutral value, means this one connection.
+                    self.pin(cause);
                 }
                 true
             }
@@ -296,8 +308,13 @@ impl Session {
                 }
                 true
             }
+            Effect::Begins => {
+                if succeeded {
+                    self.begin();
+                }
+                false
+            }
             Effect::NextTransaction { .. }
-            | Effect::Begins
             | Effect::AccountsChange
             | Effect::Disconnects
             | Effect::CountsFoundRows => false,
