@@ -1,236 +1,360 @@
-//! Every case of `tests/routing/cases` through a real proxy over a real primary and two replicas: the servers' general logs
-//! say where each statement really ran.
+//! Where statements really run: every case of `tests/routing/cases` through a proxy over a primary and two replicas, told
+//! by the servers' general logs, and what the client is answered, compared with the primary itself.
 
-use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::time::Duration;
 
+use client::{Client, IN_TRANSACTION, Outcome};
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, OptsBuilder, Row, Value};
-use tokio::time::timeout;
-
-use support::cluster::{APP, Cluster};
-use support::general_log::{Mark, Ran};
+use support::cluster::{APP, Account, Cluster, ROOT};
+use support::general_log::Ran;
 use support::proxy::Proxy;
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
+use tokio::time::sleep;
 
+#[path = "routing/client.rs"]
+mod client;
 mod support;
 
-/// Where a statement has to run. `Any` includes: nowhere, answered by the proxy.
+/// What a step of a case expects of the servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Expected {
-    Replica,
-    Primary,
-    /// The primary, and the statement after it too.
+enum Placement {
+    /// A replica; the primary only after a replica has refused.
+    Read,
+    Write,
+    /// The primary, and the session stays on that connection.
     Pin,
-    Any,
-    /// The server of the statement before.
+    /// Any server, or none.
+    Either,
+    /// The connection of the statement before.
     Last,
 }
 
-/// What is expected on paper and need not be so, and why. A statement for single cases, `name step` for sequences.
-const RELAXED: &[(&str, Expected, &str)] = &[
-    ("uv 1", Expected::Any, LITERAL),
-    ("uv 2", Expected::Any, LITERAL),
-    ("uv 3", Expected::Any, LITERAL),
-    ("ctas 1", Expected::Any, LITERAL),
-];
-const LITERAL: &str =
-    "a variable that was given a literal is given it again on whichever server runs the next statement";
-
-/// `name step` of sequences, and the first value of its first row.
-const VALUES: &[(&str, &str)] = &[("ryw 2", "77"), ("uv 2", "5"), ("tz 2", "+05:00")];
-
+/// One statement of a case.
+#[derive(Clone, Debug)]
 struct Step {
-    /// For messages and for [`RELAXED`].
     name: String,
+    /// As sent, or a directive that begins with `!`; see [`act`].
     sql: Vec<u8>,
-    expected: Expected,
+    placement: Placement,
+    /// The first value of the answer, or `!` and an error code.
+    answer: Option<String>,
 }
 
-/// What came of one step.
-#[derive(Default)]
-struct Outcome {
-    error: Option<String>,
-    first_value: Option<String>,
+/// What became of a step.
+struct Done {
+    step: Step,
+    /// None: the connection was closed instead of an answer.
+    outcome: Option<Outcome>,
+    /// What the primary answered to the same, asked without a proxy.
+    expected: Option<Outcome>,
+    ran: Vec<Ran>,
 }
+
+/// Steps where the design does better than the case asks, or differs from it on purpose: sequence, step, why. The answers
+/// must be right all the same.
+const RELAXED: [(&str, &str); 4] =
+    [("uv 1", LITERAL), ("uv 2", LITERAL), ("uv 3", LITERAL), ("ctas 1", LITERAL)];
+const LITERAL: &str =
+    "a variable that got a literal is given it again on whichever server runs the next statement";
 
 #[test]
-fn single_statements_run_where_they_should() {
-    let text = include_str!("routing/cases/routing_cases.tsv");
-    let steps = text.lines().filter(|line| !line.trim().is_empty()).map(|line| {
-        let fields: Vec<&str> = line.split('\t').collect();
-        Step { name: fields[0].to_owned(), sql: unescape(fields[0]), expected: expected(fields[1]) }
+fn every_single_statement_runs_where_it_must() {
+    support::run(async {
+        let scene = Scene::enter().await;
+        let cases: Vec<Vec<Step>> = lines(include_str!("routing/cases/routing_cases.tsv"))
+            .map(|fields| {
+                let step = Step::new(format!("{:?}", fields[0]), &fields[0], &fields[1]);
+                let probe = Step::new("the probe after it".to_owned(), PROBE, "either");
+                vec![step, probe]
+            })
+            .collect();
+        assert_eq!(cases.len(), 245);
+        let mut wrong = String::new();
+        for done in scene.run(&cases).await {
+            let [step, probe] = &done[..] else { unreachable!("a statement and its probe") };
+            let mut complain = |what: &str| complain(&mut wrong, step, what);
+            judge(step, None, &mut complain);
+            let pinned = step.step.placement == Placement::Pin && step.succeeded();
+            if pinned && (probe.place().is_none() || probe.place() != step.place()) {
+                complain(&format!("does not hold the session: then on {:?}", probe.place()));
+            }
+            // Doing it twice changes nothing for these only.
+            if matches!(step.step.placement, Placement::Read | Placement::Either) {
+                compare(step, &mut complain);
+            }
+        }
+        assert!(wrong.is_empty(), "\n{wrong}");
     });
-    // Every one on a session of its own.
-    let sessions = steps.map(|step| vec![step]).collect();
-    support::run(check(sessions));
 }
 
 #[test]
-fn sessions_run_where_they_should() {
-    let text = include_str!("routing/cases/routing_sequences.tsv");
-    let mut sessions: BTreeMap<&str, Vec<Step>> = BTreeMap::new();
-    for line in text.lines().filter(|line| !line.trim().is_empty()) {
-        let fields: Vec<&str> = line.split('\t').collect();
-        let name = format!("{} {}", fields[0], fields[1]);
-        let step = Step { name, sql: unescape(fields[2]), expected: expected(fields[3]) };
-        sessions.entry(fields[0]).or_default().push(step);
-    }
-    support::run(check(sessions.into_values().collect()));
-}
-
-async fn check(sessions: Vec<Vec<Step>>) {
-    let cluster = Cluster::start(2).await;
-    cluster.script(include_str!("routing/cases/schema.sql")).await;
-    cluster.script("CREATE DATABASE IF NOT EXISTS d").await;
-    let proxy = Proxy::start(&cluster, "").await;
-
-    // Only the marks are taken while it runs; the logs are read once, at the end.
-    let mut marks = vec![cluster.mark()];
-    let mut outcomes = Vec::new();
-    for session in &sessions {
-        let mut connection = connect(&proxy).await;
-        for step in session {
-            outcomes.push(run(&mut connection, &step.sql).await);
-            marks.push(cluster.mark());
-            if session.len() == 1 && step.expected == Expected::Pin {
-                run(&mut connection, AFTER.as_bytes()).await;
+fn every_sequence_runs_where_it_must() {
+    support::run(async {
+        let scene = Scene::enter().await;
+        let sequences = sequences(include_str!("routing/cases/routing_sequences.tsv"));
+        let mut wrong = String::new();
+        for done in scene.run(&sequences).await {
+            for (at, step) in done.iter().enumerate() {
+                let before = at.checked_sub(1).map(|before| &done[before]);
+                let mut complain = |what: &str| complain(&mut wrong, step, what);
+                judge(step, before, &mut complain);
+                compare(step, &mut complain);
             }
-            // What ran after a pin belongs to no step.
-            marks.push(cluster.mark());
         }
-        let _ = timeout(PATIENCE, connection.disconnect()).await;
-        let last = marks.len() - 1;
-        marks[last] = cluster.mark();
-    }
-    let ran = cluster.ran_between(&marks, APP.user);
-    let wrong = judge(&sessions, &outcomes, &ran);
-    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), outcomes.len(), wrong.join("\n"));
-    drop(proxy);
-    cluster.close().await;
+        assert!(wrong.is_empty(), "\n{wrong}");
+    });
 }
 
-/// Says what is wrong, a line each. `ran` alternates: what ran in a step, what ran after it.
-fn judge(sessions: &[Vec<Step>], outcomes: &[Outcome], ran: &[Vec<Ran>]) -> Vec<String> {
-    let mut wrong = Vec::new();
-    let mut outcomes = outcomes.iter();
-    let mut windows = ran.chunks(2);
-    for session in sessions {
-        let mut last = None;
-        for step in session {
-            let (Some(outcome), Some(window)) = (outcomes.next(), windows.next()) else { return wrong };
-            let servers = servers_of(&step.sql, &window[0]);
-            let relaxed = RELAXED.iter().find(|(name, ..)| *name == step.name);
-            let expected = relaxed.map_or(step.expected, |(_, expected, _)| *expected);
-            let right = match expected {
-                Expected::Any => true,
-                // A view that hides a write: refused by the replica, and then run on the primary.
-                Expected::Replica if step.name.contains("v_fn") => servers.iter().any(|server| *server != 0),
-                Expected::Replica => !servers.is_empty() && servers.iter().all(|server| *server != 0),
-                Expected::Primary | Expected::Pin => {
-                    !servers.is_empty() && servers.iter().all(|server| *server == 0)
+/// The servers and a proxy, for one test at a time.
+struct Scene {
+    cluster: &'static Cluster,
+    proxy: Proxy,
+    _turn: MutexGuard<'static, ()>,
+}
+
+const PROBE: &str = "SELECT /*probe*/ a FROM t LIMIT 1";
+
+impl Scene {
+    async fn enter() -> Self {
+        static TURN: Mutex<()> = Mutex::const_new(());
+        static READY: OnceCell<()> = OnceCell::const_new();
+        let turn = TURN.lock().await;
+        let cluster = Cluster::shared().await;
+        READY
+            .get_or_init(|| async {
+                for ordinal in 0..cluster.servers().len() {
+                    let mut server = cluster.connect(ordinal, ROOT).await;
+                    server
+                        .query_drop("SET GLOBAL log_bin_trust_function_creators=ON")
+                        .await
+                        .expect("root may");
                 }
-                Expected::Last => servers.first().is_none_or(|server| Some(*server) == last),
-            };
-            if !right {
-                let error = outcome.error.as_deref().unwrap_or("no error");
-                wrong.push(format!("{} -> servers {servers:?}, expected {expected:?} ({error})", step.name));
+                cluster.script(include_str!("routing/cases/schema.sql")).await;
+            })
+            .await;
+        // Reads after writes wait for a replica rather than go to the primary, which a loaded machine would make random.
+        let proxy = Proxy::start(cluster, "routing: {gtid_wait_ms: 5000}").await;
+        Self { cluster, proxy, _turn: turn }
+    }
+
+    /// Runs each case on a session of its own through the proxy, and on one with the primary, one case after the other.
+    async fn run(&self, cases: &[Vec<Step>]) -> Vec<Vec<Done>> {
+        let mut marks = vec![self.cluster.mark()];
+        let mut outcomes = Vec::new();
+        for steps in cases {
+            self.cluster.caught_up().await;
+            let mut client = log_in(self.proxy.port(), APP).await;
+            // By another user, so that the logs tell it apart.
+            let mut direct = log_in(self.cluster.server(0).port(), ROOT).await;
+            for step in steps {
+                outcomes.push((self.act(&mut client, step).await, None));
+                marks.push(self.cluster.mark());
             }
-            if session.len() == 1 && expected == Expected::Pin && outcome.error.is_none() {
-                let after = servers_of(AFTER.as_bytes(), window.get(1).map_or(&[], Vec::as_slice));
-                if after != [0] {
-                    wrong.push(format!("{} -> the session is not pinned: {after:?} next", step.name));
-                }
+            drop(client);
+            let outcomes_here = outcomes.len() - steps.len();
+            for (step, (_, expected)) in steps.iter().zip(&mut outcomes[outcomes_here..]) {
+                *expected = self.act(&mut direct, step).await;
             }
-            let value = VALUES.iter().find(|(name, _)| *name == step.name);
-            if let Some((_, value)) = value
-                && outcome.first_value.as_deref() != Some(value)
-            {
-                wrong.push(format!("{} -> {:?}, expected {value}", step.name, outcome.first_value));
-            }
-            last = servers.first().copied().or(last);
         }
-    }
-    wrong
-}
-
-/// The servers that ran this statement, among what ran meanwhile: the proxy adds statements of its own.
-fn servers_of(sql: &[u8], ran: &[Ran]) -> Vec<usize> {
-    // The server drops a semicolon at the end before it writes its log.
-    let plain = |text: &str| text.trim().trim_end_matches(';').trim_end().to_owned();
-    let sql = plain(&String::from_utf8_lossy(sql));
-    let same = ran.iter().filter(|ran| ran.command == "Query" && plain(&ran.text) == sql);
-    same.map(|ran| ran.server).collect()
-}
-
-async fn connect(proxy: &Proxy) -> Conn {
-    let options = OptsBuilder::default()
-        .ip_or_hostname("127.0.0.1")
-        .tcp_port(proxy.port())
-        .user(Some(APP.user))
-        .pass(Some(APP.password))
-        .db_name(Some("route"))
-        .prefer_socket(false)
-        // Known beforehand, so that it asks nothing by itself.
-        .max_allowed_packet(Some(16 << 20))
-        .wait_timeout(Some(28_800));
-    let login = timeout(PATIENCE, Conn::new(options)).await.expect("a login ends");
-    login.unwrap_or_else(|error| panic!("{error}\n{}", proxy.log()))
-}
-
-/// Errors are results here: many cases are meant to fail.
-async fn run(connection: &mut Conn, sql: &[u8]) -> Outcome {
-    let mut outcome = Outcome::default();
-    let run = async {
-        let mut result = connection.query_iter(sql).await?;
-        let rows: Vec<Row> = result.collect().await?;
-        let value = rows.into_iter().next().and_then(|row| row.unwrap().into_iter().next());
-        outcome.first_value = value.map(|value| match value {
-            Value::Bytes(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-            other => other.as_sql(true),
+        let ran = self.cluster.ran_between(&marks, APP.user);
+        let steps = cases.iter().flatten().cloned();
+        let mut done = steps.zip(outcomes).zip(ran).map(|((step, (outcome, expected)), ran)| {
+            let ran = ran.into_iter().filter(|ran| is_of_client(ran, &step.sql)).collect();
+            Done { step, outcome, expected, ran }
         });
-        result.drop_result().await
+        cases.iter().map(|steps| done.by_ref().take(steps.len()).collect()).collect()
+    }
+
+    /// Sends a step's statement, or does what its directive says.
+    async fn act(&self, client: &mut Client, step: &Step) -> Option<Outcome> {
+        let text = String::from_utf8_lossy(&step.sql).into_owned();
+        let Some(directive) = text.strip_prefix('!') else { return client.query(&step.sql).await.ok() };
+        let (word, rest) = directive.split_once(' ').unwrap_or((directive, ""));
+        match word {
+            "sleep" => sleep(Duration::from_millis(rest.parse().expect("milliseconds"))).await,
+            "caught-up" => self.cluster.caught_up().await,
+            "init-db" => return client.command(2, rest.as_bytes()).await.ok(),
+            "reset" => return client.command(0x1f, b"").await.ok(),
+            "execute" => {
+                let prepared = client.prepare(rest).await.ok()?;
+                return match prepared {
+                    Ok(prepared) => client.execute(prepared, &[]).await.ok(),
+                    Err(refused) => Some(refused),
+                };
+            }
+            _ => panic!("{directive} is no directive"),
+        }
+        Some(Outcome::default())
+    }
+}
+
+async fn log_in(port: u16, account: Account) -> Client {
+    Client::connect(port, account, Some("route")).await.expect("the login is right")
+}
+
+impl Step {
+    fn new(name: String, sql: &str, expected: &str) -> Self {
+        let (word, answer) = match expected.split_once('=') {
+            Some((word, answer)) => (word, Some(answer.to_owned())),
+            None => (expected, None),
+        };
+        let placement = match word {
+            "read" => Placement::Read,
+            "write" => Placement::Write,
+            "pin" => Placement::Pin,
+            "either" => Placement::Either,
+            "last" => Placement::Last,
+            _ => panic!("{name}: {word} is no placement"),
+        };
+        Self { name, sql: unescape(sql), placement, answer }
+    }
+}
+
+impl Done {
+    fn succeeded(&self) -> bool {
+        self.outcome.as_ref().is_some_and(|outcome| outcome.error.is_none())
+    }
+
+    /// Server and thread of what ran last.
+    fn place(&self) -> Option<(usize, u64)> {
+        self.ran.last().map(|ran| (ran.server, ran.thread))
+    }
+
+    fn leaves_transaction(&self) -> bool {
+        self.succeeded() && self.outcome.as_ref().is_some_and(|outcome| outcome.status & IN_TRANSACTION != 0)
+    }
+}
+
+/// The primary, asked without a proxy, must have given as many rows, or the same error.
+fn compare(done: &Done, complain: &mut impl FnMut(&str)) {
+    let shape = |outcome: &Option<Outcome>| outcome.as_ref().map(|it| (it.code(), it.counts()));
+    // Only a replica has something to say.
+    if shape(&done.outcome) != shape(&done.expected) && done.step.sql != b"SHOW REPLICA STATUS" {
+        complain(&format!("the primary itself answers {:?}", shape(&done.expected)));
+    }
+}
+
+fn judge(done: &Done, before: Option<&Done>, complain: &mut impl FnMut(&str)) {
+    let Done { step, outcome, ran, .. } = done;
+    if let Some((code, text)) = outcome.as_ref().and_then(|outcome| outcome.error.as_ref())
+        && text.contains("Readwright")
+    {
+        complain(&format!("the proxy itself says {code} {text}"));
+    }
+    if let Some(expected) = &step.answer {
+        let answer = outcome.as_ref().and_then(|outcome| match outcome.code() {
+            Some(code) => Some(format!("!{code}")),
+            None => outcome.first(),
+        });
+        if answer.as_deref().unwrap_or("NULL") != expected {
+            complain(&format!("answered {answer:?}, not {expected}"));
+        }
+    }
+    let same = before.is_some_and(|before| before.place().is_some() && before.place() == done.place());
+    if before.is_some_and(Done::leaves_transaction) && !step.sql.starts_with(b"!") && !same {
+        complain("the transaction is on another connection");
+    }
+    if is_relaxed(step) {
+        return;
+    }
+    let at = |primary: bool| ran.iter().any(|ran| (ran.server == 0) == primary);
+    let right = match step.placement {
+        // No parser sees that this view writes, and an error may only mean that the replica is behind.
+        Placement::Read if at(true) => {
+            at(false) && (!done.succeeded() || step.sql.windows(4).any(|word| word == b"v_fn"))
+        }
+        Placement::Read => at(false),
+        Placement::Write => at(true) && !at(false),
+        Placement::Pin => {
+            let pinned = before.is_some_and(|before| {
+                before.step.placement == Placement::Pin && before.succeeded() && !is_relaxed(&before.step)
+            });
+            at(true) && !at(false) && (same || !pinned)
+        }
+        Placement::Either => true,
+        Placement::Last => same,
     };
-    match timeout(PATIENCE, run).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => outcome.error = Some(error.to_string()),
-        Err(_) => outcome.error = Some(format!("NO ANSWER within {} s", PATIENCE.as_secs())),
-    }
-    outcome
-}
-
-fn expected(word: &str) -> Expected {
-    match word {
-        "read" => Expected::Replica,
-        "write" => Expected::Primary,
-        "pin" => Expected::Pin,
-        "either" => Expected::Any,
-        "last" => Expected::Last,
-        other => panic!("no such expectation: {other}"),
+    if !right {
+        complain(&format!("after {:?}", before.map(Done::place)));
     }
 }
 
-/// `\\ \t \n \r \xHH` of the case files.
+fn is_relaxed(step: &Step) -> bool {
+    RELAXED.iter().any(|(name, _)| *name == step.name)
+}
+
+fn complain(wrong: &mut String, done: &Done, what: &str) {
+    let Done { step, outcome, ran, .. } = done;
+    let _ = write!(wrong, "{}: expected {:?}: {what}\n    ran:", step.name, step.placement);
+    for Ran { server, thread, command, text, .. } in ran {
+        let _ = write!(wrong, " mysql-{server}/{thread} {command} {text:?}");
+    }
+    let outcome = outcome.as_ref().map(|outcome| (outcome.code(), outcome.counts(), outcome.status));
+    let _ = writeln!(wrong, "\n    answer: {outcome:?}");
+}
+
+/// What a proxy sends on its own account makes a connection look like the session; the rest is the client's.
+fn is_of_client(ran: &Ran, sent: &[u8]) -> bool {
+    const OWN: [&str; 9] = [
+        "SET SESSION ",
+        "SET @`",
+        "SET TRANSACTION ",
+        "SELECT IFNULL(@@SESSION.",
+        "SELECT WAIT_FOR_EXECUTED_GTID_SET('",
+        "SELECT LAST_INSERT_ID()",
+        "SELECT @@GLOBAL.gtid_executed",
+        "DO 0",
+        "SET SESSION last_insert_id=",
+    ];
+    let sent = String::from_utf8_lossy(sent);
+    let is_sent = ran.text.trim() == sent.trim();
+    matches!(ran.command.as_str(), "Query" | "Execute")
+        && (is_sent || !OWN.iter().any(|own| ran.text.starts_with(own)))
+        || ran.command == "Init DB" && sent.starts_with("!init-db")
+}
+
+fn sequences(text: &str) -> Vec<Vec<Step>> {
+    let mut sequences: Vec<(String, Vec<Step>)> = Vec::new();
+    for fields in lines(text) {
+        let [sequence, number, sql, expected, ..] = &fields[..] else { panic!("four fields: {fields:?}") };
+        if sequences.last().is_none_or(|(name, _)| name != sequence) {
+            sequences.push((sequence.clone(), Vec::new()));
+        }
+        let (_, steps) = sequences.last_mut().expect("just pushed");
+        steps.push(Step::new(format!("{sequence} {number}"), sql, expected));
+    }
+    sequences.into_iter().map(|(_, steps)| steps).collect()
+}
+
+/// The lines of a table, split into fields.
+fn lines(text: &str) -> impl Iterator<Item = Vec<String>> {
+    text.lines().filter(|line| !line.is_empty()).map(|line| line.split('\t').map(str::to_owned).collect())
+}
+
 fn unescape(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let (decoded, length) = match (byte, after.first()) {
-            (b'\\', Some(b'\\')) => (b'\\', 2),
-            (b'\\', Some(b't')) => (b'\t', 2),
-            (b'\\', Some(b'n')) => (b'\n', 2),
-            (b'\\', Some(b'r')) => (b'\r', 2),
-            (b'\\', Some(b'x')) => {
-                let digits = std::str::from_utf8(&rest[2..4]).expect("two digits");
-                (u8::from_str_radix(digits, 16).expect("two digits"), 4)
+    while let [byte, after @ ..] = rest {
+        rest = after;
+        if *byte != b'\\' {
+            bytes.push(*byte);
+            continue;
+        }
+        let (byte, after) = match rest {
+            [b't', after @ ..] => (b'\t', after),
+            [b'n', after @ ..] => (b'\n', after),
+            [b'r', after @ ..] => (b'\r', after),
+            [b'\\', after @ ..] => (b'\\', after),
+            [b'x', high, low, after @ ..] => {
+                let digits = [*high, *low];
+                let digits = std::str::from_utf8(&digits).expect("ASCII");
+                (u8::from_str_radix(digits, 16).expect("hexadecimal"), after)
             }
-            _ => (byte, 1),
+            _ => panic!("an escape that is none: {text}"),
         };
-        bytes.push(decoded);
-        rest = &rest[length..];
+        bytes.push(byte);
+        rest = after;
     }
     bytes
 }
-
-/// Would go to a replica if the session were free.
-const AFTER: &str = "SELECT 'after', a FROM t LIMIT 1";
-const PATIENCE: Duration = Duration::from_secs(20);
