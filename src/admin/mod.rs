@@ -49,6 +49,8 @@ impl Source {
                 connected: summary.connected,
                 busy: summary.busy,
                 max: u64::from(self.max_clients),
+                to_clients: summary.to_clients,
+                to_servers: summary.to_servers,
             },
             pins: summary.pins.into_iter().map(pin).collect(),
             progress: progress.as_ref(),
@@ -63,6 +65,7 @@ impl Source {
         gauges.ready(report.ready);
         gauges.epoch(report.epoch);
         gauges.clients(report.clients.connected, report.clients.busy);
+        gauges.bytes(report.clients.to_clients, report.clients.to_servers);
         for pin in &report.pins {
             gauges.pins(&pin.cause, pin.sessions);
         }

@@ -17,7 +17,7 @@ use crate::model::server::{Address, ServerId};
 pub(crate) struct Config {
     pub(crate) listen: Listen,
     pub(crate) topology: Topology,
-    /// The account of our own statements (probes, and what the controller does).
+    /// The account of our own statements: probes.
     pub(crate) account: Account,
     pub(crate) users: Users,
     pub(crate) routing: Routing,
@@ -27,7 +27,6 @@ pub(crate) struct Config {
     pub(crate) server_tls: ServerTls,
     pub(crate) client_tls: ClientTls,
     pub(crate) admin: Admin,
-    pub(crate) controller: Controller,
     pub(crate) log: Log,
     /// Worker threads of the data plane; None means as many as the CPU quota gives.
     pub(crate) workers: Option<usize>,
@@ -85,6 +84,7 @@ pub(crate) struct Routing {
     pub(crate) primary_wait_statements: u32,
     /// At most so many bytes of statements are held.
     pub(crate) primary_wait_bytes: u64,
+    /// Replicas of this zone are preferred while there are any that qualify.
     pub(crate) prefer_zone: Option<String>,
 }
 
@@ -168,13 +168,6 @@ pub(crate) struct Admin {
     /// The admin SQL port; needs a password.
     pub(crate) sql: Option<SocketAddr>,
     pub(crate) account: Option<Account>,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct Controller {
-    pub(crate) enabled: bool,
-    /// The account that replicas replicate with.
-    pub(crate) replication: Option<Account>,
 }
 
 #[derive(Clone, Debug)]

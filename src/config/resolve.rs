@@ -8,8 +8,8 @@ use std::path::Path;
 use super::keys::{Files, Keys};
 use super::raw::{Problem, Raw};
 use super::{
-    Account, Admin, CertificateFiles, ClientTls, ClientTlsMode, Config, Consistency, Controller, FixedServer,
-    Limits, Listen, Log, Monitor, Pool, Routing, Secret, ServerTls, TlsMode, Topology, Users,
+    Account, Admin, CertificateFiles, ClientTls, ClientTlsMode, Config, Consistency, FixedServer, Limits,
+    Listen, Log, Monitor, Pool, Routing, Secret, ServerTls, TlsMode, Topology, Users,
 };
 use crate::model::server::{Address, ServerId};
 use crate::telemetry::logging;
@@ -58,7 +58,6 @@ pub(crate) fn resolve(raw: Raw, files: Files<'_>) -> Result<Config, Vec<Problem>
         server_tls: server_tls(&mut keys),
         client_tls: client_tls(&mut keys),
         admin: admin(&mut keys),
-        controller: controller(&mut keys),
         log: log(&mut keys),
         workers: match keys.number("limits.workers", 0, 0..=1024) {
             0 => None,
@@ -287,18 +286,6 @@ fn admin(keys: &mut Keys<'_>) -> Admin {
     Admin { http, sql: sql.filter(|_| account.is_some()), account }
 }
 
-fn controller(keys: &mut Keys<'_>) -> Controller {
-    let enabled = keys.choice("controller.enabled", false, &[("true", true), ("false", false)]);
-    let user = keys.text("controller.replication.user", Some("replication")).unwrap_or_default();
-    let password = keys.password("controller.replication");
-    if enabled {
-        // It needs a place for its record that outlives the pod; the demo has a file for that.
-        let wrong = "cannot be true in this version: the controller works in `readwright demo` only";
-        keys.problem("controller.enabled", wrong, "set it to false");
-    }
-    Controller { enabled, replication: password.map(|password| Account { user, password }) }
-}
-
 fn log(keys: &mut Keys<'_>) -> Log {
     let filter = keys.text("log.filter", Some("info")).unwrap_or_default();
     if let Err(error) = logging::check(&filter) {
@@ -486,7 +473,6 @@ mod tests {
         check("server_tls: {mode: verify-ca}", "", "need the CA");
         check("server_tls: {ca_file: /secret}", "", "holds no PEM text");
         check("client_tls: {key_file: /pem}", "", "client_tls.certificate_file: is missing");
-        check("controller: {enabled: true}", "", "controller.enabled: cannot be true in this version");
         check("limits: {max_packet_mib: 512}", "", "one statement of the largest size must fit");
         check("limits: {clients: ''}", "", "is empty");
         check("log: {filter: 'a=b=c'}", "", "log.filter: `a=b=c` is not a log filter");

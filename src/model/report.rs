@@ -86,6 +86,9 @@ pub(crate) struct ClientsReport {
     /// Of them, with a statement that runs.
     pub(crate) busy: u64,
     pub(crate) max: u64,
+    /// Bytes relayed since the start.
+    pub(crate) to_clients: u64,
+    pub(crate) to_servers: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -266,7 +269,7 @@ pub(crate) mod tests {
                 opened: 4,
                 failed: 1,
             }],
-            clients: ClientsReport { connected: 5, busy: 1, max: 100 },
+            clients: ClientsReport { connected: 5, busy: 1, max: 100, to_clients: 10, to_servers: 4 },
             pins: vec![PinsReport { cause: "named-lock".into(), sessions: 1 }],
             progress: None,
         })

@@ -220,6 +220,7 @@ async fn send_order(
         send(&mut connection.stream, &both, SERVER_WRITE).await
     };
     sent.map_err(|error| Broken::Server { delivered: false, error })?;
+    client.registration.relayed_to_server(order.prelude.len() + body.len());
     if let Body::Streamed { head } = order.body {
         // From here on there is no second try: what is forwarded is not kept.
         client.inbox.consume(head);
@@ -365,6 +366,7 @@ impl<A: Attend> Relay<'_, A> {
                 self.attend.abandoned(self.connection);
                 return Err(Broken::Client(error));
             }
+            self.client.registration.relayed_to_client(self.ready);
         }
         self.buffer.consume(self.ready);
         self.ready = 0;
@@ -536,6 +538,7 @@ async fn forward_frames(
         send(&mut connection.stream, &client.inbox.bytes()[..forward], SERVER_WRITE)
             .await
             .map_err(|error| Broken::Server { delivered: true, error })?;
+        client.registration.relayed_to_server(forward);
         client.inbox.consume(forward);
         if over && left == 0 {
             return Ok(());

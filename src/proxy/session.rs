@@ -147,6 +147,9 @@ impl ClientSession {
                 Err(end) => break end,
             }
         };
+        if matches!(end, End::Malformed) {
+            self.shared.metrics.protocol_error("client");
+        }
         // What is bound to the session must not be pooled: closing it rolls back, unlocks and drops.
         if self.session.is_bound() {
             self.hold = None;

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,6 +22,15 @@ pub(crate) struct Clients(Arc<Table>);
 struct Table {
     rows: Mutex<RapidHashMap<u32, Arc<Row>>>,
     last_id: AtomicU32,
+    /// Bytes of the clients that have left; changed under the lock of `rows`.
+    left: Bytes,
+}
+
+/// Bytes relayed. Each client counts its own, so that no two threads write to one counter.
+#[derive(Debug, Default)]
+struct Bytes {
+    to_client: AtomicU64,
+    to_server: AtomicU64,
 }
 
 struct Row {
@@ -30,6 +39,7 @@ struct Row {
     address: Option<SocketAddr>,
     since: Instant,
     busy: AtomicBool,
+    bytes: Bytes,
     signals: AtomicU8,
     waker: AtomicWaker,
     state: Mutex<State>,
@@ -90,6 +100,9 @@ pub(crate) struct Client {
     pub(crate) schema: Option<Box<str>>,
     pub(crate) server: Option<ServerThread>,
     pub(crate) pins: Vec<Pin>,
+    /// Bytes of answers that it took, and of statements that it sent.
+    pub(crate) to_client: u64,
+    pub(crate) to_server: u64,
 }
 
 /// The table in numbers.
@@ -100,6 +113,9 @@ pub(crate) struct Summary {
     pub(crate) busy: u64,
     /// Sessions by what pins them; one that is pinned twice counts for both.
     pub(crate) pins: BTreeMap<&'static str, u64>,
+    /// Bytes relayed since the start, to and from all clients that ever were.
+    pub(crate) to_clients: u64,
+    pub(crate) to_servers: u64,
 }
 
 /// A client's place in the table; dropping it removes the row. Belongs to the session.
@@ -125,6 +141,7 @@ impl Clients {
             address,
             since: Instant::now(),
             busy: AtomicBool::new(false),
+            bytes: Bytes::default(),
             signals: AtomicU8::new(0),
             waker: AtomicWaker::new(),
             state: Mutex::new(State { user: UNAUTHENTICATED.into(), ..State::default() }),
@@ -152,10 +169,18 @@ impl Clients {
     }
 
     pub(crate) fn summary(&self) -> Summary {
-        let rows: Vec<Arc<Row>> = self.0.rows.lock().values().map(Arc::clone).collect();
-        let mut summary = Summary { connected: rows.len() as u64, ..Summary::default() };
+        let mut summary = Summary::default();
+        let rows: Vec<Arc<Row>> = {
+            let rows = self.0.rows.lock();
+            (summary.to_clients, summary.to_servers) = self.0.left.read();
+            rows.values().map(Arc::clone).collect()
+        };
+        summary.connected = rows.len() as u64;
         for row in rows {
             summary.busy += u64::from(row.busy.load(Ordering::Relaxed));
+            let (to_client, to_server) = row.bytes.read();
+            summary.to_clients += to_client;
+            summary.to_servers += to_server;
             for pin in &row.state.lock().pins {
                 *summary.pins.entry(pin.cause).or_default() += 1;
             }
@@ -200,6 +225,14 @@ impl Registration {
         self.row.busy.store(busy, Ordering::Relaxed);
     }
 
+    pub(crate) fn relayed_to_client(&self, bytes: usize) {
+        self.row.bytes.to_client.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn relayed_to_server(&self, bytes: usize) {
+        self.row.bytes.to_server.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
     /// The server connection that the session holds now, or None when it gave it back.
     pub(crate) fn holds(&self, server: Option<ServerThread>) {
         self.row.state.lock().server = server;
@@ -236,7 +269,17 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.table.rows.lock().remove(&self.row.id);
+        let (to_client, to_server) = self.row.bytes.read();
+        let mut rows = self.table.rows.lock();
+        self.table.left.to_client.fetch_add(to_client, Ordering::Relaxed);
+        self.table.left.to_server.fetch_add(to_server, Ordering::Relaxed);
+        rows.remove(&self.row.id);
+    }
+}
+
+impl Bytes {
+    fn read(&self) -> (u64, u64) {
+        (self.to_client.load(Ordering::Relaxed), self.to_server.load(Ordering::Relaxed))
     }
 }
 
@@ -248,6 +291,7 @@ impl Row {
 
     fn read(&self) -> Client {
         let state = self.state.lock();
+        let (to_client, to_server) = self.bytes.read();
         Client {
             id: self.id,
             user: state.user.clone(),
@@ -257,6 +301,8 @@ impl Row {
             schema: state.schema.clone(),
             server: state.server.clone(),
             pins: state.pins.clone(),
+            to_client,
+            to_server,
         }
     }
 }
@@ -340,8 +386,6 @@ const MAX_PINS: usize = 8;
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt as _;
-
     use super::*;
 
     #[test]
@@ -361,7 +405,12 @@ mod tests {
         let summary = clients.summary();
         assert_eq!((summary.connected, summary.busy, summary.pins.get("named-lock")), (2, 1, Some(&1)));
         second.pinned(&[], b"");
+        first.relayed_to_client(7);
         drop(first);
+        second.relayed_to_client(3);
+        second.relayed_to_server(2);
+        let summary = clients.summary();
+        assert_eq!((summary.to_clients, summary.to_servers), (10, 2));
         let rows = clients.list();
         assert_eq!((rows.len(), rows[0].pins.len(), rows[0].id), (1, 0, second.id()));
     }

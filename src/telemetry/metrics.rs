@@ -11,13 +11,11 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, 
 use rapidhash::RapidHashMap;
 use tokio_util::sync::CancellationToken;
 
-/// Who answered a statement.
+/// Where a statement went, or was to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     Primary,
     Replica,
-    /// The proxy itself, without a server.
-    Proxy,
 }
 
 /// How a statement ended.
@@ -40,8 +38,6 @@ struct Registered {
     /// By reason. Read for every statement, written once per reason.
     statements: ArcSwap<RapidHashMap<&'static str, Arc<StatementCounters>>>,
     seconds: [Histogram; TARGETS.len()],
-    to_clients: Counter,
-    to_servers: Counter,
     logins: Counter,
     other: ArcSwap<RapidHashMap<(&'static str, &'static str), Counter>>,
 }
@@ -70,8 +66,6 @@ impl Metrics {
                 let labels = vec![Label::from_static_parts("target", target)];
                 recorder.register_histogram(&Key::from_parts(SECONDS, labels), &METADATA)
             }),
-            to_clients: counter("readwright_bytes_total", &[("direction", "to_clients")]),
-            to_servers: counter("readwright_bytes_total", &[("direction", "to_servers")]),
             logins: counter("readwright_logins_total", &[]),
             other: ArcSwap::default(),
             recorder,
@@ -94,12 +88,6 @@ impl Metrics {
         }));
         counters[target as usize][outcome as usize].increment(1);
         insert(&self.0.statements, reason, counters);
-    }
-
-    /// Bytes that went through, to clients and to servers.
-    pub(crate) fn relayed(&self, to_clients: u64, to_servers: u64) {
-        self.0.to_clients.increment(to_clients);
-        self.0.to_servers.increment(to_servers);
     }
 
     pub(crate) fn login(&self) {
@@ -170,6 +158,13 @@ impl Gauges {
     pub(crate) fn clients(&self, connected: u64, busy: u64) {
         self.set("readwright_clients", &[("state", "busy")], busy as f64);
         self.set("readwright_clients", &[("state", "idle")], connected.saturating_sub(busy) as f64);
+    }
+
+    /// Bytes relayed since the start.
+    pub(crate) fn bytes(&self, to_clients: u64, to_servers: u64) {
+        let name = "readwright_bytes_total";
+        self.count(name, &[("direction", "to_clients")], to_clients);
+        self.count(name, &[("direction", "to_servers")], to_servers);
     }
 
     /// Sessions that stay on one connection at the moment.
@@ -267,7 +262,7 @@ where
 
 const METADATA: Metadata<'static> = Metadata::new("readwright", metrics::Level::INFO, None);
 /// In the order of [`Target`].
-const TARGETS: [&str; 3] = ["primary", "replica", "proxy"];
+const TARGETS: [&str; 2] = ["primary", "replica"];
 /// In the order of [`Outcome`].
 const OUTCOMES: [&str; 3] = ["answered", "refused", "failed"];
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -279,7 +274,6 @@ const BUCKETS: [f64; 18] = [
 ];
 const COUNTERS: &[(&str, &str)] = &[
     ("readwright_statements_total", "Statements by who answered, why there, and how it ended."),
-    ("readwright_bytes_total", "Bytes relayed."),
     ("readwright_logins_total", "Clients that logged in."),
     ("readwright_logins_refused_total", "Clients that did not get in."),
     ("readwright_pins_total", "Times a session began to stay on one connection."),
@@ -288,6 +282,7 @@ const COUNTERS: &[(&str, &str)] = &[
 ];
 /// Counted elsewhere, read when somebody scrapes.
 const READ_COUNTERS: &[(&str, &str)] = &[
+    ("readwright_bytes_total", "Bytes relayed."),
     ("readwright_server_statements_total", "Statements sent to this server."),
     ("readwright_server_connects_total", "Connections opened to this server, and tries that failed."),
 ];
@@ -319,10 +314,10 @@ mod tests {
         metrics.query(Target::Primary, "write", Outcome::Refused, Duration::from_millis(30));
         metrics.pinned("named_lock");
         metrics.pinned("named_lock");
-        metrics.relayed(10, 4);
         let gauges = Gauges::new();
         gauges.server_lag("mysql-1", Duration::from_millis(1500));
         gauges.clients(5, 2);
+        gauges.bytes(10, 4);
         gauges.server_connects("mysql-0", 2, 1);
         let text = metrics.render(&gauges);
         for line in [
@@ -343,13 +338,14 @@ mod tests {
     #[test]
     fn every_metric_has_a_help_text() {
         let metrics = Metrics::new();
-        metrics.query(Target::Proxy, "x", Outcome::Failed, Duration::ZERO);
+        metrics.query(Target::Primary, "x", Outcome::Failed, Duration::ZERO);
         metrics.login_refused("denied");
         metrics.pinned("x");
         metrics.retried("x");
         metrics.protocol_error("client");
         let gauges = Gauges::new();
         gauges.clients(0, 0);
+        gauges.bytes(0, 0);
         gauges.pins("x", 1);
         gauges.server_up("x", "primary", true);
         gauges.server_reads("x", true);
