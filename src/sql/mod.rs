@@ -112,7 +112,8 @@ pub(crate) enum Effect {
     /// Assigned back to its neutral value: the connection is as if it had never been set.
     Restore(Cause),
     /// Session system variables were assigned, names in lower case without scope. Their values come from the server's
-    /// session tracker. NAMES and CHARACTER SET count as the variables they set.
+    /// session tracker, which is silent about some that change along with another (SET NAMES and
+    /// `collation_connection`): those are named too. NAMES and CHARACTER SET count as the variables they set.
     SetVariables(Vec<Box<str>>),
     /// A user variable got a literal, which can be replayed anywhere. The name is in lower case, without `@`; the
     /// literal as written.

@@ -199,12 +199,7 @@ impl<'a> Walk<'a> {
 
     /// `scoped` is false for `@@name` alone, which for two variables means the next transaction only.
     fn assign_variable(&mut self, name: &Token<'a>, global: bool, scoped: bool, done: &mut Assignments) {
-        let mut dotted = false;
-        let mut name = *name;
-        if self.accept_sign(b'.') {
-            dotted = true;
-            name = self.take().unwrap_or(name);
-        }
+        let component = if self.accept_sign(b'.') { self.take() } else { None };
         if !self.accept_sign(b'=') && self.peek().is_none_or(|token| token.kind != TokenKind::Assign) {
             done.write.get_or_insert(Reason::UnknownStatement);
             self.right_hand_side(done);
@@ -214,17 +209,22 @@ impl<'a> Walk<'a> {
             self.take();
         }
         let value = self.value();
-        if global || dotted {
+        if global {
             done.write.get_or_insert(Reason::ServerSetting);
             self.right_hand_side(done);
             return;
         }
-        let folded = Folded::name(&name);
-        match (folded.as_str(), scoped) {
-            ("transaction_isolation" | "tx_isolation" | "transaction_read_only" | "tx_read_only", false) => {
-                self.assign_next_transaction(folded.as_str(), value, done);
+        let folded = Folded::name(name);
+        match (folded.as_str(), component) {
+            (of, Some(name)) => {
+                done.variables.push(format!("{of}.{}", Folded::name(&name).as_str()).into_boxed_str());
+                done.write.get_or_insert(Reason::ConnectionVariable);
             }
-            (name, _) => self.assign_session_variable(name, value, done),
+            (
+                name @ ("transaction_isolation" | "tx_isolation" | "transaction_read_only" | "tx_read_only"),
+                None,
+            ) if !scoped => self.assign_next_transaction(name, value, done),
+            (name, None) => self.assign_session_variable(name, value, done),
         }
         self.right_hand_side(done);
     }
@@ -256,7 +256,10 @@ impl<'a> Walk<'a> {
 
     fn assign_session_variable(&mut self, name: &str, value: Option<Value>, done: &mut Assignments) {
         match variables::assigned(name) {
-            Assigned::Replayable => done.variables.push(Box::from(name)),
+            Assigned::Replayable => {
+                done.variables.push(Box::from(name));
+                done.variables.extend(variables::companion(name).map(Box::from));
+            }
             Assigned::Bound(bound) => {
                 self.varies = true;
                 let neutral = value.is_some_and(|value| {

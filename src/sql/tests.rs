@@ -185,6 +185,20 @@ fn effects() {
     check("SET @@transaction_isolation='SERIALIZABLE'", &[next(None, Some(Isolation::Serializable))]);
     check("SET transaction_isolation='SERIALIZABLE'", &[variables(&["transaction_isolation"])]);
     check("SET @@transaction_read_only=ON", &[next(Some(Access::ReadOnly), None)]);
+    check(
+        "SET collation_connection=latin1_bin",
+        &[variables(&["collation_connection", "character_set_connection"])],
+    );
+    check(
+        "SET NAMES latin1",
+        &[variables(&[
+            "character_set_client",
+            "character_set_connection",
+            "character_set_results",
+            "collation_connection",
+        ])],
+    );
+    check("SET SESSION kind.name=1", &[variables(&["kind.name"])]);
     check("SET ROLE r", &[pin(Cause::Role)]);
     check("COMMIT RELEASE", &[Effect::Disconnects]);
     check("COMMIT AND NO CHAIN NO RELEASE", &[]);

@@ -64,6 +64,11 @@ pub(super) fn assigned(name: &str) -> Assigned {
     }
 }
 
+/// Another variable that changes with this one and that the tracker does not report then.
+pub(super) fn companion(name: &str) -> Option<&'static str> {
+    COMPANIONS.iter().find(|(assigned, _)| *assigned == name).map(|(_, changed)| *changed)
+}
+
 /// MySQL up to 5.7.19 and MariaDB up to 11.1.0 know isolation level and access mode by other names.
 pub(super) fn has_old_transaction_names(version: u32, mariadb: bool) -> bool {
     version < if mariadb { 110_101 } else { 50_720 }
@@ -149,6 +154,16 @@ const BOUND: &[Bound] = &[
     Bound { name: "completion_type", neutral: &["0", "no_chain"], neutral_is_replayable: true },
     // `WHERE id IS NULL` would mean the last insert id. Drivers turn it off at every login.
     Bound { name: "sql_auto_is_null", neutral: &["0", "off", "false"], neutral_is_replayable: true },
+];
+
+const COMPANIONS: &[(&str, &str)] = &[
+    ("character_set_connection", "collation_connection"),
+    ("collation_connection", "character_set_connection"),
+    ("character_set_database", "collation_database"),
+    ("collation_database", "character_set_database"),
+    ("character_set_server", "collation_server"),
+    ("collation_server", "character_set_server"),
+    ("max_join_size", "sql_big_selects"),
 ];
 
 /// Session variables whose value the server's tracker reports and any connection can be given: what to name in
@@ -249,5 +264,10 @@ mod tests {
         check("character_set%", false);
         check("lower_case_%", false);
         check("transaction_isolation", false);
+    }
+
+    #[test]
+    fn companions_are_replayable() {
+        assert!(COMPANIONS.iter().all(|(_, changed)| assigned(changed) == Assigned::Replayable));
     }
 }
