@@ -10,9 +10,13 @@ mod session;
 mod survey;
 
 pub(crate) use access::{AccountPlan, create_accounts, create_marker};
-pub(crate) use clone::{CloneEnd, clone_from, install_clone_plugin, prepare_recipient};
+pub(crate) use clone::{clone_from, install_clone_plugin, prepare_recipient};
 pub(crate) use error::Error;
-pub(crate) use probe::{Applier, Channel, Micros, Probe, Receiver, ThreadError, ThreadState, probe};
+#[cfg(test)]
+pub(crate) use probe::{Applier, Receiver};
+pub(crate) use probe::{Channel, Micros, Probe, ThreadError, ThreadState, probe};
 pub(crate) use replication::{Source, drop_channel, fence, follow, set_writable, stop_receiving};
 pub(crate) use session::{Answer, Login, Session};
-pub(crate) use survey::{CloneRun, CloneState, Survey, survey};
+#[cfg(test)]
+pub(crate) use survey::CloneRun;
+pub(crate) use survey::{CloneState, Survey, survey};

@@ -334,7 +334,14 @@ fn login_error(address: &Address, login: &Login, error: mysql_async::Error) -> E
             code: 1251,
             message: format!("it asks for `{name}`, as for an account that it has not"),
         },
-        error => Error::Unreachable(address.clone(), innermost(&error)),
+        error => {
+            let mut why = innermost(&error);
+            // The driver means to overlook the name, and does not recognise the error of today's TLS library.
+            if login.tls.mode == TlsMode::VerifyCa && why.contains("not valid for name") {
+                why.push_str("; probes need a certificate that names the host, with verify-ca too");
+            }
+            Error::Unreachable(address.clone(), why)
+        }
     }
 }
 

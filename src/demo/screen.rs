@@ -80,13 +80,21 @@ fn copy_words(copy: &CopyProgress) -> String {
     )
 }
 
-/// Statements so far, as the proxy counts them.
+/// Statements so far, and how the servers are, as the proxy's metrics tell it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Traffic {
-    servers: BTreeMap<String, u64>,
+    servers: BTreeMap<String, ServerTraffic>,
     /// By who answered and why there.
     reasons: BTreeMap<(String, String), u64>,
-    clients: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+struct ServerTraffic {
+    role: String,
+    up: bool,
+    reads: bool,
+    lag: Option<f64>,
+    statements: u64,
 }
 
 impl Traffic {
@@ -99,41 +107,74 @@ impl Traffic {
                 labels.iter().find(|(name, _)| *name == key).map_or("", |(_, value)| *value).to_owned()
             };
             match name {
-                "readwright_server_statements_total" => {
-                    *traffic.servers.entry(label("server")).or_default() += value;
-                }
                 "readwright_statements_total" => {
-                    *traffic.reasons.entry((label("target"), label("reason"))).or_default() += value;
+                    *traffic.reasons.entry((label("target"), label("reason"))).or_default() += value as u64;
                 }
-                "readwright_clients" => traffic.clients += value,
+                "readwright_server_statements_total" => {
+                    traffic.server(label("server")).statements = value as u64
+                }
+                "readwright_server_lag_seconds" => traffic.server(label("server")).lag = Some(value),
+                "readwright_server_serves_reads" => traffic.server(label("server")).reads = value > 0.0,
+                "readwright_server_up" => {
+                    let server = traffic.server(label("server"));
+                    (server.role, server.up) = (label("role"), value > 0.0);
+                }
                 _ => {}
             }
         }
+        traffic.reasons.retain(|_, count| *count > 0);
         traffic
     }
 
-    /// A table of who answered how many statements, and why, with the rate since `before`.
+    fn server(&mut self, name: String) -> &mut ServerTraffic {
+        self.servers.entry(name).or_default()
+    }
+
+    /// Two tables: the servers with what each answered, then the reasons; with the rate since `before`.
     pub(crate) fn lines(&self, before: &Self, since: Duration) -> Vec<String> {
         let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / since.as_secs_f64().max(0.001);
-        let mut lines = vec![format!("  {:<34} {:>12} {:>10}", "WHO ANSWERS", "STATEMENTS", "PER SECOND")];
-        for (server, count) in &self.servers {
-            let before = before.servers.get(server).copied().unwrap_or(0);
-            lines.push(format!("  {server:<34} {count:>12} {:>10.0}", rate(*count, before)));
+        let mut lines = vec![format!(
+            "  {:<10} {:<8} {:<14} {:>8} {:>12} {:>8}",
+            "SERVER", "ROLE", "STATE", "LAG", "STATEMENTS", "PER S"
+        )];
+        for (name, server) in &self.servers {
+            let earlier = before.servers.get(name).map_or(0, |server| server.statements);
+            let state = match (server.up, server.role.as_str(), server.reads) {
+                (false, _, _) => "down",
+                (true, "primary", _) => "takes writes",
+                (true, _, true) => "serves reads",
+                (true, _, false) => "set aside",
+            };
+            let lag = server.lag.map_or_else(|| "-".to_owned(), |lag| format!("{:.0} ms", lag * 1000.0));
+            lines.push(format!(
+                "  {name:<10} {:<8} {state:<14} {lag:>8} {:>12} {:>8.0}",
+                server.role,
+                server.statements,
+                rate(server.statements, earlier)
+            ));
         }
-        if !self.reasons.is_empty() {
-            lines.push(format!("  {:<34} {:>12} {:>10}", "WHY", "STATEMENTS", "PER SECOND"));
+        let mut reasons: Vec<_> = self.reasons.iter().collect();
+        reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        if !reasons.is_empty() {
+            lines.push(String::new());
+            lines.push(format!("  {:<44} {:>18} {:>8}", "WHO ANSWERS, AND WHY", "STATEMENTS", "PER S"));
         }
-        for (key, count) in &self.reasons {
-            let before = before.reasons.get(key).copied().unwrap_or(0);
+        for (key, count) in reasons.into_iter().take(MOST_REASONS) {
+            let earlier = before.reasons.get(key).copied().unwrap_or(0);
             let why = format!("{}: {}", key.0, key.1);
-            lines.push(format!("  {why:<34} {count:>12} {:>10.0}", rate(*count, before)));
+            lines.push(format!("  {why:<44} {count:>18} {:>8.0}", rate(*count, earlier)));
         }
         lines
     }
 }
 
+/// The rarest are left out: what is redrawn must fit on a terminal.
+const MOST_REASONS: usize = 12;
+
+type Labels<'a> = Vec<(&'a str, &'a str)>;
+
 /// One line of the exposition format: name, labels, value.
-fn sample(line: &str) -> Option<(&str, Vec<(&str, &str)>, u64)> {
+fn sample(line: &str) -> Option<(&str, Labels<'_>, f64)> {
     if line.starts_with('#') {
         return None;
     }
@@ -145,7 +186,7 @@ fn sample(line: &str) -> Option<(&str, Vec<(&str, &str)>, u64)> {
         .filter_map(|label| label.split_once('='))
         .map(|(name, value)| (name, value.trim_matches('"')))
         .collect();
-    Some((name, labels, value.parse::<f64>().ok().filter(|value| *value >= 0.0)? as u64))
+    Some((name, labels, value.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -163,8 +204,13 @@ mod tests {
 readwright_statements_total{target="replica",reason="plain_read",outcome="answered"} 30
 readwright_statements_total{target="replica",reason="plain_read",outcome="failed"} 1
 readwright_statements_total{target="primary",reason="write",outcome="answered"} 10
+readwright_statements_total{target="proxy",reason="plain_read",outcome="answered"} 0
 readwright_server_statements_total{server="mysql-0"} 10
 readwright_server_statements_total{server="mysql-1"} 31
+readwright_server_up{server="mysql-0",role="primary"} 1
+readwright_server_up{server="mysql-1",role="replica"} 1
+readwright_server_serves_reads{server="mysql-1"} 1
+readwright_server_lag_seconds{server="mysql-1"} 0.25
 readwright_uptime_seconds 3.5
 "#;
         let traffic = Traffic::read(text);
@@ -174,12 +220,13 @@ readwright_uptime_seconds 3.5
         assert_eq!(
             words,
             [
-                "WHO ANSWERS STATEMENTS PER SECOND",
-                "mysql-0 10 1",
-                "mysql-1 31 3",
-                "WHY STATEMENTS PER SECOND",
-                "primary: write 10 1",
+                "SERVER ROLE STATE LAG STATEMENTS PER S",
+                "mysql-0 primary takes writes - 10 1",
+                "mysql-1 replica serves reads 250 ms 31 3",
+                "",
+                "WHO ANSWERS, AND WHY STATEMENTS PER S",
                 "replica: plain_read 31 3",
+                "primary: write 10 1",
             ]
         );
     }

@@ -160,7 +160,7 @@ impl Finder {
                 ready: true,
             });
         }
-        endpoints.sort_by(|a, b| a.id.ordinal().cmp(&b.id.ordinal()));
+        endpoints.sort_by_key(|endpoint: &Endpoint| endpoint.id.ordinal());
         Ok(Arc::from(endpoints))
     }
 
