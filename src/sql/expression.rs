@@ -204,7 +204,7 @@ impl<'a> Walk<'a> {
             "lock" if next(self, "in") && self.second().is_some_and(|word| word.is("share")) => {
                 findings.writes(Reason::LockingRead);
             }
-            "into" => self.into_target(findings),
+            "into" => self.assigned_by_into(findings),
             "update" | "delete" | "insert" | "replace" => findings.writes(Reason::ChangesData),
             "call" | "load" | "procedure" => findings.writes(Reason::UnknownStatement),
             "next" | "previous"
@@ -221,7 +221,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Behind INTO: user variables, or a file, or in a statement that writes anyway a table.
-    fn into_target(&mut self, findings: &mut Findings<'a>) {
+    fn assigned_by_into(&mut self, findings: &mut Findings<'a>) {
         if self.next_is("outfile") || self.next_is("dumpfile") {
             findings.writes(Reason::WritesFile);
             return;

@@ -34,6 +34,22 @@ pub(crate) struct Dialect {
     pub(crate) multi_statements: bool,
 }
 
+#[cfg(test)]
+impl Dialect {
+    /// MySQL 9.7.4 with its default sql_mode and a client that speaks utf8mb4.
+    pub(crate) fn for_tests() -> Self {
+        Self {
+            no_backslash_escapes: false,
+            ansi_quotes: false,
+            ignore_space: false,
+            charset: Charset::AsciiSafe,
+            version: 90_704,
+            mariadb: false,
+            multi_statements: true,
+        }
+    }
+}
+
 /// Client character sets in which a byte below 0x80 may be the second byte of a character.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Charset {

@@ -60,10 +60,6 @@ impl<'a> Token<'a> {
     pub(super) fn is_sign(&self, sign: u8) -> bool {
         self.kind == TokenKind::Sign(sign)
     }
-
-    pub(super) fn is_literal(&self) -> bool {
-        matches!(self.kind, TokenKind::Text | TokenKind::Number | TokenKind::Placeholder)
-    }
 }
 
 /// Yields the tokens of a text. Copying it is looking ahead.
@@ -564,7 +560,7 @@ fn wide_length(charset: Charset, text: &[u8]) -> usize {
         Charset::AsciiSafe | Charset::EightBit => false,
         Charset::Gbk => matches!(first, 0x81..=0xfe) && matches!(second, 0x40..=0x7e | 0x80..=0xfe),
         Charset::Gb18030 => {
-            let four = matches!(second, b'0'..=b'9')
+            let four = second.is_ascii_digit()
                 && matches!(text.get(2), Some(0x81..=0xfe))
                 && matches!(text.get(3), Some(b'0'..=b'9'));
             if matches!(first, 0x81..=0xfe) && four {

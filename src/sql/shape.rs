@@ -3,7 +3,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use super::scan::{Gap, Lexer, Token, TokenKind};
+use super::scan::{Lexer, Token, TokenKind};
 use super::{Charset, Dialect, Hint};
 
 /// The random key of one cache.

@@ -3,7 +3,7 @@
 
 use super::names::{Folded, literal_value, lower_name, table_name};
 use super::scan::{Lexer, Token, TokenKind};
-use super::{Access, Cause, Charset, Dialect, Effect, Kind, Needs, Reason, Release, Statement};
+use super::{Access, Cause, Dialect, Effect, Kind, Needs, Reason, Release, Statement};
 
 /// A verdict, and whether it holds for every text of the same shape.
 #[derive(Debug)]
@@ -596,22 +596,6 @@ impl<'a> Walk<'a> {
             }
             let opens = matches!(word.as_str(), "begin" | "then" | "else" | "do" | "loop" | "repeat");
             starts = opens || token.is_sign(b';') || token.is_sign(b')') || token.is_sign(b':');
-        }
-    }
-}
-
-impl Dialect {
-    /// What tests and a session that knows nothing yet assume.
-    #[cfg(test)]
-    pub(crate) fn for_tests() -> Self {
-        Self {
-            no_backslash_escapes: false,
-            ansi_quotes: false,
-            ignore_space: false,
-            charset: Charset::AsciiSafe,
-            version: 90_704,
-            mariadb: false,
-            multi_statements: true,
         }
     }
 }
