@@ -47,6 +47,8 @@ pub(crate) struct ServerReport {
     pub(crate) zone: Option<String>,
     /// `primary` or `replica`.
     pub(crate) role: String,
+    /// What discovery says.
+    pub(crate) ready: bool,
     /// `up`, `down` or `unknown`.
     pub(crate) health: String,
     /// New reads may go there now.
@@ -160,6 +162,7 @@ impl ServerReport {
             address: server.address.to_string(),
             zone: server.zone.as_deref().map(str::to_owned),
             role: if is_primary { "primary" } else { "replica" }.to_owned(),
+            ready: server.ready,
             health: health.to_owned(),
             serves_reads: topology.readers.contains(&at),
             problem: problem(server),

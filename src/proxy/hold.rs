@@ -29,7 +29,7 @@ pub(super) struct Held<'a> {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub(super) enum NotHeld {
     #[error(
-        "too many statements already wait for it (routing.primary_wait_statements, routing.primary_wait_kb)"
+        "too many statements already wait for it (routing.primary_wait_statements, routing.primary_wait_mib)"
     )]
     Full,
     #[error("none came within routing.primary_wait_ms")]

@@ -73,14 +73,14 @@ pub(super) fn too_many_clients() -> ErrPacket {
 }
 
 pub(super) fn too_large() -> ErrPacket {
-    ErrPacket::new(1153, "08S01", "Readwright: got a packet bigger than limits.max_packet_mb")
+    ErrPacket::new(1153, "08S01", "Readwright: got a packet bigger than limits.max_packet_mib")
 }
 
 pub(super) fn out_of_statement_memory() -> ErrPacket {
     ErrPacket::new(
         1041,
         "HY000",
-        "Readwright: too many large statements at once; see limits.statement_memory_mb",
+        "Readwright: too many large statements at once; see limits.statement_memory_mib",
     )
 }
 

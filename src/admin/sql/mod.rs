@@ -87,7 +87,6 @@ mod tests {
     use crate::admin::tests::source;
     use crate::model::access::Secret;
     use crate::wire::auth;
-    use crate::wire::flags::Capabilities;
     use crate::wire::handshake::{Answer, Attributes, Greeting, HandshakeResponse, MAX_PACKET};
     use crate::wire::packet::{ErrPacket, read_packet, write_packet};
 
