@@ -28,7 +28,7 @@ pub(crate) struct Config {
     pub(crate) client_tls: ClientTls,
     pub(crate) admin: Admin,
     pub(crate) log: Log,
-    /// Worker threads of the data plane; None means as many as the CPU quota gives.
+    /// Worker threads of the data plane; None leaves the choice to `server`.
     pub(crate) workers: Option<usize>,
     /// Every key with its value in force, for `SHOW CONFIG`; secrets appear by their file or variable only.
     pub(crate) settings: Vec<Setting>,

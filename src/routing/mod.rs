@@ -152,6 +152,19 @@ fn choose(
     qualifies: impl Fn(&Server) -> bool,
 ) -> Option<usize> {
     let any = |at: usize| circumstances.avoid != Some(at) && qualifies(&topology.servers[at]);
+    // The connection in hand costs nothing to take, as long as its server has not clearly more to do.
+    if let InHand::Lingering(at) = circumstances.in_hand
+        && policy.zone.is_none()
+        && topology.readers.contains(&at)
+        && any(at)
+    {
+        let other = less_loaded(topology, circumstances.dice, |other| other != at && any(other));
+        let load = |at: usize| topology.servers[at].load.in_flight();
+        return match other {
+            Some(other) if load(at) > load(other) + load(other) / 4 + 1 => Some(other),
+            _ => Some(at),
+        };
+    }
     let Some(zone) = policy.zone.as_deref() else { return less_loaded(topology, circumstances.dice, any) };
     let is_near = |at: usize| topology.servers[at].zone.as_deref() == Some(zone);
     let near = less_loaded(topology, circumstances.dice, |at| is_near(at) && any(at));
