@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::config::Consistency;
 use crate::model::topology::{Server, Topology};
-use crate::sql::{Access, Hint, Kind, Statement};
+use crate::sql::{Access, Hint, Kind, Statement, is_system_schema};
 use session::{PinCause, Session};
 
 /// Where a statement runs, and why.
@@ -101,6 +101,10 @@ pub(crate) fn decide(
             primary("autocommit-off")
         }
         Kind::Read if session.is_serializable() => primary("serializable"),
+        // `threads` behind USE performance_schema: the statement alone does not say whose table it is.
+        Kind::Read if session.settings().schema.as_deref().is_some_and(is_system_schema) => {
+            primary("system-schema")
+        }
         Kind::Read => read(statement, session, topology, circumstances, policy, why),
     }
 }
@@ -346,6 +350,13 @@ mod tests {
         let serializable: &[(&str, &str)] = &[("transaction_isolation", "SERIALIZABLE")];
         let set = "SET SESSION TRANSACTION ISOLATION LEVEL SERIALIZABLE";
         check(&[(set, 2, serializable)], "SELECT a FROM t", Target::Primary);
+        for (schema, expected) in [("shop", replica), ("Performance_Schema", Target::Primary)] {
+            let mut session = Session::new(Settings::default(), DIALECT);
+            session.set_schema(schema.as_bytes());
+            let decision =
+                decided("SELECT * FROM threads", &session, &topology, &policy(Consistency::Session), 7);
+            assert_eq!(decision.target, expected, "{schema}");
+        }
         check(&[], "START TRANSACTION READ ONLY", replica);
         check(&[], "BEGIN", Target::Primary);
         let read_only: &[(&str, &str)] = &[("transaction_read_only", "ON")];

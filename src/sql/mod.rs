@@ -18,6 +18,7 @@ mod walk;
 
 pub(crate) use classify::Classifier;
 pub(crate) use reason::Reason;
+pub(crate) use tables::is_system_schema;
 pub(crate) use variables::REPLAYABLE;
 
 /// How the session that sends a statement reads SQL text. Part of every cache key.

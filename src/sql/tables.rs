@@ -1,5 +1,12 @@
 //! Tables and views whose rows describe one server, not the data.
 
+/// True when tables without a schema before them may describe one server, because this is the session's schema.
+pub(crate) fn is_system_schema(schema: &[u8]) -> bool {
+    [&b"performance_schema"[..], b"information_schema", b"sys", b"mysql"]
+        .iter()
+        .any(|name| schema.eq_ignore_ascii_case(name))
+}
+
 /// True when `schema.table` (lower case) gives another answer on each server.
 pub(super) fn is_per_server(schema: &str, table: &str) -> bool {
     match schema {
