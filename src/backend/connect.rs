@@ -230,12 +230,11 @@ impl Connector {
     ///
     /// Cancel safety: a cancelled call closes its connection.
     pub(crate) async fn connect(&self, request: Request<'_>) -> Result<Connected, ConnectError> {
-        let attempt = Box::pin(self.attempt(request));
+        let attempt = Box::pin(async { self.log_in(open(request.address).await?, request).await });
         tokio::time::timeout(self.timeout, attempt).await.unwrap_or(Err(ConnectError::TimedOut))
     }
 
-    async fn attempt(&self, request: Request<'_>) -> Result<Connected, ConnectError> {
-        let stream = open(request.address).await?;
+    async fn log_in(&self, stream: Stream, request: Request<'_>) -> Result<Connected, ConnectError> {
         let mut login = Login { stream, inbox: Inbox::default(), sequence: 0 };
         let packet = login.read().await?;
         let greeting = Greeting::parse(&packet.payload).map_err(ConnectError::Broken)?;
@@ -415,4 +414,148 @@ fn with_nul(password: &[u8]) -> Zeroizing<Vec<u8>> {
     bytes.extend_from_slice(password);
     bytes.push(0);
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::wire::packet::push_packet;
+
+    /// What a server sends, packet by packet with the right numbers, and what becomes of the login.
+    async fn against(packets: &[&[u8]], tail: &[u8], tls: bool) -> Result<Connected, ConnectError> {
+        let mode = if tls { TlsMode::Required } else { TlsMode::Disabled };
+        let connector = Connector::new(&ServerTls { mode, ca: None }, Duration::from_secs(5)).expect("no CA");
+        let (near, far) = if tls {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let connect = TcpStream::connect(listener.local_addr().expect("bound"));
+            let (near, far) = tokio::join!(connect, listener.accept());
+            (Stream::tcp(near.expect("connected")), Stream::tcp(far.expect("accepted").0))
+        } else {
+            let (near, far) = UnixStream::pair().expect("a socket pair");
+            (Stream::unix(near), Stream::unix(far))
+        };
+        let server = async move {
+            let mut far = far;
+            let mut bytes = Vec::new();
+            for (number, packet) in packets.iter().enumerate() {
+                // The client's packets have the numbers between.
+                push_packet(&mut bytes, 2 * number as u8, packet);
+            }
+            bytes.extend_from_slice(tail);
+            far.write_all(&bytes).await.ok();
+            far.shutdown().await.ok();
+            let mut sink = Vec::new();
+            far.read_to_end(&mut sink).await.ok();
+            std::future::pending::<()>().await;
+        };
+        let credentials = Credentials::new("ann", b"secret");
+        let attributes = Attributes::default();
+        let request = Request {
+            address: &Address { host: "localhost".into(), port: 1 },
+            credentials: &credentials,
+            capabilities: Capabilities::NONE,
+            collation: 255,
+            schema: None,
+            attributes: &attributes,
+        };
+        let client = async move { connector.log_in(near, request).await };
+        let both = async {
+            tokio::select! {
+                outcome = client => outcome,
+                () = server => unreachable!("it waits until the client has ended"),
+            }
+        };
+        Box::pin(both).await
+    }
+
+    fn greeting(capabilities: Capabilities, plugin: &str) -> Vec<u8> {
+        let (server_version, plugin) = ("8.4.0".to_owned(), plugin.to_owned());
+        let nonce = Nonce([7; Nonce::LENGTH]);
+        Greeting { server_version, thread_id: 9, nonce, capabilities, collation: 255, status: 2, plugin }
+            .encode()
+    }
+
+    const ALL: Capabilities = Capabilities(u32::MAX);
+    const OKAY: &[u8] = b"\0\0\0\x02\0\0\0";
+
+    #[tokio::test]
+    async fn servers_of_every_kind() {
+        let sha2 = greeting(ALL, "caching_sha2_password");
+        let native = greeting(ALL, "mysql_native_password");
+        let exotic = greeting(ALL, "authentication_ldap_sasl_client");
+        let old = greeting(ALL.without(Capabilities::PLUGIN_AUTH), "");
+        let no_tls = greeting(ALL.without(Capabilities::SSL), "caching_sha2_password");
+        let cases: &[(&[&[u8]], bool, &str)] = &[
+            (&[&sha2, OKAY], false, ""),
+            (&[&native, OKAY], false, ""),
+            (&[&exotic, OKAY], false, ""),
+            (&[&sha2, b"\xfemysql_native_password\0abcdefghijklmnopqrst\0", OKAY], false, ""),
+            (&[&sha2, b"\x01\x04", OKAY], false, ""),
+            (&[b"\xff\x10\x04Too many connections"], false, "the server refused: ERROR 1040"),
+            (&[b"\xff\x6a\x04Host is not allowed"], false, "the server refused: ERROR 1130"),
+            (&[b"\xff"], false, "the server does not keep to the protocol: an ERR packet without a code"),
+            (&[&sha2, b"\xff\x15\x04#28000no"], false, "the server refused: ERROR 1045 (28000): no"),
+            (&[&old], false, "the server offers no login that is known here"),
+            (&[&no_tls], true, "the server offers no TLS"),
+            (
+                &[&sha2, b"unencrypted"],
+                true,
+                "the server does not keep to the protocol: it spoke out of turn",
+            ),
+            (&[&sha2, b"\xfedialog\0x"], false, "the server wants the authentication plugin `dialog`"),
+            (&[&sha2, b"\xfe"], false, "the server wants the authentication plugin ``"),
+            (&[&sha2, b"\xfemysql_clear_password\0"], false, "the server wants the password in the clear"),
+            (&[&sha2, b"\x01no key"], false, "the password could not be encrypted"),
+            (&[&native, b"\x01\x04"], false, "the server does not keep to the protocol: this plugin"),
+            (&[&sha2, b"SELECT"], false, "the server does not keep to the protocol: it sent what"),
+            (&[&sha2, b""], false, "the server does not keep to the protocol: it sent what"),
+            (&[&sha2], false, "the server broke off the login"),
+            (&[], false, "the server broke off the login"),
+            (&[b"\x09old"], false, "the server broke off the login"),
+        ];
+        for (packets, tls, expected) in cases {
+            match against(packets, b"", *tls).await {
+                Ok(connected) => {
+                    assert_eq!(*expected, "", "{packets:?}");
+                    assert_eq!((connected.thread_id, connected.capabilities), (9, ALWAYS));
+                }
+                Err(error) => {
+                    let error = error.to_string();
+                    assert!(!expected.is_empty() && error.starts_with(expected), "{packets:?}: {error}");
+                }
+            }
+        }
+        let mut early = against(&[&sha2, OKAY], b"early", false).await.expect("a login").stream;
+        let mut bytes = [0; 5];
+        early.read_exact(&mut bytes).await.expect("what came early is not lost");
+        assert_eq!(&bytes, b"early");
+    }
+
+    #[tokio::test]
+    async fn no_login_without_end() {
+        let sha2 = greeting(ALL, "caching_sha2_password");
+        let switch = b"\xfemysql_native_password\0abcdefghijklmnopqrst\0";
+        let mut packets = vec![sha2.as_slice()];
+        packets.extend([switch.as_slice(); 50]);
+        let error = against(&packets, b"", false).await.expect_err("it never ends").to_string();
+        assert_eq!(error, "the server does not keep to the protocol: its login has no end");
+    }
+
+    proptest! {
+        /// Whatever a server sends, at once or after a good greeting, the login ends and nothing panics.
+        #[test]
+        fn servers_that_send_anything(packets: Vec<Vec<u8>>, tail: Vec<u8>, polite: bool) {
+            let greeting = greeting(ALL, "caching_sha2_password");
+            let greeting = polite.then_some(greeting.as_slice());
+            let packets: Vec<&[u8]> = greeting.into_iter().chain(packets.iter().map(Vec::as_slice)).take(20).collect();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let login = against(&packets, &tail, false);
+                tokio::time::timeout(Duration::from_secs(5), login).await.expect("an end").ok();
+            });
+        }
+    }
 }

@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::io::AsyncWriteExt;
+use proptest::prelude::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::*;
@@ -638,4 +640,35 @@ fn captured_greeting() -> Vec<u8> {
         plugin: String::new(),
     }
     .encode()
+}
+
+proptest! {
+    /// Whatever a client sends after the greeting, the login ends and nothing panics; nobody gets in.
+    #[test]
+    fn clients_that_send_anything(packets: Vec<Vec<u8>>, tail: Vec<u8>, polite: bool, secure: bool) {
+        static CONTEXT: LazyLock<LoginContext> = LazyLock::new(|| context(true, MINUTE));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let server = knowing_ann(&CONTEXT);
+            let outcome = scripted(secure, &CONTEXT, &server, async |mut client| {
+                let mut bytes = Vec::new();
+                if polite {
+                    let response = client.response(Plugin::CachingSha2, vec![1; 32]);
+                    push_packet(&mut bytes, 1, &response.encode());
+                }
+                for packet in packets.iter().take(10) {
+                    // The server's packets have the numbers between.
+                    let number = if bytes.is_empty() { 1 } else { 3 };
+                    push_packet(&mut bytes, number, packet);
+                }
+                bytes.extend_from_slice(&tail);
+                client.stream.write_all(&bytes).await.ok();
+                client.stream.shutdown().await.ok();
+                let mut sink = Vec::new();
+                client.stream.read_to_end(&mut sink).await.ok();
+            });
+            let outcome = tokio::time::timeout(Duration::from_secs(5), outcome).await.expect("an end");
+            assert!(outcome.is_err());
+        });
+    }
 }
