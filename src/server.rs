@@ -215,6 +215,7 @@ impl Server {
         let policy = topology::Policy {
             max_lag: self.config.routing.max_lag,
             damping: self.config.monitor.damping,
+            needs_gtids: self.config.routing.consistency != config::Consistency::Eventual,
             cluster: None,
         };
         let endpoints = discover(&self.config, &control, &tasks, &last).await?;

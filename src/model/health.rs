@@ -38,6 +38,8 @@ pub(crate) struct Up {
     pub(crate) super_read_only: bool,
     /// The marker of the cluster whose data this is; None when there is no marker table.
     pub(crate) cluster: Option<Arc<str>>,
+    /// It numbers its transactions (`gtid_mode` is ON).
+    pub(crate) gtids: bool,
     pub(crate) executed: Arc<GtidSet>,
     pub(crate) replication: Replication,
 }

@@ -237,6 +237,7 @@ pub(crate) mod tests {
                 server_id: 1,
                 read_only: replication != Replication::None,
                 super_read_only: replication != Replication::None,
+                gtids: true,
                 cluster: None,
                 executed: Arc::new(
                     GtidSet::parse("3e11fa47-71ca-11e1-9e33-c80aa9429562:1-7").expect("a set"),

@@ -182,6 +182,7 @@ impl Watch {
             read_only: probe.read_only,
             super_read_only: probe.super_read_only,
             cluster: probe.cluster.clone(),
+            gtids: probe.gtid_mode,
             executed: Arc::new(probe.executed.clone()),
             replication: lag::replication(probe, &clocks),
         }

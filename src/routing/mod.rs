@@ -245,6 +245,7 @@ mod tests {
                     server_id: 1,
                     read_only: lag.is_some(),
                     super_read_only: lag.is_some(),
+                    gtids: true,
                     cluster: None,
                     executed: Arc::new(GtidSet::parse(&format!("{UUID}:1-{applied}")).expect("a set")),
                     replication: match lag {

@@ -19,6 +19,8 @@ pub(crate) struct Policy {
     pub(crate) max_lag: Duration,
     /// How long a replica that left must be well before it comes back.
     pub(crate) damping: Duration,
+    /// Sessions see their own writes, which cannot be known of a server that numbers no transactions.
+    pub(crate) needs_gtids: bool,
     /// The marker of this cluster's data, where it is known beforehand. Else the first proven primary's counts.
     pub(crate) cluster: Option<Arc<str>>,
 }
@@ -237,6 +239,10 @@ impl View<'_> {
         {
             return Err(format!("it has the data of another cluster ({theirs})").into());
         }
+        let numbered = up.gtids && self.primary.is_none_or(|primary| primary.gtids);
+        if self.policy.needs_gtids && !numbered {
+            return Err(NO_GTIDS.into());
+        }
         let (lag, silence) = match &up.replication {
             Replication::None => return Err("it replicates nothing".into()),
             Replication::Stopped(why) => return Err(Arc::clone(why)),
@@ -252,6 +258,9 @@ impl View<'_> {
         Ok(up)
     }
 }
+
+const NO_GTIDS: &str = "gtid_mode is not ON, so a session could miss its own writes here: turn it on, or set \
+                        routing.consistency to eventual";
 
 #[cfg(test)]
 mod tests;

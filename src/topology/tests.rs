@@ -30,6 +30,7 @@ fn report(name: &str, host: &str, up: bool) -> Report {
             server_id: 1,
             read_only: name != "mysql-0",
             super_read_only: name != "mysql-0",
+            gtids: true,
             cluster: None,
             executed: Arc::default(),
             replication,
@@ -55,8 +56,12 @@ impl Running {
         let (reports, received) = mpsc::channel(8);
         let (sender, snapshots) = watch::channel(Arc::default());
         let stop = CancellationToken::new();
-        let policy =
-            Policy { max_lag: Duration::from_secs(10), damping: Duration::from_secs(5), cluster: None };
+        let policy = Policy {
+            max_lag: Duration::from_secs(10),
+            damping: Duration::from_secs(5),
+            cluster: None,
+            needs_gtids: true,
+        };
         let mut task = tokio::task::JoinSet::new();
         task.spawn(run(policy, known, received, sender, stop.clone()));
         Self { endpoints, reports, snapshots, stop, task }

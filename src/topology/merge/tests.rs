@@ -34,6 +34,7 @@ impl Story {
             policy: Policy {
                 max_lag: Duration::from_secs(10),
                 damping: Duration::from_secs(5),
+                needs_gtids: true,
                 cluster: None,
             },
             start: Instant::now(),
@@ -87,6 +88,7 @@ fn up(replication: Replication) -> Up {
         server_id: 1,
         read_only: replication != Replication::None,
         super_read_only: replication != Replication::None,
+        gtids: true,
         cluster: Some(Arc::from(CLUSTER)),
         executed: Arc::new(executed(10)),
         replication,
@@ -150,12 +152,13 @@ fn the_first_word_of_the_primary_is_waited_for() {
 
 #[test]
 fn every_cause_takes_a_replica_out_at_once_and_damping_holds_it() {
-    let causes: [(&str, Health); 6] = [
+    let causes: [(&str, Health); 7] = [
         ("no answer", down()),
         ("lags 11", replica(11)),
         ("not heard of its source for 11", silent(11)),
         ("replicates nothing", changed(replica(0), |up| up.replication = Replication::None)),
         ("stopped", changed(replica(0), |up| up.replication = Replication::Stopped("it is stopped".into()))),
+        ("gtid_mode is not ON", changed(replica(0), |up| up.gtids = false)),
         ("another cluster (b)", changed(replica(0), |up| up.cluster = Some("b".into()))),
     ];
     for (reason, health) in causes {
@@ -171,6 +174,18 @@ fn every_cause_takes_a_replica_out_at_once_and_damping_holds_it() {
         story.check(14, WITHOUT_2);
         story.check(15, ALL);
     }
+}
+
+#[test]
+fn without_gtids_reads_leave_the_primary_only_where_staleness_is_wanted() {
+    let mut story = Story::new();
+    story.tell("mysql-0", changed(primary(), |up| up.gtids = false));
+    story.check(0, "mysql-0 /  / 1");
+    story.check_reason(0, "mysql-1", "gtid_mode is not ON");
+    story.policy.needs_gtids = false;
+    // After the damping, like any replica that comes back.
+    story.check(1, "mysql-0 /  / 1");
+    story.check(6, ALL);
 }
 
 #[test]
