@@ -46,14 +46,14 @@ async fn run_demo(arguments: &DemoArguments, control: Handle) -> Result<(), Fail
     let mut screen = Screen::new();
     screen.say("Starting MySQL servers ...");
     let Some(demo) = interrupted.or(Demo::start(&options)).await? else { return Ok(()) };
-    let demo = demo.map_err(failed)?;
-    screen.say(&format!("{} servers run in {}", options.replicas + 1, demo.folder().display()));
+    let mut demo = demo.map_err(failed)?;
+    screen.say(&format!("Their data is in {}", demo.folder().display()));
     let mut controlled = Controlled::start(&demo)?;
     let outcome = async {
         if interrupted.or(controlled.serving(&mut screen)).await?.is_none() {
             return Ok(());
         }
-        serve(arguments, &demo, control, &interrupted, &mut screen).await
+        serve(arguments, &mut demo, control, &interrupted, &mut screen).await
     }
     .await;
     screen.say("Stopping ...");
@@ -69,12 +69,14 @@ async fn run_demo(arguments: &DemoArguments, control: Handle) -> Result<(), Fail
 /// Runs the proxy in front of the servers, for the statements of `--exec` or until a signal comes.
 async fn serve(
     arguments: &DemoArguments,
-    demo: &Demo,
+    demo: &mut Demo,
     control: Handle,
     interrupted: &Interrupts,
     screen: &mut Screen,
 ) -> Result<(), Failure> {
-    let server = Server::bind(demo.config().map_err(Failure::Configuration)?).await.map_err(failed)?;
+    let config = demo.config().map_err(Failure::Configuration)?;
+    let server = Server::bind(config).await.map_err(failed)?;
+    let demo = &*demo;
     let source = server.source();
     let stop = CancellationToken::new();
     let mut serving: JoinSet<Result<(), StartError>> = JoinSet::new();

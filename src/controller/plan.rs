@@ -263,7 +263,11 @@ fn first_start(world: &World, primary_id: &ServerId, plan: &mut Plan) {
             plan.problems.push(words.into());
         }
     }
-    if !plan.problems.is_empty() || world.busy.contains(primary_id) {
+    if !plan.problems.is_empty() {
+        return;
+    }
+    if world.busy.contains(primary_id) {
+        plan.say(primary_id, "is being set up as the first primary");
         return;
     }
     let Some(primary) = world.seen(primary_id) else {

@@ -59,7 +59,7 @@ pub(crate) enum Error {
     NotOurs(PathBuf),
     #[error("there is no folder for data: set HOME, or name one with --data")]
     NoFolder,
-    #[error("port {0} is taken: {1}; choose another with --port")]
+    #[error("port {0} cannot be used; choose another with --port")]
     Port(u16, #[source] io::Error),
 }
 
@@ -69,6 +69,8 @@ pub(crate) struct Demo {
     servers: Vec<Instance>,
     memory: Memory,
     port: u16,
+    /// Keeps the port for the proxy until that is built.
+    reserved: Option<TcpListener>,
 }
 
 impl Demo {
@@ -77,7 +79,7 @@ impl Demo {
         let folder = options.folder.clone().or_else(default_folder).ok_or(Error::NoFolder)?;
         check_folder(&folder)?;
         // Before the servers: a mistake here should not cost their start.
-        let port = proxy_port(options.port)?;
+        let (port, reserved) = proxy_port(options.port)?;
         let installation = Installation::find().await?;
         let home = Home::open(installation, folder, options.after).await?;
         let folder = home.folder();
@@ -98,7 +100,7 @@ impl Demo {
         // Servers that do not take part this time keep theirs.
         ports.extend(content.ports.iter().skip(ports.len()));
         memory.set_ports(ports)?;
-        Ok(Self { home, servers, memory, port })
+        Ok(Self { home, servers, memory, port, reserved: Some(reserved) })
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -143,8 +145,9 @@ impl Demo {
         Login { account, tls: tls(), deadline: Duration::from_secs(600) }
     }
 
-    /// The proxy's configuration: what `readwright run` would read from a file.
-    pub(crate) fn config(&self) -> Result<Config, Vec<Problem>> {
+    /// The proxy's configuration: what `readwright run` would read from a file. The port is free from now on.
+    pub(crate) fn config(&mut self) -> Result<Config, Vec<Problem>> {
+        drop(self.reserved.take());
         let servers: String = self
             .servers
             .iter()
@@ -277,13 +280,18 @@ fn forget(folder: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether the proxy can listen there, asked before the servers are started.
-fn proxy_port(wanted: Option<u16>) -> Result<u16, Error> {
-    let listen = |port: u16| TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port)));
+/// Takes a port for the proxy before the servers are started, which takes seconds.
+fn proxy_port(wanted: Option<u16>) -> Result<(u16, TcpListener), Error> {
+    let take = |port: u16| {
+        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port)));
+        listener.map(|listener| (port, listener)).map_err(|source| Error::Port(port, source))
+    };
     match wanted {
-        Some(port) => listen(port).map(|_| port).map_err(|source| Error::Port(port, source)),
-        None if listen(PROXY_PORT).is_ok() => Ok(PROXY_PORT),
-        None => mysqld::free_port().map_err(|source| Error::Port(PROXY_PORT, source)),
+        Some(port) => take(port),
+        None => take(PROXY_PORT).or_else(|_| {
+            let free = mysqld::free_port().map_err(|source| Error::Port(PROXY_PORT, source))?;
+            take(free)
+        }),
     }
 }
 

@@ -29,14 +29,15 @@ pub(crate) async fn run(
     let mut good = true;
     for (number, statement) in split(statements).into_iter().enumerate() {
         // On a line of its own: the statement may end in a comment.
-        let marked = format!("{statement}\n/* {MARK}{number} */");
+        let mark = format!("\n/* {MARK}{number} */");
+        let marked = format!("{statement}{mark}");
         let answer = session.ask(&marked).await;
         let ran = witness(&mut witnesses, number).await?;
-        let line = statement.split_whitespace().collect::<Vec<_>>().join(" ");
-        writeln!(out, "{ran}\t{line}")?;
+        writeln!(out, "{ran}\t{}", one_line(statement))?;
         match answer {
             Ok(answer) => write_answer(out, &answer)?,
             Err(error) => {
+                let error = one_line(&error.to_string().replace(&mark, ""));
                 writeln!(out, "  error: {error}")?;
                 good = false;
                 break;
@@ -85,6 +86,10 @@ async fn witness(witnesses: &mut [(String, Session)], number: usize) -> Result<S
         }
     }
     Ok("proxy".to_owned())
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn write_answer(out: &mut impl Write, answer: &Answer) -> io::Result<()> {
