@@ -271,6 +271,22 @@ struct Claim {
     attributes: Attributes,
 }
 
+impl Claim {
+    fn at_server<'a>(
+        &'a self,
+        credentials: &'a Arc<Credentials>,
+        schema: Option<&'a [u8]>,
+    ) -> ServerLogin<'a> {
+        ServerLogin {
+            credentials,
+            capabilities: self.capabilities,
+            collation: self.collation,
+            schema,
+            attributes: &self.attributes,
+        }
+    }
+}
+
 /// What a client proved.
 enum Proof {
     /// That it knows the password that is known here. `Plugin` says how.
@@ -304,20 +320,14 @@ impl<'a> Conversation<'a> {
         let Ok(user) = str::from_utf8(&claim.user) else {
             return Err(self.refuse(user_is_not_utf8()).await);
         };
-        let proof = self.prove(context, user, &claim).await?;
+        let proof = self.prove(context, user, &claim, check).await?;
         let fast = matches!(&proof, Proof::Known(known, Plugin::CachingSha2)
             if !known.credentials.password().is_empty());
         let credentials = match proof {
             Proof::Known(known, _) => known.credentials.clone(),
             Proof::Password(password) => Arc::new(Credentials::new(user, &password)),
         };
-        let login = ServerLogin {
-            credentials: &credentials,
-            capabilities: claim.capabilities,
-            collation: claim.collation,
-            schema: claim.schema.as_deref(),
-            attributes: &claim.attributes,
-        };
+        let login = claim.at_server(&credentials, claim.schema.as_deref());
         if let Err(error) = confirm(&context.users, login, check).await {
             return Err(self.refuse(wording(error)).await);
         }
@@ -346,11 +356,9 @@ impl<'a> Conversation<'a> {
         context: &LoginContext,
         user: &str,
         claim: &Claim,
+        check: &impl Check,
     ) -> Result<Proof, LoginError> {
         let known = context.users.find(user);
-        let right = |plugin, nonce: &Nonce, answer: &[u8]| {
-            known.as_ref().filter(|known| is_right(plugin, known.credentials.password(), nonce, answer))
-        };
         let can_switch = self.capabilities.contains(Capabilities::PLUGIN_AUTH);
         let plugin = match &claim.plugin {
             Some(name) => Plugin::from_name(name),
@@ -358,50 +366,71 @@ impl<'a> Conversation<'a> {
             // Before there were plugins, this was the way.
             None => Some(Plugin::Native),
         };
-        let mut answered = claim.nonce.map(|nonce| (nonce, claim.answer.clone()));
-
-        if plugin == Some(Plugin::Native) {
-            if let Some((nonce, answer)) = &answered
-                && let Some(known) = right(Plugin::Native, nonce, &answer.0)
-            {
-                return Ok(Proof::Known(Arc::clone(known), Plugin::Native));
-            }
-            // Many clients wait for a nonce that is meant for their plugin before they answer.
-            let unanswered = answered.as_ref().is_none_or(|(_, answer)| is_empty_answer(&answer.0));
-            if unanswered && can_switch && known.is_some() {
-                let (nonce, answer) = self.switch(Plugin::Native).await?;
-                if let Some(known) = right(Plugin::Native, &nonce, &answer.0) {
-                    return Ok(Proof::Known(Arc::clone(known), Plugin::Native));
-                }
-            }
+        if let (Some(Plugin::Native), Some(known)) = (plugin, &known)
+            && let Some(proof) = self.prove_natively(context, known, claim, check).await?
+        {
+            return Ok(proof);
         }
-        if plugin != Some(Plugin::CachingSha2) {
-            answered = None;
-        }
-        let (nonce, answer) = match answered {
-            Some(answered) => answered,
-            None if can_switch => self.switch(Plugin::CachingSha2).await?,
-            // A client from before there were plugins, that is wrong about a password that is known here, ...
-            None if known.is_some() => return Err(self.deny(user).await),
-            // ... or that has none, ...
-            None if is_empty_answer(&claim.answer.0) => return Ok(Proof::Password(Zeroizing::default())),
-            // ... or that cannot tell us its password.
-            None => return Err(self.refuse(cannot_authenticate()).await),
+        let (nonce, answer) = match claim.nonce {
+            Some(nonce) if plugin == Some(Plugin::CachingSha2) => (nonce, claim.answer.clone()),
+            _ if can_switch => self.switch(Plugin::CachingSha2).await?,
+            _ if is_empty_answer(&claim.answer.0) => return Ok(Proof::Password(Zeroizing::default())),
+            // It cannot tell us its password.
+            _ => return Err(self.refuse(cannot_authenticate()).await),
         };
-        if let Some(known) = right(Plugin::CachingSha2, &nonce, &answer.0) {
-            return Ok(Proof::Known(Arc::clone(known), Plugin::CachingSha2));
+        if let Some(known) = known
+            && is_right(Plugin::CachingSha2, known.credentials.password(), &nonce, &answer.0)
+        {
+            return Ok(Proof::Known(known, Plugin::CachingSha2));
         }
         if is_empty_answer(&answer.0) {
             return Ok(Proof::Password(Zeroizing::default()));
         }
-        let password = self.ask_password(&context.rsa, &nonce).await?;
-        match password {
+        match self.ask_password(&context.rsa, &nonce).await? {
             Some(password) => Ok(Proof::Password(password)),
             None => Err(self.deny(user).await),
         }
     }
 
-    /// Refuses a password that no server can be asked about.
+    /// mysql_native_password, whose answers prove a password that is known, and nothing else. None when what is known is
+    /// outdated, and the client may be asked in another way.
+    async fn prove_natively(
+        &mut self,
+        context: &LoginContext,
+        known: &Arc<Known>,
+        claim: &Claim,
+        check: &impl Check,
+    ) -> Result<Option<Proof>, LoginError> {
+        let is_right = |nonce: &Nonce, answer: &Answer| {
+            is_right(Plugin::Native, known.credentials.password(), nonce, &answer.0)
+        };
+        let proof = || Ok(Some(Proof::Known(Arc::clone(known), Plugin::Native)));
+        if claim.nonce.is_some_and(|nonce| is_right(&nonce, &claim.answer)) {
+            return proof();
+        }
+        // Many clients wait for a nonce that is meant for their plugin before they answer.
+        let waits = claim.nonce.is_none() || is_empty_answer(&claim.answer.0);
+        let switched = waits && self.capabilities.contains(Capabilities::PLUGIN_AUTH);
+        if switched {
+            let (nonce, answer) = self.switch(Plugin::Native).await?;
+            if is_right(&nonce, &answer) {
+                return proof();
+            }
+        }
+        // Either the client is wrong, or we are, because the password was changed past us.
+        let checked = ask(&context.users, claim.at_server(&known.credentials, None), check).await;
+        match checked {
+            Ok(()) => Err(self.deny(&known.credentials.user).await),
+            // Many clients stand one switch only; this one is asked in another way when it comes again.
+            Err(CheckError::Refused(error)) if is_access_denied(&error) && switched => {
+                Err(self.deny(&known.credentials.user).await)
+            }
+            Err(CheckError::Refused(error)) if is_access_denied(&error) => Ok(None),
+            Err(error) => Err(self.refuse(wording(error)).await),
+        }
+    }
+
+    /// Refuses a wrong password without a server's words.
     async fn deny(&mut self, user: &str) -> LoginError {
         let host = match self.stream.peer() {
             Peer::Tcp(address) => address.ip().to_string(),
@@ -521,6 +550,11 @@ async fn confirm(users: &Users, login: ServerLogin<'_>, check: &impl Check) -> R
     if is_confirmed() {
         return Ok(());
     }
+    ask(users, login, check).await
+}
+
+/// Asks a server, and remembers what it says.
+async fn ask(users: &Users, login: ServerLogin<'_>, check: &impl Check) -> Result<(), CheckError> {
     let generation = users.generation();
     let checked = check.check(login).await;
     match &checked {
