@@ -159,10 +159,11 @@ impl Pools {
         }
     }
 
-    /// What is pooled for this user was opened with rights that may be gone.
-    pub(crate) fn close_user(&self, user: &str) {
+    /// Rights have changed: no connection that is open now serves another session, for servers look up some rights only
+    /// at a login.
+    pub(crate) fn retire(&self) {
         for (_, pool) in self.by_server.load().values() {
-            pool.close_user(user);
+            pool.retire();
         }
     }
 
