@@ -512,7 +512,7 @@ impl ClientSession {
                 self.hold = None;
                 return Ok(Tried::NoPrimary(ErrPacket::parse(&packet[4..])));
             }
-            if is_sign_of_delay(code) && !at_primary && matches!(decision.target, Target::Replica(_)) {
+            if is_sign_of_delay(code) && !at_primary {
                 return Ok(Tried::AtPrimary("replica-behind"));
             }
             if code == ER_SERVER_SHUTDOWN && matches!(decision.target, Target::Replica(_)) && tries < TRIES {
@@ -744,6 +744,13 @@ impl ClientSession {
             self.keeps_diagnostics = answered.warnings > 0
                 || answered.error.is_some()
                 || statement.effects.contains(&Effect::CountsFoundRows);
+        }
+        // Which of several settings a failed text has made nobody knows: the connection must not serve another session.
+        let sets = |effect: &Effect| {
+            matches!(effect, Effect::SetVariables(_) | Effect::SetUserVariable { .. } | Effect::Pin(_))
+        };
+        if answered.error.is_some() && !self.session.is_bound() && statement.effects.iter().any(sets) {
+            self.hold = None;
         }
         for effect in &statement.effects {
             match effect {
