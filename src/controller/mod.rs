@@ -6,6 +6,8 @@ mod observe;
 mod plan;
 mod record;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod story;
 mod verify;
 mod world;

@@ -1,0 +1,341 @@
+//! The planner against a cluster that things happen to: servers crash, disks are lost, clones break off, and the
+//! controller itself is replaced at any moment. Whatever the order, no plan breaks a rule, nothing that was committed is
+//! lost, and in the end every server serves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::plan::{Class, Plan, Step, plan};
+use super::story::{self, channel, clone_run, gtids, id};
+use super::verify::verify;
+use super::world::{LoggedIn, Record, Resting, Seen, State, World};
+use crate::dba::{CloneState, ThreadState};
+use crate::model::gtid::GtidSet;
+
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    /// The primary commits, if it takes writes.
+    Write,
+    Crash(u8),
+    Back(u8),
+    /// A replica's disk is replaced by an empty one.
+    LoseDisk(u8),
+    /// What runs on servers goes on, or dies with them; the controller remembers nothing but the record.
+    ReplaceController,
+    /// A clone that runs ends well.
+    CopyDone,
+    /// A clone that runs breaks off.
+    CopyBroken,
+    StopReplica(u8),
+    OpenByHand(u8),
+}
+
+struct Cluster {
+    world: World,
+    /// What servers are behind a crash.
+    hidden: [Option<Box<Seen>>; 3],
+    /// Who copies from whom.
+    copying: Option<(u8, u8)>,
+    /// The highest transaction that a client was told is committed.
+    committed: u64,
+    disks: u8,
+}
+
+impl Cluster {
+    fn new() -> Self {
+        let mut world = story::new();
+        world.primary_after = None;
+        Self { world, hidden: [None, None, None], copying: None, committed: 0, disks: 3 }
+    }
+
+    fn seen(&mut self, server: u8) -> Option<&mut Seen> {
+        match &mut self.world.nodes[usize::from(server)].state {
+            State::Seen(seen) => Some(seen),
+            State::Unreachable(_) => None,
+        }
+    }
+
+    /// The server's own state, whether it can be reached or not.
+    fn real(&mut self, server: u8) -> &mut Seen {
+        let at = usize::from(server);
+        match (&mut self.world.nodes[at].state, &mut self.hidden[at]) {
+            (State::Seen(seen), _) => seen,
+            (State::Unreachable(_), Some(hidden)) => hidden,
+            (State::Unreachable(_), None) => panic!("an unreachable server has a state"),
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Write => {
+                if let Some(primary) = self.seen(0)
+                    && primary.probe().cluster.is_some()
+                    && !primary.probe().read_only
+                {
+                    self.commit();
+                }
+            }
+            Event::Crash(server) => {
+                let at = usize::from(server);
+                let node = &mut self.world.nodes[at];
+                let before = std::mem::replace(&mut node.state, State::Unreachable("no answer".into()));
+                if let State::Seen(mut seen) = before {
+                    restart(&mut seen);
+                    self.hidden[at] = Some(seen);
+                }
+                if let Some((recipient, donor)) = self.copying
+                    && (recipient == server || donor == server)
+                {
+                    self.break_copy(recipient);
+                }
+            }
+            Event::Back(server) => {
+                let at = usize::from(server);
+                if let Some(seen) = self.hidden[at].take() {
+                    self.world.nodes[at].state = State::Seen(seen);
+                }
+            }
+            Event::LoseDisk(server) => {
+                self.disks += 1;
+                let uuid =
+                    Arc::from(format!("{:08}-0000-0000-0000-000000000000", u32::from(self.disks) + 90));
+                if let Some((recipient, donor)) = self.copying
+                    && (recipient == server || donor == server)
+                {
+                    self.break_copy(recipient);
+                }
+                let seen = self.real(server);
+                empty(seen);
+                seen.survey.probe.uuid = uuid;
+                seen.survey.clone = None;
+                seen.login = LoggedIn::Installation;
+            }
+            Event::ReplaceController => {
+                self.world.busy.clear();
+                self.world.resting.clear();
+                self.world.errant_for.clear();
+                self.world.primary_before = GtidSet::default();
+            }
+            Event::CopyDone => {
+                if let Some((recipient, donor)) = self.copying.take() {
+                    self.world.busy.remove(&id(recipient));
+                    let donor = self.real(donor).clone();
+                    let seen = self.real(recipient);
+                    let uuid = Arc::clone(&seen.survey.probe.uuid);
+                    *seen = donor;
+                    seen.survey.probe.uuid = uuid;
+                    seen.survey.clone = Some(clone_run(CloneState::Completed));
+                    restart(seen);
+                }
+            }
+            Event::CopyBroken => {
+                if let Some((recipient, _)) = self.copying {
+                    self.break_copy(recipient);
+                }
+            }
+            Event::StopReplica(server) => {
+                if let Some(channel) = self.seen(server).and_then(|seen| seen.survey.probe.channel.as_mut()) {
+                    channel.receiver.state = ThreadState::Off;
+                }
+            }
+            Event::OpenByHand(server) => {
+                if let Some(seen) = self.seen(server) {
+                    (seen.survey.probe.read_only, seen.survey.probe.super_read_only) = (false, false);
+                }
+            }
+        }
+    }
+
+    fn commit(&mut self) {
+        self.committed += 1;
+        let text = format!("0:1-{}", self.committed);
+        self.real(0).survey.probe.executed = gtids(&text);
+    }
+
+    fn break_copy(&mut self, recipient: u8) {
+        self.copying = None;
+        self.world.busy.remove(&id(recipient));
+        let seen = self.real(recipient);
+        if seen.clone_state() == Some(CloneState::Running) {
+            seen.survey.clone = Some(clone_run(CloneState::Dead));
+        }
+    }
+
+    /// One look, one plan, its steps; replicas that replicate get what the primary has.
+    fn round(&mut self) -> Plan {
+        for server in [1, 2] {
+            let source =
+                self.seen(0).map(|primary| (primary.probe().executed.clone(), primary.probe().uuid.clone()));
+            let Some((executed, uuid)) = source else { continue };
+            if let Some(seen) = self.seen(server)
+                && let Some(channel) = &seen.survey.probe.channel
+                && channel.receiver.state == ThreadState::On
+                && channel.receiver.source_uuid == uuid
+            {
+                seen.survey.probe.executed.union(&executed);
+            }
+        }
+        self.world.primary_after = self.seen(0).map(|primary| primary.probe().executed.clone());
+        let plan = plan(&self.world);
+        let violations = verify(&self.world, &plan);
+        assert!(violations.is_empty(), "{violations:?} in {plan:#?}");
+        for step in &plan.steps {
+            self.carry_out(step);
+        }
+        self.note(&plan);
+        self.check();
+        plan
+    }
+
+    fn carry_out(&mut self, step: &Step) {
+        let server = u8::try_from(step.server().ordinal().expect("mysql-N")).expect("a few servers");
+        match step {
+            Step::Initialise { cluster, .. } => {
+                let (cluster, own) = (Arc::clone(cluster), server);
+                let seen = self.seen(server).expect("verified");
+                let probe = &mut seen.survey.probe;
+                (probe.read_only, probe.super_read_only) = (false, false);
+                probe.cluster = Some(Arc::clone(&cluster));
+                seen.survey.user_schemas = 1;
+                seen.login = LoggedIn::Ours;
+                self.committed = 3;
+                self.commit();
+                self.world.record = Record {
+                    cluster: Some(cluster),
+                    bootstrapped: true,
+                    primary: Some(id(own)),
+                    ..Record::default()
+                };
+            }
+            Step::Adopt { cluster, .. } => {
+                self.world.record.cluster = Some(Arc::clone(cluster));
+                self.world.record.primary = Some(id(server));
+                self.world.record.bootstrapped = true;
+            }
+            Step::CreateAccounts { .. } => self.real(server).login = LoggedIn::Ours,
+            Step::AllowWrites { .. } => {
+                let probe = &mut self.real(server).survey.probe;
+                (probe.read_only, probe.super_read_only) = (false, false);
+            }
+            Step::ForbidWrites { .. } => {
+                let probe = &mut self.real(server).survey.probe;
+                (probe.read_only, probe.super_read_only) = (true, true);
+            }
+            Step::Clone { donor, .. } => {
+                assert_eq!(self.copying, None, "one copy at a time");
+                let donor = u8::try_from(donor.ordinal().expect("mysql-N")).expect("a few servers");
+                let seen = self.real(server);
+                empty(seen);
+                seen.survey.clone = Some(clone_run(CloneState::Running));
+                self.copying = Some((server, donor));
+                self.world.busy.insert(id(server));
+            }
+            Step::Follow { .. } => {
+                let probe = &mut self.real(server).survey.probe;
+                (probe.read_only, probe.super_read_only) = (true, true);
+                (probe.channel, probe.channels) = (Some(channel()), 1);
+            }
+            Step::StopReceiving { .. } => {
+                if let Some(channel) = &mut self.real(server).survey.probe.channel {
+                    channel.receiver.state = ThreadState::Off;
+                }
+            }
+            Step::DropChannel { .. } => {
+                let probe = &mut self.real(server).survey.probe;
+                (probe.channel, probe.channels) = (None, 0);
+            }
+        }
+    }
+
+    /// What the controller notes after a round.
+    fn note(&mut self, plan: &Plan) {
+        let proven = plan.verdicts.iter().any(|verdict| {
+            verdict.id == id(0) && matches!(verdict.class, Class::Primary | Class::PrimaryFenced)
+        });
+        if let (true, Some(executed)) = (proven, self.world.primary_after.clone()) {
+            self.world.record.primary_uuid = Some(Arc::clone(&self.real(0).survey.probe.uuid));
+            self.world.record.watermark = executed.clone();
+            self.world.primary_before = executed;
+        }
+        self.world.resting.retain(|_, resting: &mut Resting| {
+            resting.left = resting.left.saturating_sub(Duration::from_secs(1));
+            !resting.left.is_zero()
+        });
+    }
+
+    fn check(&mut self) {
+        if self.world.record.bootstrapped {
+            let committed = gtids(&format!("0:1-{}", self.committed));
+            assert!(
+                self.real(0).probe().executed.contains_all(&committed),
+                "the primary keeps what was committed"
+            );
+        }
+    }
+}
+
+/// As a crash or a copy leaves it: read-only by its option file, replication not started.
+fn restart(seen: &mut Seen) {
+    let probe = &mut seen.survey.probe;
+    (probe.read_only, probe.super_read_only) = (true, false);
+    if let Some(channel) = &mut probe.channel {
+        channel.receiver.state = ThreadState::Off;
+        channel.applier.running = false;
+    }
+}
+
+fn empty(seen: &mut Seen) {
+    seen.survey.user_schemas = 0;
+    let probe = &mut seen.survey.probe;
+    (probe.read_only, probe.super_read_only) = (true, false);
+    (probe.channel, probe.channels, probe.cluster) = (None, 0, None);
+    (probe.executed, probe.purged) = (GtidSet::default(), GtidSet::default());
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let any = 0..3_u8;
+    let replica = 1..3_u8;
+    prop_oneof![
+        4 => Just(Event::Write),
+        2 => any.clone().prop_map(Event::Crash),
+        4 => any.prop_map(Event::Back),
+        1 => replica.clone().prop_map(Event::LoseDisk),
+        2 => Just(Event::ReplaceController),
+        4 => Just(Event::CopyDone),
+        2 => Just(Event::CopyBroken),
+        1 => replica.clone().prop_map(Event::StopReplica),
+        1 => replica.prop_map(Event::OpenByHand),
+    ]
+}
+
+/// Nothing more happens but that servers come back and copies end well.
+fn settle(cluster: &mut Cluster) -> Plan {
+    let mut last = Plan::default();
+    for _ in 0..40 {
+        (0..3).for_each(|server| cluster.happen(Event::Back(server)));
+        cluster.happen(Event::CopyDone);
+        last = cluster.round();
+    }
+    last
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_all_serve_in_the_end(events in prop::collection::vec((event(), 0..3_u8), 0..60)) {
+        let mut cluster = Cluster::new();
+        for (event, rounds) in events {
+            cluster.happen(event);
+            for _ in 0..rounds {
+                cluster.round();
+            }
+        }
+        let plan = settle(&mut cluster);
+        let classes: Vec<Class> = plan.verdicts.iter().map(|verdict| verdict.class).collect();
+        prop_assert_eq!(classes, [Class::Primary, Class::Serving, Class::Serving], "{:#?}", plan);
+        prop_assert!(plan.steps.is_empty(), "{:?}", plan.steps);
+    }
+}
