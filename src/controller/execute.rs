@@ -97,6 +97,11 @@ impl Job {
                 dba::stop_receiving(&mut session).await?;
                 session.close().await;
             }
+            (Step::StopCopy { process, .. }, _) => {
+                let mut session = open().await?;
+                dba::stop_clone(&mut session, *process).await?;
+                session.close().await;
+            }
             (Step::DropChannel { .. }, _) => {
                 let mut session = open().await?;
                 dba::drop_channel(&mut session).await?;

@@ -73,6 +73,7 @@ pub(crate) async fn run(
         busy: BTreeSet::new(),
         attempts: BTreeMap::new(),
         errant_since: BTreeMap::new(),
+        copied: BTreeMap::new(),
         primary_before: crate::model::gtid::GtidSet::default(),
         watermark_saved: Instant::now(),
         last_problems: Vec::new(),
@@ -110,6 +111,8 @@ struct Controller<S> {
     busy: BTreeSet<ServerId>,
     attempts: BTreeMap<ServerId, Attempts>,
     errant_since: BTreeMap<ServerId, Instant>,
+    /// Bytes copied to a server, and since when so many.
+    copied: BTreeMap<ServerId, (u64, Instant)>,
     primary_before: crate::model::gtid::GtidSet,
     watermark_saved: Instant,
     last_problems: Vec<Arc<str>>,
@@ -152,6 +155,7 @@ impl<S: Store> Controller<S> {
     }
 
     fn world(&mut self, look: Look) -> World {
+        self.note_copies(&look);
         let now = Instant::now();
         let resting = self.attempts.iter().map(|(id, attempts)| {
             let left = attempts.until.saturating_duration_since(now);
@@ -164,11 +168,28 @@ impl<S: Store> Controller<S> {
             primary_after: look.primary_after,
             primary_before: self.primary_before.clone(),
             errant_for: self.errant_since.iter().map(|(id, since)| (id.clone(), now - *since)).collect(),
+            stalled_for: self.copied.iter().map(|(id, (_, since))| (id.clone(), now - *since)).collect(),
             busy: self.busy.clone(),
             resting: resting.collect(),
             diverged: self.settings.diverged,
             fresh_cluster: Arc::clone(&self.settings.fresh_cluster),
         }
+    }
+
+    fn note_copies(&mut self, look: &Look) {
+        let now = Instant::now();
+        let mut copied = BTreeMap::new();
+        for node in &look.nodes {
+            let id = &node.endpoint.id;
+            let Some(run) = node.seen().and_then(|seen| seen.survey.clone.as_ref()) else { continue };
+            if run.state != CloneState::Running {
+                continue;
+            }
+            let since =
+                self.copied.get(id).filter(|(bytes, _)| *bytes == run.bytes).map_or(now, |(_, since)| *since);
+            copied.insert(id.clone(), (run.bytes, since));
+        }
+        self.copied = copied;
     }
 
     fn remember(&mut self, plan: &Plan) {
@@ -195,7 +216,8 @@ impl<S: Store> Controller<S> {
     /// Begins every step; the record is written first where a step relies on it.
     async fn begin(&mut self, world: &World, plan: &Plan) {
         for step in &plan.steps {
-            if self.busy.contains(step.server()) {
+            // Ending a copy is beside the step that copies, not after it.
+            if !matches!(step, Step::StopCopy { .. }) && !self.busy.insert(step.server().clone()) {
                 continue;
             }
             if let Step::Initialise { server, cluster } | Step::Adopt { server, cluster } = step {
@@ -203,6 +225,7 @@ impl<S: Store> Controller<S> {
                 record.cluster = Some(Arc::clone(cluster));
                 record.primary = Some(server.clone());
                 if !self.save(record).await {
+                    self.busy.remove(server);
                     return;
                 }
             }
@@ -210,11 +233,12 @@ impl<S: Store> Controller<S> {
                 Ok(job) => job,
                 Err(error) => {
                     tracing::warn!(%error, "a step could not begin");
+                    self.busy.remove(step.server());
                     continue;
                 }
             };
             tracing::info!(?step, "controller");
-            self.busy.insert(step.server().clone());
+            self.copied.remove(step.server());
             let tools = self.settings.tools.clone();
             self.running.spawn(async move {
                 let outcome = job.run(&tools).await;
@@ -225,6 +249,12 @@ impl<S: Store> Controller<S> {
 
     async fn finished(&mut self, step: &Step, outcome: Result<(), execute::Error>) {
         let id = step.server();
+        if matches!(step, Step::StopCopy { .. }) {
+            if let Err(error) = outcome {
+                tracing::warn!(?step, %error, "a step failed");
+            }
+            return;
+        }
         self.busy.remove(id);
         let why: Arc<str> = match outcome {
             Ok(()) => {

@@ -88,6 +88,11 @@ pub(crate) enum Step {
         server: ServerId,
         donor: ServerId,
     },
+    /// Ends a copy to `server` that does not move.
+    StopCopy {
+        server: ServerId,
+        process: u64,
+    },
     /// Forgets the channel it has and replicates from `source`.
     Follow {
         server: ServerId,
@@ -139,6 +144,7 @@ impl Step {
             | Self::AllowWrites { server }
             | Self::ForbidWrites { server }
             | Self::Clone { server, .. }
+            | Self::StopCopy { server, .. }
             | Self::Follow { server, .. }
             | Self::StopReceiving { server }
             | Self::DropChannel { server } => server,
@@ -171,7 +177,10 @@ pub(crate) fn plan(world: &World) -> Plan {
         Some(source) => replicas(world, &source, &mut plan),
         None => keep_replicas_from(world, primary_id, &mut plan),
     }
-    plan.steps.retain(|step| !world.busy.contains(step.server()) && !rests(world, step));
+    // The step that a stalled copy keeps busy is the one to be ended.
+    plan.steps.retain(|step| {
+        matches!(step, Step::StopCopy { .. }) || !world.busy.contains(step.server()) && !rests(world, step)
+    });
     plan.verdicts.sort_by_key(|verdict| world.nodes.iter().position(|node| node.endpoint.id == verdict.id));
     for verdict in &mut plan.verdicts {
         if let Some(resting) = world.resting.get(&verdict.id)
@@ -487,6 +496,7 @@ fn replicas(world: &World, source: &SourceServer<'_>, plan: &mut Plan) {
                     plan.steps.push(Step::StopReceiving { server: id.clone() });
                 }
             }
+            Class::Cloning => plan.steps.extend(stalled(world, node)),
             Class::Detached => plan.steps.push(follow()),
             Class::Broken if node.seen().is_some_and(|seen| worth_a_try(world, &id, seen)) => {
                 plan.steps.push(follow());
@@ -538,6 +548,17 @@ fn replicas(world: &World, source: &SourceServer<'_>, plan: &mut Plan) {
         plan.steps.push(Step::Clone { server: id.clone(), donor });
         begun = true;
     }
+}
+
+/// A donor that hangs gives no error, and CLONE waits for it for ever.
+const STALLED_AFTER: Duration = Duration::from_secs(120);
+
+/// Only stages that copy are expected to move.
+fn stalled(world: &World, node: &Node) -> Option<Step> {
+    let run = node.seen()?.survey.clone.as_ref()?;
+    let stalled = world.stalled_for.get(&node.endpoint.id).is_some_and(|time| *time >= STALLED_AFTER);
+    let server = node.endpoint.id.clone();
+    (stalled && run.stage.ends_with("COPY")).then_some(Step::StopCopy { server, process: run.process })
 }
 
 fn believed(world: &World, id: &ServerId) -> bool {

@@ -232,6 +232,7 @@ impl Cluster {
                 self.copying = Some((server, donor));
                 self.world.busy.insert(id(server));
             }
+            Step::StopCopy { .. } => self.break_copy(server),
             Step::Follow { .. } => {
                 let probe = &mut self.real(server).survey.probe;
                 (probe.read_only, probe.super_read_only) = (true, true);

@@ -68,6 +68,7 @@ pub(super) fn clone_run(state: CloneState) -> CloneRun {
         bytes_per_second: 1,
         elapsed: Duration::from_secs(1),
         executed: GtidSet::default(),
+        process: 7,
     }
 }
 
@@ -121,6 +122,7 @@ pub(super) fn well() -> World {
         primary_after: Some(gtids("0:1-9")),
         primary_before: gtids("0:1-9"),
         errant_for: BTreeMap::new(),
+        stalled_for: BTreeMap::new(),
         busy: BTreeSet::new(),
         resting: BTreeMap::new(),
         diverged: Diverged::Hold,

@@ -87,7 +87,10 @@ pub(crate) fn verify(world: &World, plan: &Plan) -> Vec<Violation> {
                     violations.push(Violation::WrongSource { server, source_server });
                 }
             }
-            Step::ForbidWrites { .. } | Step::StopReceiving { .. } | Step::DropChannel { .. } => {}
+            Step::ForbidWrites { .. }
+            | Step::StopReceiving { .. }
+            | Step::DropChannel { .. }
+            | Step::StopCopy { .. } => {}
         }
     }
     violations

@@ -70,6 +70,8 @@ pub(crate) struct World {
     pub(crate) primary_before: GtidSet,
     /// How long a replica has been seen with transactions of its own.
     pub(crate) errant_for: BTreeMap<ServerId, Duration>,
+    /// How long a copy to a server has not moved a byte.
+    pub(crate) stalled_for: BTreeMap<ServerId, Duration>,
     /// Servers on which a step of ours still runs.
     pub(crate) busy: BTreeSet<ServerId>,
     /// Servers on which steps were tried, and how long to leave them alone.

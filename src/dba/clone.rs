@@ -44,6 +44,11 @@ pub(crate) async fn prepare_recipient(session: &mut Session, donor: &Address) ->
     session.execute(&format!("SET GLOBAL clone_valid_donor_list = {donors}")).await
 }
 
+/// Ends a clone into the server that no longer moves; its connection is the one the survey names.
+pub(crate) async fn stop_clone(session: &mut Session, process: u64) -> Result<(), Error> {
+    session.execute(&format!("KILL QUERY {process}")).await
+}
+
 /// Overwrites the server with a copy of `donor`, logging in there with `account`. Uses the session up.
 pub(crate) async fn clone_from(
     mut session: Session,

@@ -10,7 +10,7 @@ mod session;
 mod survey;
 
 pub(crate) use access::{AccountPlan, create_accounts, create_marker};
-pub(crate) use clone::{clone_from, install_clone_plugin, prepare_recipient};
+pub(crate) use clone::{clone_from, install_clone_plugin, prepare_recipient, stop_clone};
 pub(crate) use error::Error;
 #[cfg(test)]
 pub(crate) use probe::{Applier, Receiver};

@@ -35,6 +35,8 @@ pub(crate) struct CloneRun {
     pub(crate) elapsed: Duration,
     /// What the copy holds; empty until it is complete.
     pub(crate) executed: GtidSet,
+    /// The connection that does it, on the recipient.
+    pub(crate) process: u64,
 }
 
 /// `clone_status.STATE`, with its one lie told apart: a clone that was killed reads "In Progress" for ever.
@@ -60,7 +62,7 @@ SELECT s.STATE, EXISTS (SELECT 1 FROM performance_schema.processlist p WHERE p.I
  (SELECT CAST(SUM(DATA) AS UNSIGNED) FROM performance_schema.clone_progress), \
  (SELECT CAST(SUM(ESTIMATE) AS UNSIGNED) FROM performance_schema.clone_progress), \
  (SELECT CAST(MAX(DATA_SPEED) AS UNSIGNED) FROM performance_schema.clone_progress WHERE STATE = 'In Progress'), \
- (SELECT MAX(STAGE) FROM performance_schema.clone_progress WHERE STATE = 'In Progress') \
+ (SELECT MAX(STAGE) FROM performance_schema.clone_progress WHERE STATE = 'In Progress'), s.PID \
  FROM performance_schema.clone_status s WHERE s.SOURCE <> 'LOCAL INSTANCE' AND s.STATE <> 'Not Started'";
 
 /// ER_NO_SUCH_TABLE: the tables come with the plugin.
@@ -115,5 +117,6 @@ fn clone_run(row: &Fields<'_>) -> Result<CloneRun, Error> {
         estimate: row.optional(8)?.unwrap_or(0),
         bytes_per_second: row.optional(9)?.unwrap_or(0),
         stage: Arc::from(row.text(10)?),
+        process: row.optional(11)?.unwrap_or(0),
     })
 }

@@ -20,6 +20,7 @@ fn short(plan: &Plan) -> (String, String) {
             Step::Follow { source, .. } => format!("follow {server}>{}", source.ordinal().expect("mysql-N")),
             Step::StopReceiving { .. } => format!("stop {server}"),
             Step::DropChannel { .. } => format!("drop {server}"),
+            Step::StopCopy { process, .. } => format!("kill {process} on {server}"),
         }
     };
     let steps: Vec<String> = plan.steps.iter().map(step).collect();
@@ -286,6 +287,23 @@ fn clones_that_broke_off() {
         "another controller's runs on",
         well(),
         |w| broken(w, CloneState::Running),
+        "Primary Serving Cloning",
+        "",
+    );
+    let stalled = |w: &mut World, seconds: u64| {
+        broken(w, CloneState::Running);
+        w.busy.insert(id(2));
+        w.stalled_for.insert(id(2), Duration::from_secs(seconds));
+    };
+    check("slow", well(), |w| stalled(w, 119), "Primary Serving Cloning", "");
+    check("stalled", well(), |w| stalled(w, 120), "Primary Serving Cloning", "kill 7 on 2");
+    check(
+        "recovery moves no bytes",
+        well(),
+        |w| {
+            stalled(w, 999);
+            seen(w, 2).survey.clone.as_mut().expect("running").stage = "RECOVERY".into();
+        },
         "Primary Serving Cloning",
         "",
     );
