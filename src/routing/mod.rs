@@ -85,6 +85,7 @@ pub(crate) fn decide(
     let primary = |why| Decision { target: Target::Primary, why, freshness: Freshness::Any };
     match statement.kind {
         Kind::Write | Kind::Kill { .. } => primary(why),
+        Kind::Anywhere if session.is_nearly_full() => primary(why),
         Kind::Anywhere | Kind::Previous => match in_hand {
             InHand::Lingering(_) => Decision { target: Target::Held, why, freshness: Freshness::Any },
             _ if statement.kind == Kind::Previous => primary(why),

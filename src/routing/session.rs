@@ -56,6 +56,8 @@ pub(crate) struct Answered {
     /// Code of the ERR packet that ended the answer.
     pub(crate) error: Option<u16>,
     pub(crate) last_insert_id: u64,
+    /// More results than one had such a number; `last_insert_id` is the last.
+    pub(crate) several_insert_ids: bool,
     pub(crate) warnings: u16,
     pub(crate) changes: Option<Box<Changes>>,
 }
@@ -153,6 +155,11 @@ impl Session {
         self.next_transaction
     }
 
+    /// True when a further setting may be one too many, which only the primary can be pinned for.
+    pub(crate) fn is_nearly_full(&self) -> bool {
+        self.settings.size() > MAX_SETTINGS / 2
+    }
+
     /// Remembers SET TRANSACTION until the transaction it is about.
     pub(crate) fn set_next_transaction(&mut self, access: Option<Access>, isolation: Option<Isolation>) {
         let next = &mut self.next_transaction;
@@ -166,11 +173,6 @@ impl Session {
             (Access::Unspecified, None) if self.read_only => Access::ReadOnly,
             (said, _) => said,
         }
-    }
-
-    /// The schema is gone, or this user's rights on it. True when there was one.
-    pub(crate) fn leave_schema(&mut self) -> bool {
-        Arc::make_mut(&mut self.settings).schema.take().is_some()
     }
 
     pub(crate) fn set_schema(&mut self, schema: &[u8]) {
@@ -328,9 +330,7 @@ impl Session {
 
     fn set_user_variable(&mut self, name: &[u8], literal: &[u8]) {
         let cause = PinCause::Statement(Cause::UserVariable(Some(Box::from(name))));
-        // A literal whose meaning depends on charset or sql_mode is not replayed under another one.
-        let plain = literal.iter().all(|&byte| byte.is_ascii() && byte != b'\\' && byte != b'"');
-        if plain && self.settings.size() + name.len() + literal.len() <= MAX_SETTINGS {
+        if self.settings.size() + name.len() + literal.len() <= MAX_SETTINGS {
             Arc::make_mut(&mut self.settings).set_user_variable(name, literal);
             self.unpin(&cause);
         } else {

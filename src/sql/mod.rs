@@ -133,7 +133,7 @@ pub(crate) enum Effect {
     /// `collation_connection`): those are named too. NAMES and CHARACTER SET count as the variables they set.
     SetVariables(Vec<Box<str>>),
     /// A user variable got a literal, which can be replayed anywhere. The name is in lower case, without `@`; the
-    /// literal as written.
+    /// literal means the same under every sql_mode and character set.
     SetUserVariable { name: Box<[u8]>, literal: Box<[u8]> },
     /// SET TRANSACTION without a scope: the next transaction only. None: not said.
     NextTransaction { access: Option<Access>, isolation: Option<Isolation> },
@@ -187,7 +187,7 @@ pub(crate) enum Release {
     /// UNLOCK TABLES: table locks and flush locks.
     Tables,
     Instance,
-    /// `DROP [TEMPORARY] TABLE` of these names, as in [`Cause::TemporaryTable`].
+    /// DROP [TEMPORARY] TABLE of these names, as in [`Cause::TemporaryTable`].
     TemporaryTables(Vec<Box<[u8]>>),
     Handler(Box<[u8]>),
     TextPrepared(Box<[u8]>),
@@ -197,7 +197,7 @@ pub(crate) enum Release {
 /// What a statement needs of the connection that runs it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Needs {
-    /// It reads LAST_INSERT_ID(), @@last_insert_id or @@identity.
+    /// It reads LAST_INSERT_ID(), @@last_insert_id or @@identity, or may change it without a word (CALL).
     pub(crate) last_insert_id: bool,
     /// It mentions user variables.
     pub(crate) user_variables: bool,

@@ -297,10 +297,10 @@ impl<'a> Walk<'a> {
             let word = matches!(value.says.as_slice(), b"null" | b"true" | b"false");
             value.written.len() <= MAX_LITERAL && (word || !value.is_word)
         });
+        let literal = literal.and_then(|literal| replayable(literal.written));
         match literal {
             Some(literal) => {
                 self.varies = true;
-                let literal = literal.written.into_boxed_slice();
                 self.effects.push(Effect::SetUserVariable { name, literal });
                 self.right_hand_side(done);
             }
@@ -357,6 +357,24 @@ impl<'a> Walk<'a> {
             _ => {}
         }
     }
+}
+
+/// The literal in a form that means the same under every sql_mode and character set. None: there is none.
+fn replayable(mut literal: Vec<u8>) -> Option<Box<[u8]>> {
+    if literal.iter().any(|byte| !byte.is_ascii() || *byte == b'\\') {
+        return None;
+    }
+    // Under ANSI_QUOTES it would be a name.
+    let quote = literal.iter().position(|byte| matches!(byte, b'"' | b'\''));
+    if let Some(start) = quote.filter(|&at| literal[at] == b'"') {
+        if literal.contains(&b'\'') || literal[start + 1..].windows(2).any(|pair| pair == b"\"\"") {
+            return None;
+        }
+        for byte in literal.iter_mut().filter(|byte| **byte == b'"') {
+            *byte = b'\'';
+        }
+    }
+    Some(literal.into_boxed_slice())
 }
 
 const NAMES: &[&str] =

@@ -158,6 +158,10 @@ fn effects() {
     check("PREPARE s FROM 'SELECT GET_LOCK(''k'',1)'", &[pin(Cause::TextPrepared(name("s"))), lock("k")]);
     check("DEALLOCATE PREPARE `S`", &[Effect::Release(Release::TextPrepared(name("s")))]);
     check("SET @A=5, @b='x''y', @c=-1", &[user("a", "5"), user("b", "'x''y'"), user("c", "-1")]);
+    check("SET @a=\"x\", @b=_utf8mb4\"y\"", &[user("a", "'x'"), user("b", "_utf8mb4'y'")]);
+    for literal in ["'\\n'", "'\u{e9}'", "\"it's\"", "\"a\"\"b\""] {
+        check(&format!("SET @a={literal}"), &[pin(Cause::UserVariable(Some(name("a"))))]);
+    }
     check("SET @a=5, sql_mode='', @b=NULL", &[user("a", "5"), variables(&["sql_mode"]), user("b", "NULL")]);
     check("SET @a=(SELECT 1)", &[pin(Cause::UserVariable(Some(name("a"))))]);
     check(
@@ -249,6 +253,7 @@ fn kinds_needs_and_hints() {
     };
     needs("INSERT INTO t VALUES (LAST_INSERT_ID(), @u)", true, true);
     needs("SELECT @@identity", true, false);
+    needs("CALL p()", true, false);
     needs("GRANT SELECT ON d.* TO u@'%'", false, false);
     needs("EXECUTE s USING @a", false, true);
     needs("SELECT 'LAST_INSERT_ID() @u'", false, false);

@@ -250,6 +250,8 @@ impl<'a> Walk<'a> {
             }
             "call" => {
                 self.arguments();
+                // What it inserts counts for the session, and its answer does not tell.
+                self.needs.last_insert_id = true;
                 (Kind::Write, Reason::CallsProcedure)
             }
             "create" | "alter" => self.create(),
