@@ -159,11 +159,10 @@ impl Pools {
         }
     }
 
-    /// Rights have changed: no connection that is open now serves another session, for servers look up some rights only
-    /// at a login.
-    pub(crate) fn retire(&self) {
+    /// What is pooled for this user was opened with rights that may be gone.
+    pub(crate) fn close_user(&self, user: &str) {
         for (_, pool) in self.by_server.load().values() {
-            pool.retire();
+            pool.close_user(user);
         }
     }
 

@@ -77,10 +77,8 @@ struct State {
     /// Idle, leased and being opened.
     open: u32,
     waiters: VecDeque<oneshot::Sender<Handover>>,
-    /// The server is gone: nothing is pooled any more.
-    closed: bool,
     /// Connections of an older generation are closed instead of pooled.
-    generation: u64,
+    closed: bool,
 }
 
 /// What a waiter gets. A waiter that is gone by then drops it, and it goes to the next.
@@ -198,16 +196,13 @@ impl Pool {
         drop(idle);
     }
 
-    /// Closes what is idle; what is in use is closed instead of pooled.
-    pub(crate) fn retire(&self) {
-        let idle = {
-            let mut state = self.state.lock();
-            state.generation += 1;
-            let idle = std::mem::take(&mut state.idle);
-            state.open -= u32::try_from(idle.len()).unwrap_or(0).min(state.open);
-            idle
-        };
-        drop(idle);
+    /// The pooled connections belong to a user whose rights changed: none may serve another statement unchecked.
+    pub(crate) fn close_user(&self, user: &str) {
+        let mut state = self.state.lock();
+        let before = state.idle.len();
+        state.idle.retain(|connection| &*connection.identity.credentials.user != user);
+        let closed = u32::try_from(before - state.idle.len()).unwrap_or(0);
+        state.open -= closed.min(state.open);
     }
 
     fn leased(self: &Arc<Self>, server: &Arc<Server>, connection: Box<Connection>) -> Lease {
@@ -273,8 +268,7 @@ impl Pool {
             let _waiting = Waiting::enter(&self.waiting);
             match timeout_at(deadline, receiver).await {
                 Ok(Ok(Handover::Lease(mut lease))) => {
-                    let connection = lease.connection();
-                    if connection.suits(identity, settings) && connection.stream.is_quiet() {
+                    if lease.connection().suits(identity, settings) {
                         return Ok(lease);
                     }
                     return self.open(server, identity, settings, lease.into_slot()).await;
@@ -294,12 +288,10 @@ impl Pool {
         settings: &Arc<Settings>,
         mut slot: Slot,
     ) -> Result<Lease, LeaseError> {
-        let generation = self.state.lock().generation;
         let opened = Box::pin(open::open(&self.connector, &server.address, identity, settings)).await;
         let counter = if opened.is_ok() { &self.opened } else { &self.failed };
         counter.fetch_add(1, Ordering::Relaxed);
-        let mut connection = opened.map_err(|error| LeaseError::Connect(server.id.clone(), error))?;
-        connection.generation = generation;
+        let connection = opened.map_err(|error| LeaseError::Connect(server.id.clone(), error))?;
         slot.0 = None;
         self.defaults.learn(&connection);
         Ok(self.leased(server, Box::new(connection)))
@@ -401,11 +393,13 @@ impl Lease {
 
     /// Puts the connection back; it must be between statements, outside a transaction and without pins.
     pub(crate) fn release(mut self, now: Instant) {
-        self.connection().idle_since = now;
-        let pool = Arc::clone(&self.pool);
-        if self.connection().generation == pool.state.lock().generation {
-            pool.put_back(self);
+        let connection = self.connection();
+        if connection.spoiled {
+            return;
         }
+        connection.idle_since = now;
+        let pool = Arc::clone(&self.pool);
+        pool.put_back(self);
     }
 
     /// Closes the connection and keeps its right to be open.

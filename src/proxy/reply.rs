@@ -46,6 +46,11 @@ pub(super) fn no_primary(why: &NotHeld) -> ErrPacket {
     ErrPacket::new(2003, "HY000", format!("Readwright: there is no primary to send this to: {why}"))
 }
 
+/// ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION, as the primary would have said it.
+pub(super) fn read_only_transaction() -> ErrPacket {
+    ErrPacket::new(1792, "25006", "Cannot execute statement in a READ ONLY transaction.")
+}
+
 /// The server went away in the middle of a statement.
 pub(super) fn lost(server: &ServerId, bound: bool) -> ErrPacket {
     let text = if bound {

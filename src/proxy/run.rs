@@ -9,7 +9,7 @@ use std::task::Poll;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::backend::connection::{Connection, Executed, Identity, PreparedText};
+use crate::backend::connection::{Connection, Identity, PreparedText};
 use crate::backend::pool::{Lease, LeaseError};
 use crate::backend::reset;
 use crate::model::health::Health;
@@ -17,7 +17,7 @@ use crate::model::server::ServerId;
 use crate::model::topology::{Server, Topology};
 use crate::routing::session::{Answered, PinCause, Session};
 use crate::routing::{self, Circumstances, Decision, Freshness, InHand, Target};
-use crate::sql::{Access, Effect, Isolation, Kind, Statement};
+use crate::sql::{Access, Dialect, Effect, Isolation, Kind, Statement};
 use crate::telemetry::clients::{ServerThread, Signals};
 use crate::telemetry::metrics::{self, Outcome};
 use crate::wire::flags::Capabilities;
@@ -26,8 +26,9 @@ use crate::wire::response::status;
 use crate::wire::tracker::Answer;
 
 use super::hold::{Held, NotHeld};
+use super::insert_id::InsertId;
 use super::relay::{self, Attend, Body, Broken, Deliver, Order, PreparedAnswer, Relayed};
-use super::session::{ClientSession, End, InsertId};
+use super::session::{ClientSession, End};
 use super::{Shared, command, prepared, reply};
 
 /// How a command is carried to a server.
@@ -78,8 +79,6 @@ const TRIES: u32 = 4;
 /// The label of a statement that a replica refused and the primary ran.
 const REFUSED_BY_REPLICA: &str = "refused-by-replica";
 
-const ER_DBACCESS_DENIED: u16 = 1044;
-const ER_BAD_DB: u16 = 1049;
 const ER_SERVER_SHUTDOWN: u16 = 1053;
 const ER_UNKNOWN_STMT_HANDLER: u16 = 1243;
 const ER_OPTION_PREVENTS_STATEMENT: u16 = 1290;
@@ -256,10 +255,8 @@ impl ClientSession {
     /// True when the connection in hand, or the parked one, is to this server and can serve the session.
     fn takes_from_hand(&mut self, server: &ServerId) -> bool {
         let suits = |lease: &mut Option<Lease>, session: &Session| {
-            // One that is not quiet was closed by the server since.
             lease.as_mut().is_some_and(|lease| {
                 lease.server().id == *server
-                    && lease.connection().stream.is_quiet()
                     && (lease.connection().applied.schema.is_none() || session.settings().schema.is_some())
             })
         };
@@ -277,7 +274,7 @@ impl ClientSession {
     pub(super) async fn let_go(&mut self) {
         let Some(lease) = self.hold.take() else { return };
         self.keeps_diagnostics = false;
-        if self.insert_id == InsertId::OnConnection && self.parked.is_none() {
+        if self.insert_id.is_on_connection() && self.parked.is_none() {
             self.parked = Some(lease);
             if self.parked.as_ref().is_some_and(|lease| lease.pool().is_pressed()) {
                 Box::pin(self.save_insert_id()).await;
@@ -292,30 +289,65 @@ impl ClientSession {
 
     /// Learns LAST_INSERT_ID from the connection that has it, so that the connection can go.
     pub(super) async fn save_insert_id(&mut self) {
-        if self.insert_id != InsertId::OnConnection {
-            return;
+        if self.insert_id.is_on_connection() {
+            let found = self.ask_insert_id().await;
+            self.insert_id = found.map_or(InsertId::NONE, |found| self.insert_id.save(found));
         }
+    }
+
+    /// Asks the connection that has LAST_INSERT_ID. A connection that does not answer as it should is dropped.
+    async fn ask_insert_id(&mut self) -> Option<u64> {
         let deadline = self.shared.server_deadline;
-        let Some(lease) = self.parked.as_mut().or(self.hold.as_mut()) else {
-            self.insert_id = InsertId::None;
-            return;
-        };
+        let lease = self.parked.as_mut().or(self.hold.as_mut())?;
         let saved = crate::backend::query(lease.connection(), "SELECT LAST_INSERT_ID()", deadline).await;
         let number = saved.ok().and_then(|packets| {
             let row = packets.get(packets.len().checked_sub(2)?)?;
             std::str::from_utf8(row.get(1..)?).ok()?.parse().ok()
         });
-        match number {
-            Some(number) => self.insert_id = InsertId::Saved(number),
-            None => {
-                // The connection does not answer as it should; it must not be pooled.
-                tracing::warn!("LAST_INSERT_ID() could not be read from a connection that is given back");
-                self.insert_id = InsertId::None;
-                if self.parked.take().is_none() {
-                    self.hold = None;
-                }
+        if number.is_none() {
+            tracing::warn!("LAST_INSERT_ID() could not be read from a connection that is given back");
+            if self.parked.take().is_none() {
+                self.hold = None;
             }
         }
+        number
+    }
+
+    /// Makes sure that the connection in hand can be asked for LAST_INSERT_ID. Returns the number that must be set first.
+    async fn bring_insert_id(&mut self) -> Option<u64> {
+        if self.parked.is_some() {
+            self.save_insert_id().await;
+            if let Some(parked) = self.parked.take() {
+                parked.release(self.last_activity);
+            }
+        } else if matches!(self.insert_id, InsertId::Reported { .. }) {
+            let found = self.ask_insert_id().await;
+            self.insert_id = found.map_or(InsertId::NONE, |found| self.insert_id.settle(found));
+        }
+        match self.insert_id {
+            InsertId::Saved(number) => Some(number),
+            _ => None,
+        }
+    }
+
+    /// An answer has reported an id: it lives on the connection in hand now, and what was parked is old news.
+    async fn take_insert_id(&mut self, answered: &Answered) {
+        if self.parked.is_some() {
+            self.save_insert_id().await;
+            if let Some(parked) = self.parked.take() {
+                parked.release(self.last_activity);
+            }
+        }
+        let number = answered.last_insert_id;
+        self.insert_id = match self.insert_id.report(number) {
+            _ if answered.several_insert_ids => InsertId::OnConnection,
+            Some(known) => known,
+            None => {
+                let found = Box::pin(self.ask_insert_id()).await;
+                let settled = found.map_or(InsertId::NONE, |found| self.insert_id.settle(found));
+                settled.report(number).unwrap_or(InsertId::OnConnection)
+            }
+        };
     }
 
     /// What must be said on the connection before this statement. Err: a try that ended before it began.
@@ -334,11 +366,9 @@ impl ClientSession {
         let bound = self.session.is_bound();
         let settings = Arc::clone(self.session.settings());
         let next = self.session.next_transaction();
-        let insert_id = match self.insert_id {
-            _ if !statement.needs.last_insert_id => None,
-            InsertId::OnConnection => None,
-            InsertId::None => Some(0),
-            InsertId::Saved(number) => Some(number),
+        let insert_id = match statement.needs.last_insert_id && answer == Answer::Results {
+            true => Box::pin(self.bring_insert_id()).await,
+            false => None,
         };
         let wait_seconds = self.shared.policy.gtid_wait.as_secs_f64();
         let Some(lease) = self.hold.as_mut() else { return Err(Tried::NoPrimary(None)) };
@@ -355,6 +385,7 @@ impl ClientSession {
             prelude.waits = true;
         }
         prelude.answers += reset::write_difference(connection, &settings, &mut prelude.bytes);
+        let mut spoils = false;
         if !bound {
             if let Some(set) = set_transaction(next.access, next.isolation)
                 && answer == Answer::Results
@@ -362,6 +393,8 @@ impl ClientSession {
             {
                 say(&mut prelude, set);
                 prelude.answers += 1;
+                // Until the transaction has begun: what uses the setting up depends on the statement and its fate.
+                spoils = true;
             }
             // Another session's warnings and row counts may still be on the connection.
             if statement.kind == Kind::Previous && decision.target != Target::Held {
@@ -373,6 +406,7 @@ impl ClientSession {
             say(&mut prelude, format!("SET SESSION last_insert_id={number}"));
             prelude.answers += 1;
         }
+        connection.spoiled |= spoils;
         Ok(prelude)
     }
 
@@ -407,17 +441,8 @@ impl ClientSession {
         let Some(known) = self.statements.find(id).cloned() else {
             return Ok(Err(reply::error(&reply::unknown_statement(id, "EXECUTE"))));
         };
-        // Long data comes before anybody knows how the statement will be executed.
-        let cursor = matches!(body, Body::Inbox(_)) && command::has_cursor(self.client.inbox.bytes());
         let Some(lease) = self.hold.as_mut() else { return Ok(Ok(Vec::new())) };
-        let cache = &mut lease.connection().prepared;
-        if !cursor
-            && cache.find(&known.text).is_some_and(|on_server| on_server.executed == Executed::WithCursor)
-            && let Some(old) = cache.forget(&known.text)
-        {
-            prepared::push_close(&mut prelude.bytes, old);
-        }
-        if cache.find(&known.text).is_none() {
+        if lease.connection().prepared.find(&known.text).is_none() {
             let packet = prepared::prepare_packet(&known.text);
             let order = Order {
                 prelude: &prelude.bytes,
@@ -461,16 +486,9 @@ impl ClientSession {
     pub(super) fn remember_prepared(&mut self, text: &Arc<PreparedText>, id: u32) -> Vec<u8> {
         let mut closes = Vec::new();
         let capacity = self.shared.pools.prepared_per_connection();
-        let pinned = self.session.pins().iter().filter_map(|pin| match pin.cause {
-            PinCause::Prepared(id) => self.statements.find(id),
-            _ => None,
-        });
-        let kept: Vec<_> = pinned.map(|known| Arc::clone(&known.text)).collect();
         if let Some(lease) = self.hold.as_mut() {
             let cache = &mut lease.connection().prepared;
-            for old in
-                cache.forget(text).into_iter().chain(cache.insert(Arc::clone(text), id, capacity, &kept))
-            {
+            for old in cache.forget(text).into_iter().chain(cache.insert(Arc::clone(text), id, capacity)) {
                 prepared::push_close(&mut closes, old);
             }
         }
@@ -502,6 +520,11 @@ impl ClientSession {
         let bound = self.session.is_bound();
         let at_primary = self.hold.as_ref().is_some_and(|lease| self.snapshot.is_primary(&lease.server().id));
         let streamed = matches!(work.body, Body::Streamed { .. });
+        if self.session.in_transaction() && !at_primary && is_read_only_refusal(code, packet) {
+            // Only transactions that said they were read-only are on a replica.
+            let refused = reply::error(&reply::read_only_transaction());
+            return self.answer_with(&refused).await;
+        }
         if !bound && !streamed {
             if is_read_only_refusal(code, packet) {
                 if !at_primary {
@@ -552,24 +575,8 @@ impl ClientSession {
             // A schema that another session has just made is not there yet.
             return Ok(Tried::AtPrimary("replica-behind"));
         }
-        let bound = self.session.is_bound();
         self.session.lose_connection();
-        if !bound && self.leaves_schema(ErrPacket::parse(&packet[4..]).as_ref()) {
-            return Ok(Tried::Again);
-        }
         self.answer_with(packet).await
-    }
-
-    /// The session's schema was dropped, by whomever: as on a server the session goes on without it, or it could not even
-    /// choose another one.
-    fn leaves_schema(&mut self, error: Option<&ErrPacket>) -> bool {
-        let gone = error.is_some_and(|error| matches!(error.code, ER_DBACCESS_DENIED | ER_BAD_DB));
-        let left = gone && self.session.leave_schema();
-        if left {
-            self.session.intern(&self.shared.settings);
-            self.show_schema();
-        }
-        left
     }
 
     fn without_connection(&mut self, error: &LeaseError, decision: &Decision, body: Body<'_>) -> Tried {
@@ -585,13 +592,8 @@ impl ClientSession {
                 unreachable = connect.server_error().is_none();
             }
         }
-        let said = match error {
-            LeaseError::Connect(_, connect) => connect.server_error(),
-            _ => None,
-        };
         match decision.target {
             Target::Replica(_) => Tried::Elsewhere("no-connection"),
-            _ if self.leaves_schema(said) => Tried::Again,
             _ if unreachable && !matches!(body, Body::Streamed { .. }) => Tried::NoPrimary(None),
             _ => Tried::Refused(reply::no_connection(error)),
         }
@@ -659,16 +661,12 @@ impl ClientSession {
                 self.hold = None;
                 return Err(End::Killed);
             }
-            Broken::TooLarge => {
-                self.hold = None;
-                return self.refuse(&reply::too_large()).await.and(Err(End::Malformed));
-            }
             Broken::Server { delivered, error } => (delivered, error),
         };
         self.probe_held();
         self.hold = None;
         if self.parked.is_none() {
-            self.insert_id = InsertId::None;
+            self.insert_id = InsertId::NONE;
         }
         self.session.lose_connection();
         self.show_pins(b"");
@@ -734,11 +732,15 @@ impl ClientSession {
         }
         self.applied();
         if answered.last_insert_id != 0 {
-            // It lives on this connection now; what was parked is old news.
-            if let Some(old) = self.parked.take() {
-                old.release(self.last_activity);
-            }
+            Box::pin(self.take_insert_id(answered)).await;
+        } else if statement.needs.last_insert_id && work.answer == Answer::Results {
+            // It was brought there before, and may have been changed: LAST_INSERT_ID(5).
             self.insert_id = InsertId::OnConnection;
+        }
+        if self.session.in_transaction()
+            && let Some(lease) = self.hold.as_mut()
+        {
+            lease.connection().spoiled = false;
         }
         if statement.kind != Kind::Previous {
             self.keeps_diagnostics = answered.warnings > 0
@@ -754,11 +756,7 @@ impl ClientSession {
         }
         for effect in &statement.effects {
             match effect {
-                Effect::AccountsChange => {
-                    self.shared.login.users.forget_all_verifications();
-                    // What is pooled was opened with the rights of before.
-                    self.shared.pools.retire();
-                }
+                Effect::AccountsChange => self.shared.login.users.forget_all_verifications(),
                 Effect::Disconnects if answered.error.is_none() => self.hold = None,
                 _ => {}
             }
@@ -891,14 +889,16 @@ impl ClientSession {
     }
 
     /// A replica refused this shape: it writes after all.
-    fn learn(&self, work: Work<'_>) {
+    fn learn(&mut self, work: Work<'_>) {
         let dialect = self.session.dialect();
         if let Some((start, end)) = work.sql
             && let Some(text) = self.client.inbox.bytes().get(start..end)
         {
             self.shared.classifier.learn_write(text, dialect);
-        } else if let Some(known) = work.execute.and_then(|id| self.statements.find(id)) {
+        } else if let Some(known) = work.execute.and_then(|id| self.statements.find_mut(id)) {
+            let dialect = Dialect { multi_statements: false, ..dialect };
             self.shared.classifier.learn_write(&known.text.sql, dialect);
+            known.statement = self.shared.classifier.classify(&known.text.sql, dialect);
         }
     }
 

@@ -22,6 +22,7 @@ use crate::wire::buffer::UNIT;
 use crate::wire::packet::ErrPacket;
 
 use super::command::{self, Frames};
+use super::insert_id::InsertId;
 use super::prepared::Statements;
 use super::relay::{self, ClientEnd};
 use super::{Shared, reply};
@@ -49,16 +50,6 @@ pub(super) struct ClientSession {
     alarm: Pin<Box<Sleep>>,
     pub(super) last_activity: Instant,
     pub(super) dice: u64,
-}
-
-/// Where LAST_INSERT_ID() of the session is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum InsertId {
-    /// This session has inserted nothing.
-    None,
-    /// Only on the connection that inserted: the parked one, else the one in hand.
-    OnConnection,
-    Saved(u64),
 }
 
 /// Why a session is over. Nothing is left to say to the client.
@@ -125,7 +116,7 @@ impl ClientSession {
             snapshot,
             hold: None,
             parked: None,
-            insert_id: InsertId::None,
+            insert_id: InsertId::NONE,
             keeps_diagnostics: false,
             shown_causes: Vec::new(),
             memory: None,
@@ -154,14 +145,8 @@ impl ClientSession {
         if self.session.is_bound() {
             self.hold = None;
         }
-        self.insert_id = InsertId::None;
+        self.insert_id = InsertId::NONE;
         self.let_go().await;
-        if let Some(parked) = self.parked.take() {
-            parked.release(self.last_activity);
-        }
-        if matches!(end, End::Malformed) {
-            self.client.stream.close_after_last_words().await;
-        }
         end
     }
 
@@ -204,7 +189,7 @@ impl ClientSession {
     /// Waits for more bytes of the client; `need` is how many the inbox must have at the least.
     async fn read_more(&mut self, need: usize) -> Result<(), End> {
         let room = need.saturating_sub(self.client.inbox.len());
-        if need > UNIT {
+        if need > UNIT && self.memory.is_none() {
             self.take_memory(need).await?;
         }
         if self.client.inbox.is_empty() {
@@ -301,19 +286,11 @@ impl ClientSession {
 
     /// A place for a statement larger than a buffer, all clients together.
     async fn take_memory(&mut self, bytes: usize) -> Result<(), End> {
-        let have = self.memory.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let more = bytes.div_ceil(1024).saturating_sub(have);
-        if more == 0 {
-            return Ok(());
-        }
-        let more = u32::try_from(more).unwrap_or(u32::MAX);
-        let taken = Arc::clone(&self.shared.statement_memory).acquire_many_owned(more);
+        let kibibytes = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+        let taken = Arc::clone(&self.shared.statement_memory).acquire_many_owned(kibibytes);
         match tokio::time::timeout(MEMORY_WAIT, taken).await {
             Ok(Ok(permit)) => {
-                match &mut self.memory {
-                    Some(memory) => memory.merge(permit),
-                    none => *none = Some(permit),
-                }
+                self.memory = Some(permit);
                 Ok(())
             }
             _ => self.refuse(&reply::out_of_statement_memory()).await.and(Err(End::Malformed)),

@@ -66,10 +66,6 @@ pub(crate) struct Tracker {
     continued: bool,
     /// Rows that began, of all results.
     rows: u64,
-    /// The row that comes holds the OUT parameters of a prepared CALL.
-    out_parameters: bool,
-    /// The answer to a PREPARE has definitions.
-    definitions: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,15 +107,7 @@ impl Tracker {
             Answer::Status => Phase::Status,
             Answer::Text => Phase::Text,
         };
-        Self {
-            format,
-            phase,
-            passing: 0,
-            continued: false,
-            rows: 0,
-            out_parameters: false,
-            definitions: true,
-        }
+        Self { format, phase, passing: 0, continued: false, rows: 0 }
     }
 
     pub(crate) fn is_over(&self) -> bool {
@@ -224,7 +212,7 @@ impl Tracker {
             }
             Phase::PreparedDefinitions { left, then } => {
                 self.phase = match (left, self.format.deprecate_eof) {
-                    (0 | 1, true) => self.prepared_definitions(then, 0),
+                    (0 | 1, true) => Self::prepared_definitions(then, 0),
                     (0 | 1, false) => Phase::PreparedEnd { then },
                     _ => Phase::PreparedDefinitions { left: left - 1, then },
                 };
@@ -248,9 +236,9 @@ impl Tracker {
                 };
                 let (columns, parameters) = (u16::from_le_bytes([c0, c1]), u16::from_le_bytes([p0, p1]));
                 // With optional metadata the last byte says whether definitions follow at all.
-                // (resultset_metadata = NONE; their EOF packets come all the same.)
-                self.definitions = !self.format.optional_metadata || payload.get(12) != Some(&0);
-                self.phase = self.prepared_definitions(parameters, columns);
+                let metadata = !self.format.optional_metadata || payload.get(12) != Some(&0);
+                self.phase =
+                    if metadata { Self::prepared_definitions(parameters, columns) } else { Phase::End };
                 Ok(Some(Packet::Prepared))
             }
             Look::DefinitionsEnd => {
@@ -259,7 +247,7 @@ impl Tracker {
                 }
                 match self.phase {
                     Phase::PreparedEnd { then } => {
-                        self.phase = self.prepared_definitions(then, 0);
+                        self.phase = Self::prepared_definitions(then, 0);
                         Ok(None)
                     }
                     _ => {
@@ -267,7 +255,6 @@ impl Tracker {
                         let status = super::response::read_eof(payload)?.status;
                         if status & status::CURSOR_EXISTS == 0 {
                             self.phase = Phase::Rows;
-                            self.out_parameters = status & status::PS_OUT_PARAMS != 0;
                             return Ok(None);
                         }
                         self.end_result(status);
@@ -282,10 +269,7 @@ impl Tracker {
                 } else {
                     (super::response::read_ok(payload)?, Packet::Ok)
                 };
-                if self.phase == Phase::Rows && std::mem::take(&mut self.out_parameters) {
-                    // The OK of the CALL follows always, but in this form only the EOF before the row says so.
-                    self.phase = Phase::First;
-                } else if self.phase == Phase::Rows {
+                if self.phase == Phase::Rows {
                     self.end_result(ok.status);
                 } else {
                     self.phase = Phase::End;
@@ -319,12 +303,11 @@ impl Tracker {
         self.phase = if status & status::MORE_RESULTS == 0 { Phase::End } else { Phase::First };
     }
 
-    fn prepared_definitions(&self, first: u16, then: u16) -> Phase {
-        let (left, then) = if first == 0 { (then, 0) } else { (first, then) };
-        match (left, self.definitions, self.format.deprecate_eof) {
-            (0, ..) | (_, false, true) => Phase::End,
-            (_, false, false) => Phase::PreparedEnd { then },
-            (_, true, _) => Phase::PreparedDefinitions { left, then },
+    fn prepared_definitions(first: u16, then: u16) -> Phase {
+        match (first, then) {
+            (0, 0) => Phase::End,
+            (0, columns) => Phase::PreparedDefinitions { left: columns, then: 0 },
+            (parameters, columns) => Phase::PreparedDefinitions { left: parameters, then: columns },
         }
     }
 }
@@ -419,16 +402,6 @@ mod tests {
         check(Answer::Results, NEW, &[OK_MORE, b"\x01", DEF, b"\x011", END_MORE, OK], &[Ok, Ok, Ok], 1);
         check(Answer::Results, OLD, &[b"\x01", DEF, EOF, EOF_MORE, ERR], &[Eof, Error], 0);
         check(Answer::Results, NEW, &[b"\xfbfile", OK], &[LocalInfile, Ok], 0);
-        // A prepared CALL: that its OK follows the OUT parameters stands in the EOF before them, as 9.7 sends it.
-        let out: &[&[u8]] = &[b"\x01", DEF, b"\xfe\0\0\x0a\x10", b"\0\0\x06\0\0\0", EOF, OK];
-        check(Answer::Results, OLD, out, &[Eof, Ok], 1);
-        // SET resultset_metadata = NONE: the flag follows the column count, as 9.7 sends it.
-        let (new, old) =
-            (Format { optional_metadata: true, ..NEW }, Format { optional_metadata: true, ..OLD });
-        let row: &[u8] = b"\x011\x012\x013";
-        check(Answer::Results, new, &[b"\x03\x00", row, END], &[Ok], 1);
-        check(Answer::Results, old, &[b"\x03\x00", EOF, row, EOF], &[Eof], 1);
-        check(Answer::Results, new, &[b"\x01\x01", DEF, row, END_MORE, b"\x01\x00", row, END], &[Ok, Ok], 2);
         // A row whose first column is a text of 8-byte length is no end of rows in the old format either.
         check(Answer::Results, OLD, &[b"\x01", DEF, EOF, b"\xfe\x01\0\0\0\0\0\0\0x", EOF], &[Eof], 1);
     }
@@ -441,11 +414,6 @@ mod tests {
         check(Answer::Prepared, NEW, &[&prepared(1, 2), DEF, DEF, DEF], &[Prepared], 0);
         check(Answer::Prepared, OLD, &[&prepared(1, 2), DEF, DEF, EOF, DEF, EOF], &[Prepared], 0);
         check(Answer::Prepared, OLD, &[&prepared(1, 0), DEF, EOF], &[Prepared], 0);
-        // resultset_metadata = NONE, as 9.7 answers `SELECT ?, 2`.
-        let none: &[u8] = b"\0\x01\0\0\0\x02\0\x01\0\0\0\0\0";
-        let optional = |format| Format { optional_metadata: true, ..format };
-        check(Answer::Prepared, optional(NEW), &[none], &[Prepared], 0);
-        check(Answer::Prepared, optional(OLD), &[none, EOF, EOF], &[Prepared], 0);
         check(Answer::Prepared, OLD, &[ERR], &[Error], 0);
         check(Answer::Rows, OLD, &[b"\x00\x01", b"\x00\x02", EOF], &[Eof], 2);
         check(Answer::Rows, NEW, &[ERR], &[Error], 0);
