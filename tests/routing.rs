@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use client::{Client, IN_TRANSACTION, Outcome};
+use client::{Client, IN_TRANSACTION, Outcome, Prepared};
 use mysql_async::prelude::Queryable;
 use support::cluster::{APP, Account, Cluster, ROOT};
 use support::general_log::Ran;
@@ -34,10 +34,10 @@ enum Placement {
 #[derive(Clone, Debug)]
 struct Step {
     name: String,
-    /// As sent, or a directive that begins with `!`; see [`act`].
+    /// As sent, or a directive that begins with `!`; see [`Session::act`].
     sql: Vec<u8>,
     placement: Placement,
-    /// The first value of the answer, or `!` and an error code.
+    /// The first value of the answer, or `!` and an error code; `*` is what the primary itself says.
     answer: Option<String>,
 }
 
@@ -49,6 +49,8 @@ struct Done {
     /// What the primary answered to the same, asked without a proxy.
     expected: Option<Outcome>,
     ran: Vec<Ran>,
+    /// What the proxy did on its own account meanwhile.
+    around: Vec<Ran>,
 }
 
 /// Steps where the design does better than the case asks, or differs from it on purpose: sequence, step, why. The answers
@@ -94,14 +96,18 @@ fn every_sequence_runs_where_it_must() {
         let scene = Scene::enter().await;
         let sequences = sequences(include_str!("routing/cases/routing_sequences.tsv"));
         let mut wrong = String::new();
-        for done in scene.run(&sequences).await {
-            for (at, step) in done.iter().enumerate() {
-                let before = at.checked_sub(1).map(|before| &done[before]);
-                let mut complain = |what: &str| complain(&mut wrong, step, what);
-                judge(step, before, &mut complain);
-                compare(step, &mut complain);
-            }
-        }
+        scene.check(&sequences, &mut wrong).await;
+        assert!(wrong.is_empty(), "\n{wrong}");
+    });
+}
+
+#[test]
+fn sessions_keep_what_they_set_up() {
+    support::run(async {
+        let scene = Scene::enter().await;
+        let sequences = sequences(include_str!("routing/cases/own_sequences.tsv"));
+        let mut wrong = String::new();
+        scene.check(&sequences, &mut wrong).await;
         assert!(wrong.is_empty(), "\n{wrong}");
     });
 }
@@ -131,11 +137,27 @@ impl Scene {
                         .expect("root may");
                 }
                 cluster.script(include_str!("routing/cases/schema.sql")).await;
+                cluster.script(include_str!("routing/cases/own_schema.sql")).await;
             })
             .await;
         // Reads after writes wait for a replica rather than go to the primary, which a loaded machine would make random.
         let proxy = Proxy::start(cluster, "routing: {gtid_wait_ms: 5000}").await;
         Self { cluster, proxy, _turn: turn }
+    }
+
+    /// Runs sequences and says what is wrong.
+    async fn check(&self, sequences: &[Vec<Step>], wrong: &mut String) {
+        for done in self.run(sequences).await {
+            let mut before: Option<&Done> = None;
+            for step in &done {
+                let mut complain = |what: &str| complain(wrong, step, what);
+                judge(step, before, &mut complain);
+                compare(step, &mut complain);
+                if step.step.is_of_client() {
+                    before = Some(step);
+                }
+            }
+        }
     }
 
     /// Runs each case on a session of its own through the proxy, and on one with the primary, one case after the other.
@@ -144,46 +166,77 @@ impl Scene {
         let mut outcomes = Vec::new();
         for steps in cases {
             self.cluster.caught_up().await;
-            let mut client = log_in(self.proxy.port(), APP).await;
-            // By another user, so that the logs tell it apart.
-            let mut direct = log_in(self.cluster.server(0).port(), ROOT).await;
+            let mut session = Session::begin(self.cluster, self.proxy.port(), APP).await;
             for step in steps {
-                outcomes.push((self.act(&mut client, step).await, None));
+                outcomes.push((session.act(step).await, None));
                 marks.push(self.cluster.mark());
             }
-            drop(client);
-            let outcomes_here = outcomes.len() - steps.len();
-            for (step, (_, expected)) in steps.iter().zip(&mut outcomes[outcomes_here..]) {
-                *expected = self.act(&mut direct, step).await;
+            drop(session);
+            // By another user, so that the logs tell it apart.
+            let mut direct = Session::begin(self.cluster, self.cluster.server(0).port(), ROOT).await;
+            let here = outcomes.len() - steps.len();
+            for (step, (_, expected)) in steps.iter().zip(&mut outcomes[here..]) {
+                *expected = direct.act(step).await;
             }
         }
         let ran = self.cluster.ran_between(&marks, APP.user);
         let steps = cases.iter().flatten().cloned();
         let mut done = steps.zip(outcomes).zip(ran).map(|((step, (outcome, expected)), ran)| {
-            let ran = ran.into_iter().filter(|ran| is_of_client(ran, &step.sql)).collect();
-            Done { step, outcome, expected, ran }
+            let (ran, around) = ran.into_iter().partition(|ran| is_of_client(ran, &step.sql));
+            Done { step, outcome, expected, ran, around }
         });
         cases.iter().map(|steps| done.by_ref().take(steps.len()).collect()).collect()
     }
+}
 
-    /// Sends a step's statement, or does what its directive says.
-    async fn act(&self, client: &mut Client, step: &Step) -> Option<Outcome> {
-        let text = String::from_utf8_lossy(&step.sql).into_owned();
-        let Some(directive) = text.strip_prefix('!') else { return client.query(&step.sql).await.ok() };
-        let (word, rest) = directive.split_once(' ').unwrap_or((directive, ""));
+/// A client of a case, and beside it another one when the case asks for it.
+struct Session {
+    cluster: &'static Cluster,
+    port: u16,
+    account: Account,
+    client: Client,
+    prepared: Option<Prepared>,
+    other: Option<Client>,
+}
+
+impl Session {
+    async fn begin(cluster: &'static Cluster, port: u16, account: Account) -> Self {
+        let client = log_in(port, account).await;
+        Self { cluster, port, account, client, prepared: None, other: None }
+    }
+
+    /// Sends a step's statement, or does what its directive says. None: the connection was closed instead of an answer.
+    async fn act(&mut self, step: &Step) -> Option<Outcome> {
+        let Some(directive) = step.sql.strip_prefix(b"!") else {
+            return self.client.query(&step.sql).await.ok();
+        };
+        let end = directive.iter().position(|&byte| byte == b' ').unwrap_or(directive.len());
+        let (word, rest) = (&directive[..end], directive.get(end + 1..).unwrap_or_default());
         match word {
-            "sleep" => sleep(Duration::from_millis(rest.parse().expect("milliseconds"))).await,
-            "caught-up" => self.cluster.caught_up().await,
-            "init-db" => return client.command(2, rest.as_bytes()).await.ok(),
-            "reset" => return client.command(0x1f, b"").await.ok(),
-            "execute" => {
-                let prepared = client.prepare(rest).await.ok()?;
-                return match prepared {
-                    Ok(prepared) => client.execute(prepared, &[]).await.ok(),
+            b"sleep" => {
+                let milliseconds = std::str::from_utf8(rest).expect("a number").parse().expect("a number");
+                sleep(Duration::from_millis(milliseconds)).await;
+            }
+            b"caught-up" => self.cluster.caught_up().await,
+            b"init-db" => return self.client.command(2, rest).await.ok(),
+            b"reset" => return self.client.command(0x1f, b"").await.ok(),
+            b"execute" => {
+                return match self.client.prepare(rest).await.ok()? {
+                    Ok(prepared) => {
+                        self.prepared = Some(prepared);
+                        self.client.execute(prepared, &[]).await.ok()
+                    }
                     Err(refused) => Some(refused),
                 };
             }
-            _ => panic!("{directive} is no directive"),
+            b"again" => return self.client.execute(self.prepared?, &[]).await.ok(),
+            b"other" => {
+                if self.other.is_none() {
+                    self.other = Some(log_in(self.port, self.account).await);
+                }
+                return self.other.as_mut()?.query(rest).await.ok();
+            }
+            _ => panic!("{} is no directive", step.name),
         }
         Some(Outcome::default())
     }
@@ -209,6 +262,15 @@ impl Step {
         };
         Self { name, sql: unescape(sql), placement, answer }
     }
+
+    fn mentions(&self, word: &str) -> bool {
+        String::from_utf8_lossy(&self.sql).contains(word)
+    }
+
+    /// False for what happens beside the client of the case.
+    fn is_of_client(&self) -> bool {
+        !["!sleep", "!caught-up", "!other"].iter().any(|word| self.sql.starts_with(word.as_bytes()))
+    }
 }
 
 impl Done {
@@ -216,9 +278,9 @@ impl Done {
         self.outcome.as_ref().is_some_and(|outcome| outcome.error.is_none())
     }
 
-    /// Server and thread of what ran last.
+    /// Server and thread of what ran last. What a replica has refused ran on the primary then.
     fn place(&self) -> Option<(usize, u64)> {
-        self.ran.last().map(|ran| (ran.server, ran.thread))
+        self.ran.iter().rev().min_by_key(|ran| ran.server != 0).map(|ran| (ran.server, ran.thread))
     }
 
     fn leaves_transaction(&self) -> bool {
@@ -243,16 +305,19 @@ fn judge(done: &Done, before: Option<&Done>, complain: &mut impl FnMut(&str)) {
         complain(&format!("the proxy itself says {code} {text}"));
     }
     if let Some(expected) = &step.answer {
-        let answer = outcome.as_ref().and_then(|outcome| match outcome.code() {
-            Some(code) => Some(format!("!{code}")),
-            None => outcome.first(),
-        });
-        if answer.as_deref().unwrap_or("NULL") != expected {
-            complain(&format!("answered {answer:?}, not {expected}"));
+        let text = |outcome: &Option<Outcome>| match outcome.as_ref().and_then(Outcome::code) {
+            Some(code) => format!("!{code}"),
+            None => outcome.as_ref().and_then(Outcome::first).unwrap_or_else(|| "NULL".to_owned()),
+        };
+        let answer = text(outcome);
+        let expected = if expected == "*" { text(&done.expected) } else { expected.clone() };
+        if answer != expected {
+            complain(&format!("answered {answer}, not {expected}"));
         }
     }
     let same = before.is_some_and(|before| before.place().is_some() && before.place() == done.place());
-    if before.is_some_and(Done::leaves_transaction) && !step.sql.starts_with(b"!") && !same {
+    let reset = step.sql.starts_with(b"!reset");
+    if before.is_some_and(Done::leaves_transaction) && step.is_of_client() && !same && !reset {
         complain("the transaction is on another connection");
     }
     if is_relaxed(step) {
@@ -262,7 +327,8 @@ fn judge(done: &Done, before: Option<&Done>, complain: &mut impl FnMut(&str)) {
     let right = match step.placement {
         // No parser sees that this view writes, and an error may only mean that the replica is behind.
         Placement::Read if at(true) => {
-            at(false) && (!done.succeeded() || step.sql.windows(4).any(|word| word == b"v_fn"))
+            let writes = ["v_fn", "v_writes"].iter().any(|view| step.mentions(view));
+            at(false) && (!done.succeeded() || writes)
         }
         Placement::Read => at(false),
         Placement::Write => at(true) && !at(false),
@@ -285,10 +351,12 @@ fn is_relaxed(step: &Step) -> bool {
 }
 
 fn complain(wrong: &mut String, done: &Done, what: &str) {
-    let Done { step, outcome, ran, .. } = done;
-    let _ = write!(wrong, "{}: expected {:?}: {what}\n    ran:", step.name, step.placement);
-    for Ran { server, thread, command, text, .. } in ran {
-        let _ = write!(wrong, " mysql-{server}/{thread} {command} {text:?}");
+    let Done { step, outcome, ran, around, .. } = done;
+    let _ = write!(wrong, "{}: expected {:?}: {what}", step.name, step.placement);
+    for (whose, ran) in [("ran", ran), ("around", around)] {
+        for Ran { server, thread, command, text, .. } in ran {
+            let _ = write!(wrong, "\n    {whose}: mysql-{server}/{thread} {command} {text:?}");
+        }
     }
     let outcome = outcome.as_ref().map(|outcome| (outcome.code(), outcome.counts(), outcome.status));
     let _ = writeln!(wrong, "\n    answer: {outcome:?}");

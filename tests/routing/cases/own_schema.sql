@@ -1,0 +1,9 @@
+-- What own_sequences.tsv needs beside schema.sql.
+USE route;
+CREATE OR REPLACE VIEW v_writes AS SELECT id, f_write(id) AS a FROM t;
+CREATE OR REPLACE VIEW v_state AS SELECT f_setvar(7) AS a;
+DROP PROCEDURE IF EXISTS p_begin;
+CREATE PROCEDURE p_begin() START TRANSACTION;
+CREATE DATABASE IF NOT EXISTS route2;
+CREATE TABLE IF NOT EXISTS route2.only2 (x INT);
+INSERT INTO route2.only2 VALUES (2);
