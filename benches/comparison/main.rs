@@ -109,7 +109,7 @@ async fn compare(arguments: &Arguments) {
         }
     }
     let proxy = if wanted_proxy() {
-        let proxy = Proxy::start(&cluster, "monitor: {interval_ms: 500}\nlog: {filter: warn}").await;
+        let proxy = Proxy::start(&cluster, OVERRIDES).await;
         lanes.push(Lane {
             name: "readwright",
             port: proxy.port(),
@@ -428,6 +428,9 @@ fn percentiles(mut figures: Vec<f64>) -> [f64; 3] {
 fn to_f64(count: u64) -> f64 {
     count as f64
 }
+
+/// Defaults but for TLS: every lane speaks in clear text on both sides.
+const OVERRIDES: &str = "monitor: {interval_ms: 500}\nserver_tls: {mode: disabled}\nlog: {filter: warn}";
 
 /// 100,000 rows of 1000 bytes.
 const BULK: &str = "CREATE DATABASE bulk; USE bulk;

@@ -80,7 +80,10 @@ impl Proxy {
         let path = folder.join("config.yaml");
         fs::write(&path, serde_yaml_ng::to_string(&config).expect("it came from YAML")).expect("it is ours");
         let log = File::create(folder.join(LOG)).expect("the folder is ours");
-        let child = Command::new(env!("CARGO_BIN_EXE_readwright"))
+        // Another build, for comparing two of them.
+        let program = std::env::var_os("READWRIGHT_BINARY");
+        let program = program.unwrap_or_else(|| env!("CARGO_BIN_EXE_readwright").into());
+        let child = Command::new(program)
             .arg("run")
             // By this spelling the watchdog knows it as ours.
             .arg(format!("--config={}", path.display()))
