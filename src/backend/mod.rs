@@ -159,13 +159,6 @@ impl Pools {
         }
     }
 
-    /// What is pooled for this user was opened with rights that may be gone.
-    pub(crate) fn close_user(&self, user: &str) {
-        for (_, pool) in self.by_server.load().values() {
-            pool.close_user(user);
-        }
-    }
-
     pub(crate) fn counts(&self) -> Vec<(ServerId, PoolCounts)> {
         let pools = self.by_server.load();
         let mut counts: Vec<_> = pools.iter().map(|(id, (_, pool))| (id.clone(), pool.counts())).collect();

@@ -73,6 +73,7 @@ pub(crate) struct PoolCounts {
 #[derive(Debug, Default)]
 struct State {
     /// Most recently used last.
+    #[expect(clippy::vec_box, reason = "a connection moves between pool and lease without being copied")]
     idle: Vec<Box<Connection>>,
     /// Idle, leased and being opened.
     open: u32,
@@ -194,15 +195,6 @@ impl Pool {
             idle
         };
         drop(idle);
-    }
-
-    /// The pooled connections belong to a user whose rights changed: none may serve another statement unchecked.
-    pub(crate) fn close_user(&self, user: &str) {
-        let mut state = self.state.lock();
-        let before = state.idle.len();
-        state.idle.retain(|connection| &*connection.identity.credentials.user != user);
-        let closed = u32::try_from(before - state.idle.len()).unwrap_or(0);
-        state.open -= closed.min(state.open);
     }
 
     fn leased(self: &Arc<Self>, server: &Arc<Server>, connection: Box<Connection>) -> Lease {
@@ -413,16 +405,6 @@ impl Drop for Lease {
     fn drop(&mut self) {
         if self.connection.take().is_some() {
             self.pool.give_slot_back();
-        }
-    }
-}
-
-impl LeaseError {
-    /// True when another server may well have a connection.
-    pub(crate) fn retry_elsewhere(&self) -> bool {
-        match self {
-            Self::TooManyWaiters(_) | Self::TimedOut(_) | Self::StaleWriter(_) => true,
-            Self::Connect(_, error) => error.retry_elsewhere(),
         }
     }
 }

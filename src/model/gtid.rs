@@ -70,10 +70,7 @@ impl GtidSet {
         })
     }
 
-    pub(crate) fn insert(&mut self, gtid: &Gtid) {
-        self.insert_interval(&gtid.source, gtid.number, gtid.number);
-    }
-
+    #[cfg(test)]
     pub(crate) fn union(&mut self, other: &Self) {
         for (source, intervals) in &other.0 {
             for &(first, last) in intervals {

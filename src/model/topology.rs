@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::gtid::Gtid;
 use super::health::Health;
 use super::server::{Address, ServerId};
 
@@ -66,13 +65,6 @@ impl Topology {
 
     pub(crate) fn is_primary(&self, id: &ServerId) -> bool {
         self.primary.is_some_and(|at| self.servers[at].id == *id)
-    }
-}
-
-impl Server {
-    /// True when the last probe saw this transaction applied here.
-    pub(crate) fn has_applied(&self, gtid: &Gtid) -> bool {
-        self.health.up().is_some_and(|up| up.executed.contains(gtid))
     }
 }
 

@@ -235,7 +235,10 @@ async fn client(shared: Arc<Shared>, stream: Stream, peer: Option<SocketAddr>, p
     let Some(session) = Box::pin(log_in(&shared, stream, registration)).await else { return };
     drop(shared);
     let end = session.run().await;
-    tracing::debug!(?end, "a client is gone");
+    match end {
+        End::ClientGone(error) => tracing::debug!(%error, "a client is gone in the middle of something"),
+        end => tracing::debug!(?end, "a client is gone"),
+    }
     drop(place);
 }
 

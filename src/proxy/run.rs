@@ -172,7 +172,7 @@ impl ClientSession {
             }
             prelude = Prelude::default();
         }
-        let mut bytes = Vec::new();
+        let bytes;
         if let Some(id) = work.execute {
             match Box::pin(self.ready_to_execute(id, &mut prelude, work.body)).await {
                 Ok(Ok(execute)) => bytes = execute,

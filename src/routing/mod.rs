@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::config::Consistency;
 use crate::model::topology::{Server, Topology};
 use crate::sql::{Access, Hint, Kind, Statement, is_system_schema};
-use session::{PinCause, Session};
+use session::Session;
 
 /// Where a statement runs, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

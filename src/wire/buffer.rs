@@ -64,7 +64,7 @@ impl Buffer {
         self.end -= count;
     }
 
-    /// Appends bytes that were received elsewhere.
+    #[cfg(test)]
     pub(crate) fn append(&mut self, bytes: &[u8]) {
         self.reserve(bytes.len());
         self.storage[self.end..self.end + bytes.len()].copy_from_slice(bytes);

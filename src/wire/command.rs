@@ -76,8 +76,6 @@ pub(crate) const COM_QUERY: u8 = 0x03;
 pub(crate) const COM_STMT_PREPARE: u8 = 0x16;
 pub(crate) const COM_STMT_CLOSE: u8 = 0x19;
 pub(crate) const COM_SET_OPTION: u8 = 0x1B;
-pub(crate) const COM_RESET_CONNECTION: u8 = 0x1F;
-pub(crate) const COM_QUIT: u8 = 0x01;
 
 /// The name of the query attribute that says where a statement shall run (`primary` or `replica`).
 pub(crate) const HINT_ATTRIBUTE: &[u8] = b"readwright";

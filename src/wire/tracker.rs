@@ -64,8 +64,6 @@ pub(crate) struct Tracker {
     passing: usize,
     /// The packet that is passing fills its frame, so the next frame continues it.
     continued: bool,
-    /// Rows that began, of all results.
-    rows: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,15 +105,11 @@ impl Tracker {
             Answer::Status => Phase::Status,
             Answer::Text => Phase::Text,
         };
-        Self { format, phase, passing: 0, continued: false, rows: 0 }
+        Self { format, phase, passing: 0, continued: false }
     }
 
     pub(crate) fn is_over(&self) -> bool {
         self.phase == Phase::End && self.passing == 0
-    }
-
-    pub(crate) fn rows(&self) -> u64 {
-        self.rows
     }
 
     /// Judges what stands at the start of `bytes` (everything received and not yet passed). After `Pass` and `Packet`
@@ -193,11 +187,7 @@ impl Tracker {
             Phase::ColumnsEnd | Phase::PreparedEnd { .. } => Judgement::Look(Look::DefinitionsEnd),
             Phase::Rows if ends => Judgement::Look(Look::End),
             Phase::FieldList if ends => Judgement::Look(Look::End),
-            Phase::Rows => {
-                self.rows += 1;
-                Judgement::Pass
-            }
-            Phase::FieldList => Judgement::Pass,
+            Phase::Rows | Phase::FieldList => Judgement::Pass,
             Phase::Text => {
                 self.phase = Phase::End;
                 Judgement::Pass
@@ -349,7 +339,7 @@ mod tests {
     }
 
     /// Feeds the answer cut at every byte; it must end exactly at its end, with the same packets each time.
-    fn check(answer: Answer, format: Format, payloads: &[&[u8]], expected: &[Packet], rows: u64) {
+    fn check(answer: Answer, format: Format, payloads: &[&[u8]], expected: &[Packet]) {
         let bytes = packets(payloads);
         for cut in 0..=bytes.len() {
             let mut tracker = Tracker::new(answer, format);
@@ -376,7 +366,6 @@ mod tests {
                 "cut at {cut}: stopped at {at} of {}",
                 bytes.len()
             );
-            assert_eq!(tracker.rows(), rows);
         }
     }
 
@@ -393,35 +382,35 @@ mod tests {
     #[test]
     fn results() {
         use Packet::{Eof, Error, LocalInfile, Ok};
-        check(Answer::Results, NEW, &[OK], &[Ok], 0);
-        check(Answer::Results, NEW, &[ERR], &[Error], 0);
-        check(Answer::Results, NEW, &[b"\x01", DEF, b"\x011", b"\x00", b"\xfb", END], &[Ok], 3);
-        check(Answer::Results, OLD, &[b"\x02", DEF, DEF, EOF, b"\x011\x012", EOF], &[Eof], 1);
-        check(Answer::Results, OLD, &[b"\x01", DEF, EOF, b"\x011", ERR], &[Error], 1);
-        check(Answer::Results, OLD, &[b"\x01", DEF, EOF_CURSOR], &[Eof], 0);
-        check(Answer::Results, NEW, &[OK_MORE, b"\x01", DEF, b"\x011", END_MORE, OK], &[Ok, Ok, Ok], 1);
-        check(Answer::Results, OLD, &[b"\x01", DEF, EOF, EOF_MORE, ERR], &[Eof, Error], 0);
-        check(Answer::Results, NEW, &[b"\xfbfile", OK], &[LocalInfile, Ok], 0);
+        check(Answer::Results, NEW, &[OK], &[Ok]);
+        check(Answer::Results, NEW, &[ERR], &[Error]);
+        check(Answer::Results, NEW, &[b"\x01", DEF, b"\x011", b"\x00", b"\xfb", END], &[Ok]);
+        check(Answer::Results, OLD, &[b"\x02", DEF, DEF, EOF, b"\x011\x012", EOF], &[Eof]);
+        check(Answer::Results, OLD, &[b"\x01", DEF, EOF, b"\x011", ERR], &[Error]);
+        check(Answer::Results, OLD, &[b"\x01", DEF, EOF_CURSOR], &[Eof]);
+        check(Answer::Results, NEW, &[OK_MORE, b"\x01", DEF, b"\x011", END_MORE, OK], &[Ok, Ok, Ok]);
+        check(Answer::Results, OLD, &[b"\x01", DEF, EOF, EOF_MORE, ERR], &[Eof, Error]);
+        check(Answer::Results, NEW, &[b"\xfbfile", OK], &[LocalInfile, Ok]);
         // A row whose first column is a text of 8-byte length is no end of rows in the old format either.
-        check(Answer::Results, OLD, &[b"\x01", DEF, EOF, b"\xfe\x01\0\0\0\0\0\0\0x", EOF], &[Eof], 1);
+        check(Answer::Results, OLD, &[b"\x01", DEF, EOF, b"\xfe\x01\0\0\0\0\0\0\0x", EOF], &[Eof]);
     }
 
     #[test]
     fn other_answers() {
         use Packet::{Eof, Error, Ok, Prepared};
         let prepared = |columns: u8, parameters: u8| [0, 1, 0, 0, 0, columns, 0, parameters, 0, 0, 0, 0];
-        check(Answer::Prepared, NEW, &[&prepared(0, 0)], &[Prepared], 0);
-        check(Answer::Prepared, NEW, &[&prepared(1, 2), DEF, DEF, DEF], &[Prepared], 0);
-        check(Answer::Prepared, OLD, &[&prepared(1, 2), DEF, DEF, EOF, DEF, EOF], &[Prepared], 0);
-        check(Answer::Prepared, OLD, &[&prepared(1, 0), DEF, EOF], &[Prepared], 0);
-        check(Answer::Prepared, OLD, &[ERR], &[Error], 0);
-        check(Answer::Rows, OLD, &[b"\x00\x01", b"\x00\x02", EOF], &[Eof], 2);
-        check(Answer::Rows, NEW, &[ERR], &[Error], 0);
-        check(Answer::Columns, OLD, &[DEF, DEF, EOF], &[Eof], 0);
-        check(Answer::Columns, NEW, &[DEF, END], &[Ok], 0);
-        check(Answer::Status, OLD, &[EOF], &[Eof], 0);
-        check(Answer::Status, NEW, &[OK], &[Ok], 0);
-        check(Answer::Text, NEW, &[b"Uptime: 1"], &[], 0);
+        check(Answer::Prepared, NEW, &[&prepared(0, 0)], &[Prepared]);
+        check(Answer::Prepared, NEW, &[&prepared(1, 2), DEF, DEF, DEF], &[Prepared]);
+        check(Answer::Prepared, OLD, &[&prepared(1, 2), DEF, DEF, EOF, DEF, EOF], &[Prepared]);
+        check(Answer::Prepared, OLD, &[&prepared(1, 0), DEF, EOF], &[Prepared]);
+        check(Answer::Prepared, OLD, &[ERR], &[Error]);
+        check(Answer::Rows, OLD, &[b"\x00\x01", b"\x00\x02", EOF], &[Eof]);
+        check(Answer::Rows, NEW, &[ERR], &[Error]);
+        check(Answer::Columns, OLD, &[DEF, DEF, EOF], &[Eof]);
+        check(Answer::Columns, NEW, &[DEF, END], &[Ok]);
+        check(Answer::Status, OLD, &[EOF], &[Eof]);
+        check(Answer::Status, NEW, &[OK], &[Ok]);
+        check(Answer::Text, NEW, &[b"Uptime: 1"], &[]);
     }
 
     #[test]
@@ -435,14 +424,13 @@ mod tests {
         let (mut at, mut received) = (0, 0);
         while !tracker.is_over() {
             received = bytes.len().min(received + 16_384);
-            loop {
-                match tracker.next(&bytes[at..received]).expect("well formed") {
-                    Next::Pass(size) | Next::Packet(size, _) => at += size,
-                    Next::More | Next::End => break,
-                }
+            while let Next::Pass(size) | Next::Packet(size, _) =
+                tracker.next(&bytes[at..received]).expect("well formed")
+            {
+                at += size;
             }
         }
-        assert_eq!((at, tracker.rows()), (bytes.len(), 1));
+        assert_eq!(at, bytes.len());
     }
 
     proptest::proptest! {
