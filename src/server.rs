@@ -226,6 +226,9 @@ impl Server {
         tasks.spawn_on(probes, &control);
         tasks.spawn_on(topology::run(policy, endpoints, reported, self.snapshots, last.clone()), &control);
         tasks.spawn_on(self.source.metrics.clone().keep(last.clone()), &control);
+        if let Some(tls) = self.tls.clone() {
+            tasks.spawn_on(tls.follow_files(last.clone()), &control);
+        }
         if let Some(listener) = self.http {
             let listener = on_control(listener, &control)?;
             tasks.spawn_on(admin::http::serve(listener, Arc::clone(&self.source), last.clone()), &control);

@@ -38,6 +38,8 @@ pub(crate) struct Connection {
     pub(crate) initial: Arc<[(&'static str, Box<[u8]>)]>,
     pub(crate) prepared: PreparedCache,
     pub(crate) idle_since: Instant,
+    /// The pool's when this was opened.
+    pub(super) generation: u64,
     /// It has something of a session that no difference of settings tells: to be closed instead of pooled.
     pub(crate) spoiled: bool,
 }
@@ -46,6 +48,8 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 pub(crate) struct PreparedText {
     hash: u64,
+    /// One client's second statement of the same text is another one: each has its own cursor and long data.
+    pub(crate) copy: u32,
     pub(crate) sql: Box<[u8]>,
     schema: Option<Arc<[u8]>>,
     sql_mode: Option<Box<[u8]>>,
@@ -58,7 +62,18 @@ pub(crate) struct OnServer {
     pub(crate) id: u32,
     /// The parameter types this connection was last told.
     pub(crate) types: Box<[u8]>,
+    pub(crate) executed: Executed,
     used: u64,
+}
+
+/// How a statement was executed first. A server that executed it first with a cursor answers every later EXECUTE without
+/// one with column definitions and nothing behind them (seen in 9.7.4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Executed {
+    #[default]
+    Never,
+    Plain,
+    WithCursor,
 }
 
 /// The statements prepared on one connection; the least recently used go when it is full.
@@ -96,6 +111,7 @@ impl PreparedText {
         let owned = |name: &[u8]| settings.variable(name).map(Box::from);
         let mut text = Self {
             hash: 0,
+            copy: 0,
             sql: Box::from(sql),
             schema: settings.schema.clone(),
             sql_mode: owned(b"sql_mode"),
@@ -116,6 +132,13 @@ impl Hash for PreparedText {
 
 impl PartialEq for PreparedText {
     fn eq(&self, other: &Self) -> bool {
+        self.copy == other.copy && self.is_same_text(other)
+    }
+}
+
+impl PreparedText {
+    /// Equal but for [`copy`](Self::copy).
+    pub(crate) fn is_same_text(&self, other: &Self) -> bool {
         self.hash == other.hash
             && self.sql == other.sql
             && self.schema == other.schema
@@ -134,11 +157,19 @@ impl PreparedCache {
         Some(found)
     }
 
-    /// Remembers a statement; returns the server's id of the one that had to go, which is to be closed.
-    pub(crate) fn insert(&mut self, text: Arc<PreparedText>, id: u32, capacity: usize) -> Option<u32> {
+    /// Remembers a statement; returns the server's id of the one that had to go, which is to be closed. Those in `kept`
+    /// have a cursor or long data there and stay.
+    pub(crate) fn insert(
+        &mut self,
+        text: Arc<PreparedText>,
+        id: u32,
+        capacity: usize,
+        kept: &[Arc<PreparedText>],
+    ) -> Option<u32> {
         self.uses += 1;
         let evicted = if self.statements.len() >= capacity.max(1) {
-            let oldest = self.statements.iter().min_by_key(|(_, on_server)| on_server.used);
+            let oldest = self.statements.iter().filter(|(text, _)| !kept.contains(text));
+            let oldest = oldest.min_by_key(|(_, on_server)| on_server.used);
             oldest.map(|(text, on_server)| (Arc::clone(text), on_server.id))
         } else {
             None
@@ -146,7 +177,8 @@ impl PreparedCache {
         if let Some((oldest, _)) = &evicted {
             self.statements.remove(oldest);
         }
-        self.statements.insert(text, OnServer { id, types: Box::default(), used: self.uses });
+        self.statements
+            .insert(text, OnServer { id, types: Box::default(), executed: Executed::Never, used: self.uses });
         evicted.map(|(_, id)| id)
     }
 
@@ -169,12 +201,14 @@ mod tests {
     fn the_least_recently_used_statement_goes() {
         let text = |sql: &str| Arc::new(PreparedText::new(sql.as_bytes(), &Settings::default()));
         let mut cache = PreparedCache::default();
-        assert_eq!(cache.insert(text("a"), 1, 2), None);
-        assert_eq!(cache.insert(text("b"), 2, 2), None);
+        assert_eq!(cache.insert(text("a"), 1, 2, &[]), None);
+        assert_eq!(cache.insert(text("b"), 2, 2, &[]), None);
         assert!(cache.find(&text("a")).is_some());
-        assert_eq!(cache.insert(text("c"), 3, 2), Some(2));
+        assert_eq!(cache.insert(text("c"), 3, 2, &[]), Some(2));
         assert!(cache.find(&text("b")).is_none());
-        assert_eq!(cache.take_all().len(), 2);
+        assert_eq!(cache.insert(text("d"), 4, 2, &[text("a")]), Some(3));
+        assert_eq!(cache.insert(text("e"), 5, 2, &[text("a"), text("d")]), None);
+        assert_eq!(cache.take_all().len(), 3);
     }
 
     #[test]

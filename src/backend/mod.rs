@@ -159,6 +159,14 @@ impl Pools {
         }
     }
 
+    /// Rights have changed: no connection that is open now serves another session, for servers look up some rights only
+    /// at a login.
+    pub(crate) fn retire(&self) {
+        for (_, pool) in self.by_server.load().values() {
+            pool.retire();
+        }
+    }
+
     pub(crate) fn counts(&self) -> Vec<(ServerId, PoolCounts)> {
         let pools = self.by_server.load();
         let mut counts: Vec<_> = pools.iter().map(|(id, (_, pool))| (id.clone(), pool.counts())).collect();

@@ -51,6 +51,7 @@ pub(crate) async fn open(
         initial: Arc::new([]),
         prepared: PreparedCache::default(),
         idle_since: Instant::now(),
+        generation: 0,
         spoiled: false,
     };
     let prepared = timeout(connector.timeout(), prepare(&mut connection)).await;

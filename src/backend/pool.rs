@@ -73,13 +73,14 @@ pub(crate) struct PoolCounts {
 #[derive(Debug, Default)]
 struct State {
     /// Most recently used last.
-    #[expect(clippy::vec_box, reason = "a connection moves between pool and lease without being copied")]
     idle: Vec<Box<Connection>>,
     /// Idle, leased and being opened.
     open: u32,
     waiters: VecDeque<oneshot::Sender<Handover>>,
-    /// Connections of an older generation are closed instead of pooled.
+    /// The server is gone: nothing is pooled any more.
     closed: bool,
+    /// Connections of an older generation are closed instead of pooled.
+    generation: u64,
 }
 
 /// What a waiter gets. A waiter that is gone by then drops it, and it goes to the next.
@@ -197,6 +198,18 @@ impl Pool {
         drop(idle);
     }
 
+    /// Closes what is idle; what is in use is closed instead of pooled.
+    pub(crate) fn retire(&self) {
+        let idle = {
+            let mut state = self.state.lock();
+            state.generation += 1;
+            let idle = std::mem::take(&mut state.idle);
+            state.open -= u32::try_from(idle.len()).unwrap_or(0).min(state.open);
+            idle
+        };
+        drop(idle);
+    }
+
     fn leased(self: &Arc<Self>, server: &Arc<Server>, connection: Box<Connection>) -> Lease {
         Lease { connection: Some(connection), pool: Arc::clone(self), server: Arc::clone(server) }
     }
@@ -260,7 +273,8 @@ impl Pool {
             let _waiting = Waiting::enter(&self.waiting);
             match timeout_at(deadline, receiver).await {
                 Ok(Ok(Handover::Lease(mut lease))) => {
-                    if lease.connection().suits(identity, settings) {
+                    let connection = lease.connection();
+                    if connection.suits(identity, settings) && connection.stream.is_quiet() {
                         return Ok(lease);
                     }
                     return self.open(server, identity, settings, lease.into_slot()).await;
@@ -280,10 +294,12 @@ impl Pool {
         settings: &Arc<Settings>,
         mut slot: Slot,
     ) -> Result<Lease, LeaseError> {
+        let generation = self.state.lock().generation;
         let opened = Box::pin(open::open(&self.connector, &server.address, identity, settings)).await;
         let counter = if opened.is_ok() { &self.opened } else { &self.failed };
         counter.fetch_add(1, Ordering::Relaxed);
-        let connection = opened.map_err(|error| LeaseError::Connect(server.id.clone(), error))?;
+        let mut connection = opened.map_err(|error| LeaseError::Connect(server.id.clone(), error))?;
+        connection.generation = generation;
         slot.0 = None;
         self.defaults.learn(&connection);
         Ok(self.leased(server, Box::new(connection)))
@@ -391,7 +407,9 @@ impl Lease {
         }
         connection.idle_since = now;
         let pool = Arc::clone(&self.pool);
-        pool.put_back(self);
+        if self.connection().generation == pool.state.lock().generation {
+            pool.put_back(self);
+        }
     }
 
     /// Closes the connection and keeps its right to be open.
@@ -405,6 +423,16 @@ impl Drop for Lease {
     fn drop(&mut self) {
         if self.connection.take().is_some() {
             self.pool.give_slot_back();
+        }
+    }
+}
+
+impl LeaseError {
+    /// True when another server may well have a connection.
+    pub(crate) fn retry_elsewhere(&self) -> bool {
+        match self {
+            Self::TooManyWaiters(_) | Self::TimedOut(_) | Self::StaleWriter(_) => true,
+            Self::Connect(_, error) => error.retry_elsewhere(),
         }
     }
 }

@@ -11,7 +11,7 @@ pub(crate) struct AccountPlan {
     pub(crate) ours: Account,
     /// The replicas' threads.
     pub(crate) replication: Account,
-    /// An application's account with its schema, where one is wanted.
+    /// A developer's account with a schema to begin with, where one is wanted.
     pub(crate) application: Option<(Account, String)>,
 }
 
@@ -20,6 +20,11 @@ pub(crate) struct AccountPlan {
 const OURS: &str = "\
 BACKUP_ADMIN, CLONE_ADMIN, CONNECTION_ADMIN, PERSIST_RO_VARIABLES_ADMIN, REPLICATION_SLAVE_ADMIN, SERVICE_CONNECTION_ADMIN, \
 SYSTEM_VARIABLES_ADMIN, CREATE USER, PROCESS, RELOAD, REPLICATION CLIENT, REPLICATION SLAVE, SHOW DATABASES, SHUTDOWN";
+
+/// What a developer's account may: schemas of its own and all that is in them, and a look at the server.
+const APPLICATION: &str = "\
+SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, REFERENCES, CREATE VIEW, SHOW VIEW, TRIGGER, EVENT, EXECUTE, \
+CREATE ROUTINE, ALTER ROUTINE, CREATE TEMPORARY TABLES, LOCK TABLES, PROCESS, REPLICATION CLIENT, CREATE USER, RELOAD";
 
 /// Creates what is missing and sets the passwords. Needs a server that takes writes.
 pub(crate) async fn create_accounts(session: &mut Session, plan: &AccountPlan) -> Result<(), Error> {
@@ -38,7 +43,7 @@ pub(crate) async fn create_accounts(session: &mut Session, plan: &AccountPlan) -
         let schema = schema.replace('`', "``");
         session.execute(&format!("CREATE DATABASE IF NOT EXISTS `{schema}`")).await?;
         let application = create(session, account).await?;
-        session.execute(&format!("GRANT ALL ON `{schema}`.* TO {application}")).await?;
+        session.execute(&format!("GRANT {APPLICATION} ON *.* TO {application}")).await?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::backend::connection::{Identity, OnServer, PreparedText};
+use crate::backend::connection::{Executed, Identity, OnServer, PreparedText};
 use crate::model::settings::Settings;
 use crate::routing::session::PinCause;
 use crate::sql::{Dialect, Effect, Hint, Kind, Needs, Reason, Statement};
@@ -62,8 +62,12 @@ impl ClientSession {
     /// Serves the command at the front of the inbox and takes it off.
     pub(super) async fn serve(&mut self, frame: Frame) -> Result<(), End> {
         self.client.registration.busy(true);
-        let served = self.serve_command(frame).await;
+        let mut served = self.serve_command(frame).await;
         self.client.registration.busy(false);
+        if served.is_ok() && frame.streamed && !self.client.taken {
+            // It was answered without a server. The rest of its bytes is still to come and must not be read as commands.
+            served = relay::skip(&mut self.client, frame.length).await.map_err(End::ClientGone);
+        }
         self.done_with(frame.length);
         served
     }
@@ -129,7 +133,8 @@ impl ClientSession {
             Err(error) => return self.refuse(&reply::malformed(&error)).await,
         };
         let dialect = self.session.dialect();
-        let mut statement = if frame.streamed {
+        // Frame headers in the middle of a text would be read as a part of it.
+        let mut statement = if frame.streamed || frame.length > FULL_FRAME {
             self.shared.classifier.classify_head(query.sql, dialect)
         } else {
             self.shared.classifier.classify(query.sql, dialect)
@@ -162,9 +167,11 @@ impl ClientSession {
             return self.refuse(&reply::too_many_statements()).await;
         }
         let dialect = Dialect { multi_statements: false, ..self.session.dialect() };
-        let sql = &self.payload(frame)[1..];
-        let statement = self.shared.classifier.classify(sql, dialect);
-        let text = Arc::new(PreparedText::new(sql, self.session.settings()));
+        let payload = payload_of(&self.client.inbox.bytes()[..frame.length]);
+        let statement = self.shared.classifier.classify(&payload[1..], dialect);
+        let mut text = PreparedText::new(&payload[1..], self.session.settings());
+        text.copy = self.statements.next_copy(&text);
+        let text = Arc::new(text);
         // Preparing does nothing of what the statement will do.
         let preparing = Statement { effects: Vec::new(), ..prepared_verdict(&statement) };
         let id = self.statements.next_id();
@@ -215,9 +222,13 @@ impl ClientSession {
         let Some(answered) = ran.answered else { return Ok(()) };
         if let Some(lease) = self.hold.as_mut()
             && let Some(on_server) = lease.connection().prepared.find(&text)
-            && *on_server.types != *types
         {
-            on_server.types = Box::from(&*types);
+            if *on_server.types != *types {
+                on_server.types = Box::from(&*types);
+            }
+            if on_server.executed == Executed::Never {
+                on_server.executed = if execute.cursor { Executed::WithCursor } else { Executed::Plain };
+            }
         }
         if execute.cursor || !self.session.pins().is_empty() {
             self.follow_cursor(id, answered.status.unwrap_or(0));
@@ -241,7 +252,9 @@ impl ClientSession {
             self.session.pin(PinCause::Prepared(id));
             self.show_pins(&known.text.sql);
         }
-        self.patch_id(frame, &known);
+        if !self.patch_id(frame, &known) {
+            return Err(End::ServerLost);
+        }
         let Some(lease) = self.hold.as_mut() else { return Err(End::ServerLost) };
         let body = Work::of(frame, Answer::Status).body;
         relay::forward(&mut self.client, lease.connection(), body).await.map_err(|error| {
@@ -260,7 +273,9 @@ impl ClientSession {
         if !self.session.pins().iter().any(|pin| pin.cause == PinCause::Prepared(id)) {
             return self.refuse(&reply::no_cursor(id)).await;
         }
-        self.patch_id(frame, &known);
+        if !self.patch_id(frame, &known) {
+            return self.refuse(&reply::no_cursor(id)).await;
+        }
         let shared = Arc::clone(&self.shared);
         let ran = self.run_command(&shared.verdicts.read, Work::of(frame, Answer::Rows)).await?;
         if let Some(answered) = ran.answered {
@@ -279,7 +294,9 @@ impl ClientSession {
         if !self.session.pins().iter().any(|pin| pin.cause == PinCause::Prepared(id)) {
             return self.answer_ok().await;
         }
-        self.patch_id(frame, &known);
+        if !self.patch_id(frame, &known) {
+            return self.answer_ok().await;
+        }
         let shared = Arc::clone(&self.shared);
         self.forward(frame, &shared.verdicts.anywhere, Answer::Status).await?;
         self.follow_cursor(id, 0);
@@ -404,17 +421,13 @@ impl ClientSession {
         self.answer_ok().await
     }
 
-    /// Puts the server's statement id in the place of ours.
-    fn patch_id(&mut self, frame: Frame, known: &Prepared) {
-        if let Some(lease) = self.hold.as_mut()
-            && let Some(on_server) = lease.connection().prepared.find(&known.text)
-        {
-            let id = on_server.id.to_le_bytes();
-            if let Some(place) = self.client.inbox.bytes_mut()[..frame.length].get_mut(HEADER + 1..HEADER + 5)
-            {
-                place.copy_from_slice(&id);
-            }
-        }
+    /// Puts the server's statement id in the place of ours. False when the connection in hand does not know it.
+    fn patch_id(&mut self, frame: Frame, known: &Prepared) -> bool {
+        let Some(lease) = self.hold.as_mut() else { return false };
+        let Some(on_server) = lease.connection().prepared.find(&known.text) else { return false };
+        let id = on_server.id.to_le_bytes();
+        let place = self.client.inbox.bytes_mut()[..frame.length].get_mut(HEADER + 1..HEADER + 5);
+        place.map(|place| place.copy_from_slice(&id)).is_some()
     }
 
     /// Sends what no server answers; a connection that does not take it is no longer pooled.
@@ -486,6 +499,11 @@ pub(super) fn execute_bytes(
         }
         _ => Vec::new(),
     }
+}
+
+/// True when the EXECUTE at the front of these bytes opens a cursor.
+pub(super) fn has_cursor(bytes: &[u8]) -> bool {
+    bytes.get(HEADER + 5).is_some_and(|flags| flags & command::CURSORS != 0)
 }
 
 /// The payload of a whole command, whatever frames it came in.

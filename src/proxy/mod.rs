@@ -325,6 +325,7 @@ impl Shared {
             tracks_session: capabilities.contains(Capabilities::SESSION_TRACK),
             taken: false,
             write_limit: self.limits.client_write,
+            max_packet: self.limits.max_packet,
         };
         let settings = Settings::with_schema(claimed.schema.map(Arc::from));
         let dialect = self.dialect(&identity);
@@ -362,12 +363,10 @@ impl Shared {
 
     /// Ends a statement on a server, in a task of its own: the client may be gone.
     fn kill(self: &Arc<Self>, server: &Arc<Server>, identity: &Arc<Identity>, thread_id: u32, whole: bool) {
-        let Ok(permit) = Arc::clone(&self.killers).try_acquire_owned() else {
-            tracing::warn!(server = %server.id, thread_id, "too many statements to end at once; one is left running");
-            return;
-        };
         let (shared, server, identity) = (Arc::clone(self), Arc::clone(server), Arc::clone(identity));
+        // They queue: a proxy that loses a thousand clients at once must not leave their statements running.
         self.tasks.spawn(async move {
+            let permit = Arc::clone(&shared.killers).acquire_owned().await;
             if let Err(error) = shared.pools.kill(&server, &identity, thread_id, whole).await {
                 tracing::info!(server = %server.id, thread_id, %error, "a statement could not be ended");
             }

@@ -38,6 +38,12 @@ impl Statements {
         }
     }
 
+    /// Which copy of its text the next statement is.
+    pub(super) fn next_copy(&self, text: &PreparedText) -> u32 {
+        let same = self.by_id.values().filter(|prepared| prepared.text.is_same_text(text));
+        same.map(|prepared| prepared.text.copy.wrapping_add(1)).max().unwrap_or(0)
+    }
+
     pub(super) fn insert(&mut self, id: u32, prepared: Prepared) {
         self.last_id = id;
         self.by_id.insert(id, prepared);

@@ -1,14 +1,14 @@
 //! Sends one command to a server and relays its answer. Bytes are forwarded as they arrive; the tracker says where the
 //! answer ends and which packets must be looked at. Knows nothing of routing.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::backend::connection::Connection;
 use crate::routing::session::{Answered, Changes};
@@ -30,6 +30,8 @@ pub(super) struct ClientEnd {
     pub(super) taken: bool,
     /// How long the client may take no byte, or send none in the middle of a command.
     pub(super) write_limit: Duration,
+    /// The largest command, in bytes.
+    pub(super) max_packet: u64,
 }
 
 /// One command for a server.
@@ -118,6 +120,15 @@ pub(super) enum Broken {
     Server { delivered: bool, error: io::Error },
     #[error("the client was killed")]
     Killed,
+    #[error("the client's command is larger than limits.max_packet_mib")]
+    TooLarge,
+}
+
+/// What happened while the client was sent something.
+enum Sending {
+    Wrote(io::Result<usize>),
+    Signals(Signals),
+    Late,
 }
 
 /// What happened while the server was waited for.
@@ -226,7 +237,7 @@ async fn send_order(
         client.inbox.consume(head);
         client.taken = true;
         let first = FULL_FRAME - (head - HEADER);
-        Box::pin(forward_frames(client, connection, FrameEnd::ShortFrame, first, true)).await?;
+        Box::pin(forward_frames(client, Some(connection), FrameEnd::ShortFrame, first, true)).await?;
     }
     Ok(())
 }
@@ -361,8 +372,14 @@ impl<A: Attend> Relay<'_, A> {
         }
         if !discard {
             self.delivered = true;
-            let bytes = &self.buffer.bytes()[..self.ready];
-            if let Err(error) = send(&mut self.client.stream, bytes, self.client.write_limit).await {
+            let stream = &mut self.client.stream;
+            let sent = send_some(stream, &self.buffer.bytes()[..self.ready]).await;
+            let sent = match sent {
+                Ok(count) if count == self.ready && !stream.is_tls() => Ok(()),
+                Ok(count) => Box::pin(self.deliver_slowly(count)).await?,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = sent {
                 self.attend.abandoned(self.connection);
                 return Err(Broken::Client(error));
             }
@@ -371,6 +388,49 @@ impl<A: Attend> Relay<'_, A> {
         self.buffer.consume(self.ready);
         self.ready = 0;
         Ok(())
+    }
+
+    /// Sends the rest of what is ready to a client that does not take it all at once, and listens for signals meanwhile:
+    /// a client that takes nothing can be killed too.
+    async fn deliver_slowly(&mut self, mut at: usize) -> Result<io::Result<()>, Broken> {
+        let mut patience = pin!(sleep(self.client.write_limit));
+        while at < self.ready || self.client.stream.is_tls() {
+            let ClientEnd { stream, registration, .. } = &mut *self.client;
+            let bytes = &self.buffer.bytes()[at..self.ready];
+            let event = poll_fn(|context| {
+                let written = match bytes {
+                    [] => Pin::new(&mut *stream).poll_flush(context).map_ok(|()| 0),
+                    _ => Pin::new(&mut *stream).poll_write(context, bytes),
+                };
+                if let Poll::Ready(written) = written {
+                    return Poll::Ready(Sending::Wrote(written));
+                }
+                if let Poll::Ready(signals) = registration.poll_signals(context) {
+                    return Poll::Ready(Sending::Signals(signals));
+                }
+                patience.as_mut().poll(context).map(|()| Sending::Late)
+            });
+            match event.await {
+                Sending::Wrote(Ok(0)) if bytes.is_empty() => return Ok(Ok(())),
+                Sending::Wrote(Ok(0)) => return Ok(Err(io::Error::from(io::ErrorKind::WriteZero))),
+                Sending::Wrote(Ok(count)) => {
+                    at += count;
+                    patience.as_mut().reset(Instant::now() + self.client.write_limit);
+                }
+                Sending::Wrote(Err(error)) => return Ok(Err(error)),
+                Sending::Late => return Ok(Err(io::Error::from(io::ErrorKind::TimedOut))),
+                Sending::Signals(signals) => self.heed(signals)?,
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    fn heed(&self, signals: Signals) -> Result<(), Broken> {
+        match self.attend.attend(signals, self.connection) {
+            None => Ok(()),
+            Some(Broken::Server { error, .. }) => Err(Broken::Server { delivered: self.delivered, error }),
+            Some(other) => Err(other),
+        }
     }
 
     async fn read(&mut self) -> Result<(), Broken> {
@@ -384,16 +444,7 @@ impl<A: Attend> Relay<'_, A> {
                     }
                     return Ok(());
                 }
-                Ok(Event::Signals(signals)) => {
-                    if let Some(broken) = self.attend.attend(signals, self.connection) {
-                        return Err(match broken {
-                            Broken::Server { error, .. } => {
-                                Broken::Server { delivered: self.delivered, error }
-                            }
-                            other => other,
-                        });
-                    }
-                }
+                Ok(Event::Signals(signals)) => self.heed(signals)?,
                 Err(Broken::Client(error)) => {
                     self.attend.abandoned(self.connection);
                     return Err(Broken::Client(error));
@@ -401,7 +452,7 @@ impl<A: Attend> Relay<'_, A> {
                 Err(Broken::Server { error, .. }) => {
                     return Err(Broken::Server { delivered: self.delivered, error });
                 }
-                Err(Broken::Killed) => return Err(Broken::Killed),
+                Err(other) => return Err(other),
             }
         }
     }
@@ -414,7 +465,7 @@ impl<A: Attend> Relay<'_, A> {
             self.client.inbox.consume(length);
             self.client.taken = true;
         }
-        Box::pin(forward_frames(self.client, self.connection, FrameEnd::EmptyFrame, 0, false)).await
+        Box::pin(forward_frames(self.client, Some(self.connection), FrameEnd::EmptyFrame, 0, false)).await
     }
 
     fn malformed(&self, error: Malformed) -> Broken {
@@ -506,16 +557,29 @@ pub(super) fn poll_client_gone(client: &mut ClientEnd, context: &mut Context<'_>
     Poll::Pending
 }
 
-/// Forwards frames of the client to the server as they come. `left` bytes of a frame that has begun come first;
-/// `full` says whether that frame is a full one.
+/// Takes the rest of a command off the client that no server gets; so many bytes of it are in the inbox and stay.
+pub(super) async fn skip(client: &mut ClientEnd, head: usize) -> io::Result<()> {
+    client.inbox.consume(head);
+    client.taken = true;
+    let first = FULL_FRAME - (head - HEADER);
+    match Box::pin(forward_frames(client, None, FrameEnd::ShortFrame, first, true)).await {
+        Ok(()) => Ok(()),
+        Err(Broken::Client(error)) => Err(error),
+        Err(other) => Err(io::Error::other(other)),
+    }
+}
+
+/// Forwards frames of the client to the server (None: to nobody) as they come. `left` bytes of a frame that has begun
+/// come first; `full` says whether that frame is a full one.
 async fn forward_frames(
     client: &mut ClientEnd,
-    connection: &mut Connection,
+    mut connection: Option<&mut Connection>,
     end: FrameEnd,
     mut left: usize,
     mut full: bool,
 ) -> Result<(), Broken> {
     let mut over = matches!(end, FrameEnd::ShortFrame) && !full;
+    let mut total = 0;
     loop {
         let mut forward = 0;
         // As much of whole and cut frames as the inbox has.
@@ -529,18 +593,26 @@ async fn forward_frames(
             }
             let Some(&[l0, l1, l2, _]) = client.inbox.bytes().get(forward..forward + HEADER) else { break };
             let length = usize::from(l0) | usize::from(l1) << 8 | usize::from(l2) << 16;
+            // An empty frame after a full one only ends that packet.
+            let ends_packet = full;
             full = length == FULL_FRAME;
             over = match end {
                 FrameEnd::ShortFrame => !full,
-                FrameEnd::EmptyFrame => length == 0,
+                FrameEnd::EmptyFrame => length == 0 && !ends_packet,
             };
             left = HEADER + length;
         }
-        send(&mut connection.stream, &client.inbox.bytes()[..forward], SERVER_WRITE)
-            .await
-            .map_err(|error| Broken::Server { delivered: true, error })?;
-        client.registration.relayed_to_server(forward);
+        if let Some(connection) = connection.as_mut() {
+            send(&mut connection.stream, &client.inbox.bytes()[..forward], SERVER_WRITE)
+                .await
+                .map_err(|error| Broken::Server { delivered: true, error })?;
+            client.registration.relayed_to_server(forward);
+        }
         client.inbox.consume(forward);
+        total += forward as u64;
+        if total > client.max_packet && matches!(end, FrameEnd::ShortFrame) {
+            return Err(Broken::TooLarge);
+        }
         if over && left == 0 {
             return Ok(());
         }
@@ -554,14 +626,19 @@ async fn forward_frames(
     }
 }
 
-/// Writes all bytes; the peer must take some within `limit`, again and again. The usual case, all at once, sets no
-/// timer.
-pub(super) async fn send(stream: &mut Stream, mut bytes: &[u8], limit: Duration) -> io::Result<()> {
-    let first = poll_fn(|context| match Pin::new(&mut *stream).poll_write(context, bytes) {
+/// Writes what is taken at once.
+async fn send_some(stream: &mut Stream, bytes: &[u8]) -> io::Result<usize> {
+    poll_fn(|context| match Pin::new(&mut *stream).poll_write(context, bytes) {
         Poll::Pending => Poll::Ready(Ok(0)),
         ready => ready,
     })
-    .await?;
+    .await
+}
+
+/// Writes all bytes; the peer must take some within `limit`, again and again. The usual case, all at once, sets no
+/// timer.
+pub(super) async fn send(stream: &mut Stream, mut bytes: &[u8], limit: Duration) -> io::Result<()> {
+    let first = send_some(stream, bytes).await?;
     bytes = &bytes[first..];
     if !bytes.is_empty() {
         Box::pin(send_slowly(stream, bytes, limit)).await?;

@@ -9,7 +9,7 @@ use std::task::Poll;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::backend::connection::{Connection, Identity, PreparedText};
+use crate::backend::connection::{Connection, Executed, Identity, PreparedText};
 use crate::backend::pool::{Lease, LeaseError};
 use crate::backend::reset;
 use crate::model::health::Health;
@@ -79,6 +79,8 @@ const TRIES: u32 = 4;
 /// The label of a statement that a replica refused and the primary ran.
 const REFUSED_BY_REPLICA: &str = "refused-by-replica";
 
+const ER_DBACCESS_DENIED: u16 = 1044;
+const ER_BAD_DB: u16 = 1049;
 const ER_SERVER_SHUTDOWN: u16 = 1053;
 const ER_UNKNOWN_STMT_HANDLER: u16 = 1243;
 const ER_OPTION_PREVENTS_STATEMENT: u16 = 1290;
@@ -255,8 +257,10 @@ impl ClientSession {
     /// True when the connection in hand, or the parked one, is to this server and can serve the session.
     fn takes_from_hand(&mut self, server: &ServerId) -> bool {
         let suits = |lease: &mut Option<Lease>, session: &Session| {
+            // One that is not quiet was closed by the server since.
             lease.as_mut().is_some_and(|lease| {
                 lease.server().id == *server
+                    && lease.connection().stream.is_quiet()
                     && (lease.connection().applied.schema.is_none() || session.settings().schema.is_some())
             })
         };
@@ -441,8 +445,17 @@ impl ClientSession {
         let Some(known) = self.statements.find(id).cloned() else {
             return Ok(Err(reply::error(&reply::unknown_statement(id, "EXECUTE"))));
         };
+        // Long data comes before anybody knows how the statement will be executed.
+        let cursor = matches!(body, Body::Inbox(_)) && command::has_cursor(self.client.inbox.bytes());
         let Some(lease) = self.hold.as_mut() else { return Ok(Ok(Vec::new())) };
-        if lease.connection().prepared.find(&known.text).is_none() {
+        let cache = &mut lease.connection().prepared;
+        if !cursor
+            && cache.find(&known.text).is_some_and(|on_server| on_server.executed == Executed::WithCursor)
+            && let Some(old) = cache.forget(&known.text)
+        {
+            prepared::push_close(&mut prelude.bytes, old);
+        }
+        if cache.find(&known.text).is_none() {
             let packet = prepared::prepare_packet(&known.text);
             let order = Order {
                 prelude: &prelude.bytes,
@@ -486,9 +499,16 @@ impl ClientSession {
     pub(super) fn remember_prepared(&mut self, text: &Arc<PreparedText>, id: u32) -> Vec<u8> {
         let mut closes = Vec::new();
         let capacity = self.shared.pools.prepared_per_connection();
+        let pinned = self.session.pins().iter().filter_map(|pin| match pin.cause {
+            PinCause::Prepared(id) => self.statements.find(id),
+            _ => None,
+        });
+        let kept: Vec<_> = pinned.map(|known| Arc::clone(&known.text)).collect();
         if let Some(lease) = self.hold.as_mut() {
             let cache = &mut lease.connection().prepared;
-            for old in cache.forget(text).into_iter().chain(cache.insert(Arc::clone(text), id, capacity)) {
+            for old in
+                cache.forget(text).into_iter().chain(cache.insert(Arc::clone(text), id, capacity, &kept))
+            {
                 prepared::push_close(&mut closes, old);
             }
         }
@@ -575,8 +595,24 @@ impl ClientSession {
             // A schema that another session has just made is not there yet.
             return Ok(Tried::AtPrimary("replica-behind"));
         }
+        let bound = self.session.is_bound();
         self.session.lose_connection();
+        if !bound && self.leaves_schema(ErrPacket::parse(&packet[4..]).as_ref()) {
+            return Ok(Tried::Again);
+        }
         self.answer_with(packet).await
+    }
+
+    /// The session's schema was dropped, by whomever: as on a server the session goes on without it, or it could not even
+    /// choose another one.
+    fn leaves_schema(&mut self, error: Option<&ErrPacket>) -> bool {
+        let gone = error.is_some_and(|error| matches!(error.code, ER_DBACCESS_DENIED | ER_BAD_DB));
+        let left = gone && self.session.leave_schema();
+        if left {
+            self.session.intern(&self.shared.settings);
+            self.show_schema();
+        }
+        left
     }
 
     fn without_connection(&mut self, error: &LeaseError, decision: &Decision, body: Body<'_>) -> Tried {
@@ -592,8 +628,13 @@ impl ClientSession {
                 unreachable = connect.server_error().is_none();
             }
         }
+        let said = match error {
+            LeaseError::Connect(_, connect) => connect.server_error(),
+            _ => None,
+        };
         match decision.target {
             Target::Replica(_) => Tried::Elsewhere("no-connection"),
+            _ if self.leaves_schema(said) => Tried::Again,
             _ if unreachable && !matches!(body, Body::Streamed { .. }) => Tried::NoPrimary(None),
             _ => Tried::Refused(reply::no_connection(error)),
         }
@@ -660,6 +701,10 @@ impl ClientSession {
             Broken::Killed => {
                 self.hold = None;
                 return Err(End::Killed);
+            }
+            Broken::TooLarge => {
+                self.hold = None;
+                return self.refuse(&reply::too_large()).await.and(Err(End::Malformed));
             }
             Broken::Server { delivered, error } => (delivered, error),
         };
@@ -756,7 +801,11 @@ impl ClientSession {
         }
         for effect in &statement.effects {
             match effect {
-                Effect::AccountsChange => self.shared.login.users.forget_all_verifications(),
+                Effect::AccountsChange => {
+                    self.shared.login.users.forget_all_verifications();
+                    // What is pooled was opened with the rights of before.
+                    self.shared.pools.retire();
+                }
                 Effect::Disconnects if answered.error.is_none() => self.hold = None,
                 _ => {}
             }

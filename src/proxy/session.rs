@@ -147,6 +147,12 @@ impl ClientSession {
         }
         self.insert_id = InsertId::NONE;
         self.let_go().await;
+        if let Some(parked) = self.parked.take() {
+            parked.release(self.last_activity);
+        }
+        if matches!(end, End::Malformed) {
+            self.client.stream.close_after_last_words().await;
+        }
         end
     }
 
@@ -189,7 +195,7 @@ impl ClientSession {
     /// Waits for more bytes of the client; `need` is how many the inbox must have at the least.
     async fn read_more(&mut self, need: usize) -> Result<(), End> {
         let room = need.saturating_sub(self.client.inbox.len());
-        if need > UNIT && self.memory.is_none() {
+        if need > UNIT {
             self.take_memory(need).await?;
         }
         if self.client.inbox.is_empty() {
@@ -286,11 +292,19 @@ impl ClientSession {
 
     /// A place for a statement larger than a buffer, all clients together.
     async fn take_memory(&mut self, bytes: usize) -> Result<(), End> {
-        let kibibytes = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
-        let taken = Arc::clone(&self.shared.statement_memory).acquire_many_owned(kibibytes);
+        let have = self.memory.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let more = bytes.div_ceil(1024).saturating_sub(have);
+        if more == 0 {
+            return Ok(());
+        }
+        let more = u32::try_from(more).unwrap_or(u32::MAX);
+        let taken = Arc::clone(&self.shared.statement_memory).acquire_many_owned(more);
         match tokio::time::timeout(MEMORY_WAIT, taken).await {
             Ok(Ok(permit)) => {
-                self.memory = Some(permit);
+                match &mut self.memory {
+                    Some(memory) => memory.merge(permit),
+                    none => *none = Some(permit),
+                }
                 Ok(())
             }
             _ => self.refuse(&reply::out_of_statement_memory()).await.and(Err(End::Malformed)),

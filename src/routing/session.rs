@@ -175,6 +175,11 @@ impl Session {
         }
     }
 
+    /// The schema is gone, or this user's rights on it. True when there was one.
+    pub(crate) fn leave_schema(&mut self) -> bool {
+        Arc::make_mut(&mut self.settings).schema.take().is_some()
+    }
+
     pub(crate) fn set_schema(&mut self, schema: &[u8]) {
         Arc::make_mut(&mut self.settings).schema = Some(Arc::from(schema));
     }

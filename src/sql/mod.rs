@@ -187,7 +187,7 @@ pub(crate) enum Release {
     /// UNLOCK TABLES: table locks and flush locks.
     Tables,
     Instance,
-    /// DROP [TEMPORARY] TABLE of these names, as in [`Cause::TemporaryTable`].
+    /// `DROP [TEMPORARY] TABLE` of these names, as in [`Cause::TemporaryTable`].
     TemporaryTables(Vec<Box<[u8]>>),
     Handler(Box<[u8]>),
     TextPrepared(Box<[u8]>),

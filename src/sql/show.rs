@@ -51,7 +51,7 @@ impl Walk<'_> {
         findings.write().map_or(CATALOG, |reason| (Kind::Write, reason))
     }
 
-    /// SHOW [SESSION] VARIABLES: about the session, unless the pattern asks who the server is.
+    /// `SHOW [SESSION] VARIABLES`: about the session, unless the pattern asks who the server is.
     fn variables(&mut self) -> Judgement {
         let mut lexer = self.lookahead();
         let mut next = self.peek();

@@ -71,6 +71,9 @@ impl Command {
     }
 }
 
+/// The flags of COM_STMT_EXECUTE that ask for a cursor.
+pub(crate) const CURSORS: u8 = 0x07;
+
 pub(crate) const COM_INIT_DB: u8 = 0x02;
 pub(crate) const COM_QUERY: u8 = 0x03;
 pub(crate) const COM_STMT_PREPARE: u8 = 0x16;
@@ -138,7 +141,7 @@ pub(crate) fn read_execute(payload: &[u8], parameters: u16, attributes: bool) ->
     let &[_, i0, i1, i2, i3, flags, ..] = payload else { return Err(bad()) };
     let mut execute = Execute {
         statement: u32::from_le_bytes([i0, i1, i2, i3]),
-        cursor: flags & 0x07 != 0,
+        cursor: flags & CURSORS != 0,
         parameters: None,
     };
     let mut count = u64::from(parameters);

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::tls::TlsStream;
@@ -79,6 +79,26 @@ impl Stream {
     /// Puts bytes back that were received too early; they are read before all others.
     pub(crate) fn unread(&mut self, bytes: &[u8]) {
         self.unread.splice(..0, bytes.iter().copied());
+    }
+
+    /// Closes the connection so that what was sent last arrives: closing with input unread resets it, and the other side
+    /// would lose the error that tells why. Takes a bounded time and amount of input.
+    pub(crate) async fn close_after_last_words(&mut self) {
+        const WAIT: Duration = Duration::from_secs(1);
+        const INPUT: usize = 64 << 20;
+        let take_all = async {
+            self.shutdown().await?;
+            let mut taken = 0;
+            let mut sink = vec![0; 16 << 10];
+            while taken < INPUT {
+                match self.read(&mut sink).await? {
+                    0 => break,
+                    count => taken += count,
+                }
+            }
+            io::Result::Ok(())
+        };
+        let _ = tokio::time::timeout(WAIT, take_all).await;
     }
 
     /// True when the other side neither closed the connection nor sent anything that waits to be read. Costs no system

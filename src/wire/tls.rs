@@ -5,7 +5,10 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use ::aws_lc_rs::digest::{SHA256, digest};
+use arc_swap::ArcSwap;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
@@ -14,6 +17,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, Serve
 use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_util::sync::CancellationToken;
+
+use zeroize::Zeroizing;
 
 use super::stream::Stream;
 
@@ -38,18 +44,29 @@ pub(crate) enum TlsError {
     HostName(String),
 }
 
-/// The server's side of TLS, towards clients.
+/// The server's side of TLS, towards clients. Clones share the certificate, and take a new one together.
 #[derive(Clone)]
-pub(crate) struct Acceptor(TlsAcceptor);
+pub(crate) struct Acceptor {
+    config: Arc<ArcSwap<ServerConfig>>,
+    /// None for a certificate of our own making.
+    files: Option<Arc<Files>>,
+}
+
+/// The certificate chain and its key, as PEM.
+struct Files {
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+/// How often certificate files are looked at: soon enough for one that is renewed days before its end.
+const LOOK: Duration = Duration::from_secs(30);
 
 impl Acceptor {
     /// With the certificate chain and key in two PEM files.
     pub(crate) fn from_files(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
-        let chain = read_certificates(certificate)?;
-        let pem = read(key)?;
-        let key_der =
-            PrivateKeyDer::from_pem_slice(&pem).map_err(|e| TlsError::Pem(key.to_owned(), e.to_string()))?;
-        Self::new(chain, key_der).map_err(|e| TlsError::Certificate(certificate.to_owned(), e))
+        let files = Files { certificate: certificate.to_owned(), key: key.to_owned() };
+        let config = files.load()?;
+        Ok(Self { config: Arc::new(ArcSwap::from_pointee(config)), files: Some(Arc::new(files)) })
     }
 
     /// With a certificate made now, for this process only, as mysqld does when it has none. Encrypts, proves nothing.
@@ -60,24 +77,72 @@ impl Acceptor {
         parameters.distinguished_name.push(rcgen::DnType::CommonName, "Readwright self-signed certificate");
         let certificate = parameters.self_signed(&key).map_err(TlsError::SelfSigned)?;
         let key_der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        Self::new(vec![certificate.der().clone()], key_der).map_err(TlsError::Setup)
-    }
-
-    fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, rustls::Error> {
-        let mut config = ServerConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(chain, key)?;
-        config.ticketer = aws_lc_rs::Ticketer::new()?;
-        config.send_tls13_tickets = 1;
-        Ok(Self(TlsAcceptor::from(Arc::new(config))))
+        let config = server_config(vec![certificate.der().clone()], key_der).map_err(TlsError::Setup)?;
+        Ok(Self { config: Arc::new(ArcSwap::from_pointee(config)), files: None })
     }
 
     /// Takes the client's handshake. The deadline is the caller's.
     pub(crate) async fn accept(&self, stream: Stream) -> Result<Stream, TlsError> {
-        let stream = self.0.accept(stream).await.map_err(TlsError::Handshake)?;
+        let acceptor = TlsAcceptor::from(self.config.load_full());
+        let stream = acceptor.accept(stream).await.map_err(TlsError::Handshake)?;
         Ok(Stream::tls(stream.into()))
     }
+
+    /// Until `stop`: takes new certificate files as they come, for the handshakes from then on. Files that cannot be used
+    /// change nothing. Reads files, so it has no place on a thread that serves clients.
+    pub(crate) async fn follow_files(self, stop: CancellationToken) {
+        let Some(files) = self.files else { return stop.cancelled().await };
+        let mut seen = files.fingerprint();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            let now = files.fingerprint();
+            if now == seen {
+                continue;
+            }
+            seen = now;
+            match files.load() {
+                Ok(config) => {
+                    self.config.store(Arc::new(config));
+                    tracing::info!(file = %files.certificate.display(), "clients see a new certificate");
+                }
+                Err(error) => tracing::warn!(%error, "a new certificate cannot be used; the old one stays"),
+            }
+        }
+    }
+}
+
+impl Files {
+    fn load(&self) -> Result<ServerConfig, TlsError> {
+        let chain = read_certificates(&self.certificate)?;
+        let pem = Zeroizing::new(read(&self.key)?);
+        let key = PrivateKeyDer::from_pem_slice(&pem)
+            .map_err(|e| TlsError::Pem(self.key.clone(), e.to_string()))?;
+        server_config(chain, key).map_err(|e| TlsError::Certificate(self.certificate.clone(), e))
+    }
+
+    /// Differs when what is in the files differs; a missing file is a difference, too.
+    fn fingerprint(&self) -> [Option<Vec<u8>>; 2] {
+        [&self.certificate, &self.key].map(|path| {
+            let bytes = Zeroizing::new(std::fs::read(path).ok()?);
+            Some(digest(&SHA256, &bytes).as_ref().to_vec())
+        })
+    }
+}
+
+fn server_config(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<ServerConfig, rustls::Error> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    config.ticketer = aws_lc_rs::Ticketer::new()?;
+    config.send_tls13_tickets = 1;
+    Ok(config)
 }
 
 /// How much of a server's certificate is checked, as MySQL's `--ssl-mode` names it.
@@ -231,14 +296,14 @@ mod tests {
     use super::*;
 
     /// A CA and a certificate of it for `mysql-0.mysql`, as files.
-    struct Files {
+    struct TestFiles {
         folder: PathBuf,
         ca: PathBuf,
         certificate: PathBuf,
         key: PathBuf,
     }
 
-    impl Files {
+    impl TestFiles {
         fn new(name: &str) -> Self {
             let folder = std::env::temp_dir().join(format!("readwright-tls-{name}-{}", std::process::id()));
             std::fs::create_dir_all(&folder).expect("a folder");
@@ -263,7 +328,7 @@ mod tests {
         }
     }
 
-    impl Drop for Files {
+    impl Drop for TestFiles {
         fn drop(&mut self) {
             std::fs::remove_dir_all(&self.folder).ok();
         }
@@ -292,8 +357,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_checked() {
-        let ours = Files::new("ours");
-        let theirs = Files::new("theirs");
+        let ours = TestFiles::new("ours");
+        let theirs = TestFiles::new("theirs");
         let signed = Acceptor::from_files(&ours.certificate, &ours.key).expect("usable");
         let self_signed = Acceptor::self_signed().expect("a certificate");
         let (right, wrong) = ("mysql-0.mysql", "mysql-1.mysql");
@@ -334,13 +399,41 @@ mod tests {
         assert_eq!(kinds[1..], [Some(HandshakeKind::Resumed); 2]);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_renewed_certificate_is_taken() {
+        let (old, new) = (TestFiles::new("old"), TestFiles::new("new"));
+        let acceptor = Acceptor::from_files(&old.certificate, &old.key).expect("usable");
+        let files = acceptor.files.as_ref().expect("from files");
+        assert_eq!(files.fingerprint(), files.fingerprint());
+        let stop = CancellationToken::new();
+        let following = acceptor.clone().follow_files(stop.clone());
+        let test = async {
+            let seen_with = |ca: &TestFiles| {
+                let initiator = Initiator::new(Verify::Chain, Some(&ca.ca)).expect("usable");
+                let acceptor = acceptor.clone();
+                async move { shake(&acceptor, &initiator, "mysql-0.mysql").await.is_ok() }
+            };
+            tokio::time::sleep(LOOK * 2).await;
+            assert!(seen_with(&old).await, "nothing changed");
+            std::fs::write(&old.certificate, "half of it").expect("written");
+            tokio::time::sleep(LOOK * 2).await;
+            assert!(seen_with(&old).await, "what cannot be used changes nothing");
+            std::fs::copy(&new.certificate, &old.certificate).expect("copied");
+            std::fs::copy(&new.key, &old.key).expect("copied");
+            tokio::time::sleep(LOOK * 2).await;
+            assert!(seen_with(&new).await && !seen_with(&old).await, "the new one is seen");
+            stop.cancel();
+        };
+        tokio::join!(following, Box::pin(test));
+    }
+
     #[test]
     fn files_that_cannot_be_used() {
-        let files = Files::new("bad");
+        let files = TestFiles::new("bad");
         let nothing = files.folder.join("nothing.pem");
         std::fs::write(&nothing, "no PEM").expect("written");
         let missing = files.folder.join("missing.pem");
-        let other = Files::new("other");
+        let other = TestFiles::new("other");
         let acceptor = |certificate: &Path, key: &Path| Acceptor::from_files(certificate, key).err();
         let initiator = |ca: &Path| Initiator::new(Verify::Chain, Some(ca)).err();
         let cases = [

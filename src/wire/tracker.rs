@@ -64,6 +64,12 @@ pub(crate) struct Tracker {
     passing: usize,
     /// The packet that is passing fills its frame, so the next frame continues it.
     continued: bool,
+    /// Rows that began, of all results.
+    rows: u64,
+    /// The row that comes holds the OUT parameters of a prepared CALL.
+    out_parameters: bool,
+    /// The answer to a PREPARE has definitions.
+    definitions: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,11 +111,23 @@ impl Tracker {
             Answer::Status => Phase::Status,
             Answer::Text => Phase::Text,
         };
-        Self { format, phase, passing: 0, continued: false }
+        Self {
+            format,
+            phase,
+            passing: 0,
+            continued: false,
+            rows: 0,
+            out_parameters: false,
+            definitions: true,
+        }
     }
 
     pub(crate) fn is_over(&self) -> bool {
         self.phase == Phase::End && self.passing == 0
+    }
+
+    pub(crate) fn rows(&self) -> u64 {
+        self.rows
     }
 
     /// Judges what stands at the start of `bytes` (everything received and not yet passed). After `Pass` and `Packet`
@@ -187,7 +205,11 @@ impl Tracker {
             Phase::ColumnsEnd | Phase::PreparedEnd { .. } => Judgement::Look(Look::DefinitionsEnd),
             Phase::Rows if ends => Judgement::Look(Look::End),
             Phase::FieldList if ends => Judgement::Look(Look::End),
-            Phase::Rows | Phase::FieldList => Judgement::Pass,
+            Phase::Rows => {
+                self.rows += 1;
+                Judgement::Pass
+            }
+            Phase::FieldList => Judgement::Pass,
             Phase::Text => {
                 self.phase = Phase::End;
                 Judgement::Pass
@@ -202,7 +224,7 @@ impl Tracker {
             }
             Phase::PreparedDefinitions { left, then } => {
                 self.phase = match (left, self.format.deprecate_eof) {
-                    (0 | 1, true) => Self::prepared_definitions(then, 0),
+                    (0 | 1, true) => self.prepared_definitions(then, 0),
                     (0 | 1, false) => Phase::PreparedEnd { then },
                     _ => Phase::PreparedDefinitions { left: left - 1, then },
                 };
@@ -226,9 +248,9 @@ impl Tracker {
                 };
                 let (columns, parameters) = (u16::from_le_bytes([c0, c1]), u16::from_le_bytes([p0, p1]));
                 // With optional metadata the last byte says whether definitions follow at all.
-                let metadata = !self.format.optional_metadata || payload.get(12) != Some(&0);
-                self.phase =
-                    if metadata { Self::prepared_definitions(parameters, columns) } else { Phase::End };
+                // (resultset_metadata = NONE; their EOF packets come all the same.)
+                self.definitions = !self.format.optional_metadata || payload.get(12) != Some(&0);
+                self.phase = self.prepared_definitions(parameters, columns);
                 Ok(Some(Packet::Prepared))
             }
             Look::DefinitionsEnd => {
@@ -237,7 +259,7 @@ impl Tracker {
                 }
                 match self.phase {
                     Phase::PreparedEnd { then } => {
-                        self.phase = Self::prepared_definitions(then, 0);
+                        self.phase = self.prepared_definitions(then, 0);
                         Ok(None)
                     }
                     _ => {
@@ -245,6 +267,7 @@ impl Tracker {
                         let status = super::response::read_eof(payload)?.status;
                         if status & status::CURSOR_EXISTS == 0 {
                             self.phase = Phase::Rows;
+                            self.out_parameters = status & status::PS_OUT_PARAMS != 0;
                             return Ok(None);
                         }
                         self.end_result(status);
@@ -259,7 +282,10 @@ impl Tracker {
                 } else {
                     (super::response::read_ok(payload)?, Packet::Ok)
                 };
-                if self.phase == Phase::Rows {
+                if self.phase == Phase::Rows && std::mem::take(&mut self.out_parameters) {
+                    // The OK of the CALL follows always, but in this form only the EOF before the row says so.
+                    self.phase = Phase::First;
+                } else if self.phase == Phase::Rows {
                     self.end_result(ok.status);
                 } else {
                     self.phase = Phase::End;
@@ -293,11 +319,12 @@ impl Tracker {
         self.phase = if status & status::MORE_RESULTS == 0 { Phase::End } else { Phase::First };
     }
 
-    fn prepared_definitions(first: u16, then: u16) -> Phase {
-        match (first, then) {
-            (0, 0) => Phase::End,
-            (0, columns) => Phase::PreparedDefinitions { left: columns, then: 0 },
-            (parameters, columns) => Phase::PreparedDefinitions { left: parameters, then: columns },
+    fn prepared_definitions(&self, first: u16, then: u16) -> Phase {
+        let (left, then) = if first == 0 { (then, 0) } else { (first, then) };
+        match (left, self.definitions, self.format.deprecate_eof) {
+            (0, ..) | (_, false, true) => Phase::End,
+            (_, false, false) => Phase::PreparedEnd { then },
+            (_, true, _) => Phase::PreparedDefinitions { left, then },
         }
     }
 }
@@ -339,7 +366,7 @@ mod tests {
     }
 
     /// Feeds the answer cut at every byte; it must end exactly at its end, with the same packets each time.
-    fn check(answer: Answer, format: Format, payloads: &[&[u8]], expected: &[Packet]) {
+    fn check(answer: Answer, format: Format, payloads: &[&[u8]], expected: &[Packet], rows: u64) {
         let bytes = packets(payloads);
         for cut in 0..=bytes.len() {
             let mut tracker = Tracker::new(answer, format);
@@ -366,6 +393,7 @@ mod tests {
                 "cut at {cut}: stopped at {at} of {}",
                 bytes.len()
             );
+            assert_eq!(tracker.rows(), rows);
         }
     }
 
@@ -382,35 +410,50 @@ mod tests {
     #[test]
     fn results() {
         use Packet::{Eof, Error, LocalInfile, Ok};
-        check(Answer::Results, NEW, &[OK], &[Ok]);
-        check(Answer::Results, NEW, &[ERR], &[Error]);
-        check(Answer::Results, NEW, &[b"\x01", DEF, b"\x011", b"\x00", b"\xfb", END], &[Ok]);
-        check(Answer::Results, OLD, &[b"\x02", DEF, DEF, EOF, b"\x011\x012", EOF], &[Eof]);
-        check(Answer::Results, OLD, &[b"\x01", DEF, EOF, b"\x011", ERR], &[Error]);
-        check(Answer::Results, OLD, &[b"\x01", DEF, EOF_CURSOR], &[Eof]);
-        check(Answer::Results, NEW, &[OK_MORE, b"\x01", DEF, b"\x011", END_MORE, OK], &[Ok, Ok, Ok]);
-        check(Answer::Results, OLD, &[b"\x01", DEF, EOF, EOF_MORE, ERR], &[Eof, Error]);
-        check(Answer::Results, NEW, &[b"\xfbfile", OK], &[LocalInfile, Ok]);
+        check(Answer::Results, NEW, &[OK], &[Ok], 0);
+        check(Answer::Results, NEW, &[ERR], &[Error], 0);
+        check(Answer::Results, NEW, &[b"\x01", DEF, b"\x011", b"\x00", b"\xfb", END], &[Ok], 3);
+        check(Answer::Results, OLD, &[b"\x02", DEF, DEF, EOF, b"\x011\x012", EOF], &[Eof], 1);
+        check(Answer::Results, OLD, &[b"\x01", DEF, EOF, b"\x011", ERR], &[Error], 1);
+        check(Answer::Results, OLD, &[b"\x01", DEF, EOF_CURSOR], &[Eof], 0);
+        check(Answer::Results, NEW, &[OK_MORE, b"\x01", DEF, b"\x011", END_MORE, OK], &[Ok, Ok, Ok], 1);
+        check(Answer::Results, OLD, &[b"\x01", DEF, EOF, EOF_MORE, ERR], &[Eof, Error], 0);
+        check(Answer::Results, NEW, &[b"\xfbfile", OK], &[LocalInfile, Ok], 0);
+        // A prepared CALL: that its OK follows the OUT parameters stands in the EOF before them, as 9.7 sends it.
+        let out: &[&[u8]] = &[b"\x01", DEF, b"\xfe\0\0\x0a\x10", b"\0\0\x06\0\0\0", EOF, OK];
+        check(Answer::Results, OLD, out, &[Eof, Ok], 1);
+        // SET resultset_metadata = NONE: the flag follows the column count, as 9.7 sends it.
+        let (new, old) =
+            (Format { optional_metadata: true, ..NEW }, Format { optional_metadata: true, ..OLD });
+        let row: &[u8] = b"\x011\x012\x013";
+        check(Answer::Results, new, &[b"\x03\x00", row, END], &[Ok], 1);
+        check(Answer::Results, old, &[b"\x03\x00", EOF, row, EOF], &[Eof], 1);
+        check(Answer::Results, new, &[b"\x01\x01", DEF, row, END_MORE, b"\x01\x00", row, END], &[Ok, Ok], 2);
         // A row whose first column is a text of 8-byte length is no end of rows in the old format either.
-        check(Answer::Results, OLD, &[b"\x01", DEF, EOF, b"\xfe\x01\0\0\0\0\0\0\0x", EOF], &[Eof]);
+        check(Answer::Results, OLD, &[b"\x01", DEF, EOF, b"\xfe\x01\0\0\0\0\0\0\0x", EOF], &[Eof], 1);
     }
 
     #[test]
     fn other_answers() {
         use Packet::{Eof, Error, Ok, Prepared};
         let prepared = |columns: u8, parameters: u8| [0, 1, 0, 0, 0, columns, 0, parameters, 0, 0, 0, 0];
-        check(Answer::Prepared, NEW, &[&prepared(0, 0)], &[Prepared]);
-        check(Answer::Prepared, NEW, &[&prepared(1, 2), DEF, DEF, DEF], &[Prepared]);
-        check(Answer::Prepared, OLD, &[&prepared(1, 2), DEF, DEF, EOF, DEF, EOF], &[Prepared]);
-        check(Answer::Prepared, OLD, &[&prepared(1, 0), DEF, EOF], &[Prepared]);
-        check(Answer::Prepared, OLD, &[ERR], &[Error]);
-        check(Answer::Rows, OLD, &[b"\x00\x01", b"\x00\x02", EOF], &[Eof]);
-        check(Answer::Rows, NEW, &[ERR], &[Error]);
-        check(Answer::Columns, OLD, &[DEF, DEF, EOF], &[Eof]);
-        check(Answer::Columns, NEW, &[DEF, END], &[Ok]);
-        check(Answer::Status, OLD, &[EOF], &[Eof]);
-        check(Answer::Status, NEW, &[OK], &[Ok]);
-        check(Answer::Text, NEW, &[b"Uptime: 1"], &[]);
+        check(Answer::Prepared, NEW, &[&prepared(0, 0)], &[Prepared], 0);
+        check(Answer::Prepared, NEW, &[&prepared(1, 2), DEF, DEF, DEF], &[Prepared], 0);
+        check(Answer::Prepared, OLD, &[&prepared(1, 2), DEF, DEF, EOF, DEF, EOF], &[Prepared], 0);
+        check(Answer::Prepared, OLD, &[&prepared(1, 0), DEF, EOF], &[Prepared], 0);
+        // resultset_metadata = NONE, as 9.7 answers `SELECT ?, 2`.
+        let none: &[u8] = b"\0\x01\0\0\0\x02\0\x01\0\0\0\0\0";
+        let optional = |format| Format { optional_metadata: true, ..format };
+        check(Answer::Prepared, optional(NEW), &[none], &[Prepared], 0);
+        check(Answer::Prepared, optional(OLD), &[none, EOF, EOF], &[Prepared], 0);
+        check(Answer::Prepared, OLD, &[ERR], &[Error], 0);
+        check(Answer::Rows, OLD, &[b"\x00\x01", b"\x00\x02", EOF], &[Eof], 2);
+        check(Answer::Rows, NEW, &[ERR], &[Error], 0);
+        check(Answer::Columns, OLD, &[DEF, DEF, EOF], &[Eof], 0);
+        check(Answer::Columns, NEW, &[DEF, END], &[Ok], 0);
+        check(Answer::Status, OLD, &[EOF], &[Eof], 0);
+        check(Answer::Status, NEW, &[OK], &[Ok], 0);
+        check(Answer::Text, NEW, &[b"Uptime: 1"], &[], 0);
     }
 
     #[test]
@@ -424,13 +467,14 @@ mod tests {
         let (mut at, mut received) = (0, 0);
         while !tracker.is_over() {
             received = bytes.len().min(received + 16_384);
-            while let Next::Pass(size) | Next::Packet(size, _) =
-                tracker.next(&bytes[at..received]).expect("well formed")
-            {
-                at += size;
+            loop {
+                match tracker.next(&bytes[at..received]).expect("well formed") {
+                    Next::Pass(size) | Next::Packet(size, _) => at += size,
+                    Next::More | Next::End => break,
+                }
             }
         }
-        assert_eq!(at, bytes.len());
+        assert_eq!((at, tracker.rows()), (bytes.len(), 1));
     }
 
     proptest::proptest! {

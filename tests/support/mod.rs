@@ -14,6 +14,7 @@ pub(crate) mod general_log;
 #[path = "../../src/demo/mysqld/mod.rs"]
 pub(crate) mod mysqld;
 pub(crate) mod proxy;
+pub(crate) mod raw;
 
 /// One runtime for the whole binary, never dropped: shared servers outlive the test that started them.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime can be made"));

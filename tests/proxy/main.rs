@@ -1,0 +1,53 @@
+//! The data path over real servers: what a client may send, and what it gets. Where statements run is in `routing`.
+
+use std::future::Future;
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use support::cluster::{APP, Cluster, ROOT};
+use support::proxy::Proxy;
+use tokio::sync::OnceCell;
+
+mod prepared;
+#[path = "../support/mod.rs"]
+mod support;
+mod text;
+
+/// The body of a test, which ends within two minutes.
+fn run<F: Future>(test: F) -> F::Output {
+    support::run(async {
+        tokio::time::timeout(Duration::from_secs(120), test).await.expect("the test ends in time")
+    })
+}
+
+/// The proxy that the tests share, in front of the shared cluster, which has a schema `d`.
+async fn proxy() -> &'static Proxy {
+    static SHARED: OnceCell<Proxy> = OnceCell::const_new();
+    SHARED
+        .get_or_init(|| async {
+            let cluster = Cluster::shared().await;
+            cluster
+                .script("CREATE DATABASE d; CREATE TABLE d.one (id INT PRIMARY KEY, t TEXT); INSERT INTO d.one VALUES (1, 'one'), (2, NULL)")
+                .await;
+            // Where a statement ran can be read from its answer: each server says its own ordinal.
+            for ordinal in 0..3 {
+                let mut root = cluster.connect(ordinal, ROOT).await;
+                for sql in [
+                    "SET sql_log_bin = 0",
+                    "SET GLOBAL super_read_only = OFF",
+                    "CREATE TABLE d.home (server BIGINT PRIMARY KEY)",
+                    &format!("INSERT INTO d.home VALUES ({ordinal})"),
+                ] {
+                    root.query_drop(sql).await.expect("root may");
+                }
+                if ordinal > 0 {
+                    root.query_drop("SET GLOBAL super_read_only = ON").await.expect("root may");
+                }
+            }
+            let proxy = Proxy::start(cluster, "pool: {linger_ms: 50}").await;
+            // From here on the password is known.
+            drop(proxy.connect(APP).await);
+            proxy
+        })
+        .await
+}
