@@ -78,7 +78,8 @@ impl Words {
     }
 }
 
-/// The retry count is written out because servers differ: 8.4 gives up after ten tries.
+/// The retry count is written out because servers differ: 8.4 gives up after ten tries. A primary that comes back is
+/// found within a second, for a day.
 fn change_source(version: Version, source: &Source<'_>) -> String {
     let Words { source: word, change, public_key, .. } = Words::of(version);
     let encrypted = match source.tls.mode {
@@ -89,7 +90,7 @@ fn change_source(version: Version, source: &Source<'_>) -> String {
     format!(
         "{change} {word}_HOST = {host}, {word}_PORT = {port}, {word}_USER = {user}, {word}_PASSWORD = {password}, \
          {word}_AUTO_POSITION = 1, {word}_SSL = {encrypted}, {public_key} = 1, {word}_HEARTBEAT_PERIOD = 2, \
-         {word}_CONNECT_RETRY = 5, {word}_RETRY_COUNT = 86400",
+         {word}_CONNECT_RETRY = 1, {word}_RETRY_COUNT = 86400",
         host = quoted(&source.address.host),
         port = source.address.port,
         user = quoted(&source.account.user),

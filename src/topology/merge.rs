@@ -33,6 +33,8 @@ pub(super) struct Memory {
     epoch: u64,
     /// The last server proven to be the primary, with its uuid: a server that comes back with another one is another.
     primary: Option<(ServerId, Arc<str>)>,
+    /// Since when there has been a proven primary; None while there is none.
+    writable_since: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -86,7 +88,9 @@ pub(super) fn merge(
         }
         _ => None,
     };
+    memory.writable_since = primary.map(|_| memory.writable_since.unwrap_or(now));
     let view = View {
+        writable_since: memory.writable_since,
         primary: primary.map(|(_, up)| up),
         primary_asked: named.is_none_or(|at| !matches!(known(&endpoints[at].id), Health::Unknown)),
         cluster: policy.cluster.as_deref().or(memory.cluster.as_deref()),
@@ -177,6 +181,7 @@ enum Verdict {
 /// What all replicas of one snapshot are judged against.
 struct View<'a> {
     primary: Option<&'a Up>,
+    writable_since: Option<Instant>,
     /// False while the first probe of the server that is named primary runs.
     primary_asked: bool,
     cluster: Option<&'a str>,
@@ -251,8 +256,10 @@ impl View<'_> {
         if lag > limit {
             return Err(format!("it lags {:.1} s", lag.as_secs_f64()).into());
         }
-        // While there is no primary nothing is written either, so what has been applied is the newest there is.
-        if self.primary.is_some() && silence > limit {
+        // While there is no primary nothing is written either, so what has been applied is the newest there is. A
+        // primary that comes back is heard of a moment later.
+        let unknown = self.writable_since.map_or(Duration::ZERO, |since| silence.min(self.now - since));
+        if unknown > limit {
             return Err(format!("it has not heard of its source for {:.1} s", silence.as_secs_f64()).into());
         }
         Ok(up)
