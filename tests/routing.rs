@@ -14,6 +14,8 @@ use tokio::time::sleep;
 
 #[path = "routing/client.rs"]
 mod client;
+#[path = "routing/freshness.rs"]
+mod freshness;
 mod support;
 
 /// What a step of a case expects of the servers.
