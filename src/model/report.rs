@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::health::{Health, Replication};
 use super::progress::Progress;
+use super::server::Role;
 use super::topology::{Server, Topology};
 
 /// The whole of it. Field names are the interface of `/status`: add, do not rename.
@@ -156,7 +157,9 @@ impl ServerReport {
             Health::Up(_) => "up",
             Health::Down(_) => "down",
         };
-        let is_primary = topology.primary == Some(at);
+        // A primary that is down is still the one to be mended.
+        let is_primary =
+            topology.primary == Some(at) || (topology.primary.is_none() && server.role == Role::Primary);
         Self {
             name: server.id.to_string(),
             address: server.address.to_string(),
@@ -223,6 +226,7 @@ pub(crate) mod tests {
             Arc::new(Server {
                 id: ServerId::new(&format!("mysql-{number}")),
                 address: Address { host: "127.0.0.1".into(), port: 3306 + number },
+                role: if number == 0 { Role::Primary } else { Role::Replica },
                 zone: None,
                 ready: true,
                 health,
@@ -304,8 +308,9 @@ pub(crate) mod tests {
         assert!(!report(State::Draining, &cluster()).ready);
         assert!(!report(State::Starting, &cluster()).ready);
         assert!(!report(State::Serving, &nothing).ready);
-        let replicas_only = Topology { primary: None, ..cluster() };
-        assert!(report(State::Serving, &replicas_only).ready);
+        let replicas_only = report(State::Serving, &Topology { primary: None, ..cluster() });
+        assert!(replicas_only.ready && replicas_only.primary.is_none());
+        assert_eq!(replicas_only.servers[0].role, "primary");
     }
 
     #[test]

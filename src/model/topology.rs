@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::health::Health;
-use super::server::{Address, ServerId};
+use super::server::{Address, Role, ServerId};
 
 /// The cluster as `topology`, its one writer, last saw it.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +24,8 @@ pub(crate) struct Topology {
 pub(crate) struct Server {
     pub(crate) id: ServerId,
     pub(crate) address: Address,
+    /// What discovery takes it for; whether it is the primary is [`Topology::primary`]'s word.
+    pub(crate) role: Role,
     /// Failure domain, where discovery knows it.
     pub(crate) zone: Option<Arc<str>>,
     /// What discovery says; a server that is not ready serves no reads.

@@ -214,7 +214,7 @@ mod tests {
     use super::*;
     use crate::model::gtid::GtidSet;
     use crate::model::health::{Health, Replication, Up};
-    use crate::model::server::ServerId;
+    use crate::model::server::{Role, ServerId};
     use crate::model::settings::Settings;
     use crate::model::version::Version;
     use crate::routing::session::{Answered, Changes};
@@ -238,6 +238,7 @@ mod tests {
             Arc::new(Server {
                 id: ServerId::new(&format!("mysql-{ordinal}")),
                 address: "127.0.0.1:3306".parse().expect("an address"),
+                role: if ordinal == 0 { Role::Primary } else { Role::Replica },
                 zone: Some(Arc::from(zone)),
                 ready: true,
                 health: Health::Up(Up {

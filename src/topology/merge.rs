@@ -124,6 +124,7 @@ pub(super) fn merge(
         servers.push(Arc::new(Server {
             id: endpoint.id.clone(),
             address: endpoint.address.clone(),
+            role: endpoint.role,
             zone: endpoint.zone.clone(),
             ready: endpoint.ready,
             health: health.clone(),
