@@ -73,6 +73,7 @@ pub(crate) struct PoolCounts {
 #[derive(Debug, Default)]
 struct State {
     /// Most recently used last.
+    #[expect(clippy::vec_box, reason = "a connection is large, and a lease takes the box as it is")]
     idle: Vec<Box<Connection>>,
     /// Idle, leased and being opened.
     open: u32,
@@ -423,16 +424,6 @@ impl Drop for Lease {
     fn drop(&mut self) {
         if self.connection.take().is_some() {
             self.pool.give_slot_back();
-        }
-    }
-}
-
-impl LeaseError {
-    /// True when another server may well have a connection.
-    pub(crate) fn retry_elsewhere(&self) -> bool {
-        match self {
-            Self::TooManyWaiters(_) | Self::TimedOut(_) | Self::StaleWriter(_) => true,
-            Self::Connect(_, error) => error.retry_elsewhere(),
         }
     }
 }

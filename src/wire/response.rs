@@ -11,7 +11,6 @@ pub(crate) mod status {
     pub(crate) const CURSOR_EXISTS: u16 = 0x0040;
     pub(crate) const LAST_ROW_SENT: u16 = 0x0080;
     pub(crate) const PS_OUT_PARAMS: u16 = 0x1000;
-    pub(crate) const IN_TRANSACTION_READ_ONLY: u16 = 0x2000;
     pub(crate) const SESSION_STATE_CHANGED: u16 = 0x4000;
 }
 

@@ -126,6 +126,7 @@ impl Tracker {
         self.phase == Phase::End && self.passing == 0
     }
 
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests count them"))]
     pub(crate) fn rows(&self) -> u64 {
         self.rows
     }
@@ -467,11 +468,10 @@ mod tests {
         let (mut at, mut received) = (0, 0);
         while !tracker.is_over() {
             received = bytes.len().min(received + 16_384);
-            loop {
-                match tracker.next(&bytes[at..received]).expect("well formed") {
-                    Next::Pass(size) | Next::Packet(size, _) => at += size,
-                    Next::More | Next::End => break,
-                }
+            while let Next::Pass(size) | Next::Packet(size, _) =
+                tracker.next(&bytes[at..received]).expect("well formed")
+            {
+                at += size;
             }
         }
         assert_eq!((at, tracker.rows()), (bytes.len(), 1));
