@@ -34,7 +34,7 @@ fn refused(mut all: Vec<Outcome>) -> u16 {
 fn number(all: Vec<Outcome>) -> i64 {
     let rows = rows(all);
     assert_eq!(rows.len(), 1, "{rows:?}");
-    i64::from_le_bytes(rows[0][2..].try_into().unwrap())
+    i64::from_le_bytes(rows[0][2..].try_into().expect("eight bytes"))
 }
 
 /// A text of the one column of a binary row.
@@ -190,9 +190,10 @@ fn cursors_are_fetched_in_pieces() {
 
 /// How many causes bind a session, as the admin port says it.
 async fn pins(proxy: &Proxy, client: u32) -> usize {
-    let mut admin =
-        super::support::cluster::connect(proxy.sql().port(), super::support::proxy::ADMIN).await.unwrap();
-    let rows: Vec<mysql_async::Row> = admin.query("SHOW PINS").await.unwrap();
+    let mut admin = super::support::cluster::connect(proxy.sql().port(), super::support::proxy::ADMIN)
+        .await
+        .expect("the admin port lets us in");
+    let rows: Vec<mysql_async::Row> = admin.query("SHOW PINS").await.expect("a table");
     let id = client.to_string();
     rows.iter()
         .filter(|row| row.as_ref(0).is_some_and(|value| value.as_sql(true).trim_matches('\'') == id))
