@@ -326,3 +326,26 @@ fn the_server_sees_what_the_client_says_of_itself() {
         assert_eq!(users, ["app"], "servers see the client's user, not one of ours");
     });
 }
+
+/// A server keeps a connection's global privileges as they were when it was opened; so must no new login be given a
+/// connection from before they changed.
+#[test]
+fn rights_that_are_taken_away() {
+    support::run(async {
+        let cluster = Cluster::start(1).await;
+        cluster
+            .script("CREATE DATABASE d; CREATE TABLE d.t (id INT); CREATE USER ann IDENTIFIED BY 'secret'; GRANT SELECT ON *.* TO ann")
+            .await;
+        let proxy = Proxy::start(&cluster, "users: {recheck_ms: 600000}").await;
+        let mut through = proxy.connect(ROOT).await;
+        let mut before = proxy.connect(ANN).await;
+        before.query_drop("SELECT * FROM d.t").await.expect("it may");
+        through.query_drop("REVOKE SELECT ON *.* FROM ann").await.unwrap();
+        cluster.caught_up().await;
+        for _ in 0..3 {
+            let mut after = proxy.connect(ANN).await;
+            let refused = after.query_drop("SELECT * FROM d.t").await.expect_err("it may no longer");
+            assert!(refused.to_string().contains("1142"), "{refused}");
+        }
+    });
+}

@@ -90,6 +90,19 @@ pub(crate) const OWN: Capabilities = Capabilities::SSL
     .with(Capabilities::CAPABILITY_EXTENSION)
     .with(Capabilities::MULTI_FACTOR);
 
+/// Flags that no server does anything with once a session has begun.
+const WITHOUT_EFFECT: Capabilities = Capabilities::LONG_PASSWORD
+    .with(Capabilities::ODBC)
+    .with(Capabilities::IGNORE_SIGPIPE)
+    .with(Capabilities::RESERVED)
+    .with(Capabilities::CAN_HANDLE_EXPIRED_PASSWORDS);
+
+/// What of a client's flags makes a connection for it another one than for clients without. Drivers differ in the rest,
+/// and share connections all the same.
+pub(crate) fn what_matters(capabilities: Capabilities) -> Capabilities {
+    capabilities - OWN - ALWAYS - WITHOUT_EFFECT
+}
+
 /// Without these no login is possible that we know; every server since 5.5 has them.
 const NEEDED: Capabilities =
     Capabilities::PROTOCOL_41.with(Capabilities::SECURE_CONNECTION).with(Capabilities::PLUGIN_AUTH);

@@ -12,7 +12,7 @@ use crate::wire::handshake::Attributes;
 use crate::wire::stream::Stream;
 use crate::wire::tracker::Format;
 
-use super::connect::Credentials;
+use super::connect::{Credentials, what_matters};
 
 /// As whom, and how, connections are opened for a client. Connections of equal identities are shared.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ pub(crate) struct PreparedCache {
 impl Identity {
     pub(crate) fn matches(&self, other: &Self) -> bool {
         self.collation == other.collation
-            && self.capabilities == other.capabilities
+            && what_matters(self.capabilities) == what_matters(other.capabilities)
             && self.credentials.user == other.credentials.user
     }
 }
@@ -209,6 +209,30 @@ mod tests {
         assert_eq!(cache.insert(text("d"), 4, 2, &[text("a")]), Some(3));
         assert_eq!(cache.insert(text("e"), 5, 2, &[text("a"), text("d")]), None);
         assert_eq!(cache.take_all().len(), 3);
+    }
+
+    #[test]
+    fn drivers_share_connections_where_their_flags_mean_the_same() {
+        let identity = |user: &str, capabilities: u32, collation| Identity {
+            credentials: Arc::new(Credentials::new(user, b"")),
+            capabilities: Capabilities(capabilities),
+            collation,
+            attributes: Attributes::default(),
+        };
+        // As `mysql` 9.7.4 and the two drivers for Node.js log in, and with DEPRECATE_EOF.
+        let cases = [
+            (identity("ann", 0x19bf_a285, 255), false),
+            (identity("ann", 0x0006_f3cf, 255), true),
+            (identity("ann", 0x0086_f38f, 255), true),
+            (identity("ann", 0x0106_f3cf, 255), false),
+            (identity("ann", 0x0006_f3cf, 45), false),
+            (identity("bob", 0x0006_f3cf, 255), false),
+        ];
+        let this = identity("ann", 0x0006_f3cf, 255);
+        for (other, expected) in cases {
+            assert_eq!(this.matches(&other), expected, "{other:?}");
+            assert_eq!(other.matches(&this), expected, "{other:?}");
+        }
     }
 
     #[test]
