@@ -62,12 +62,12 @@ impl ClientSession {
     /// Serves the command at the front of the inbox and takes it off.
     pub(super) async fn serve(&mut self, frame: Frame) -> Result<(), End> {
         self.client.registration.busy(true);
-        let mut served = self.serve_command(frame).await;
+        self.streamed = frame.streamed.then_some(frame.length);
+        // (The number wraps by protocol.)
+        self.client.frames = (frame.length / (HEADER + FULL_FRAME) + 1) as u8;
+        let served = self.serve_command(frame).await;
         self.client.registration.busy(false);
-        if served.is_ok() && frame.streamed && !self.client.taken {
-            // It was answered without a server. The rest of its bytes is still to come and must not be read as commands.
-            served = relay::skip(&mut self.client, frame.length).await.map_err(End::ClientGone);
-        }
+        self.client.frames = 1;
         self.done_with(frame.length);
         served
     }
@@ -117,7 +117,9 @@ impl ClientSession {
     }
 
     async fn answer_ok(&mut self) -> Result<(), End> {
-        self.send(&reply::ok(&self.session)).await
+        let mut ok = reply::ok(&self.session);
+        self.number(&mut ok).await?;
+        self.send(&ok).await
     }
 
     /// Sends a command as it is to where its verdict says.

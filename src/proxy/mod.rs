@@ -324,6 +324,7 @@ impl Shared {
             registration,
             tracks_session: capabilities.contains(Capabilities::SESSION_TRACK),
             taken: false,
+            frames: 1,
             write_limit: self.limits.client_write,
             max_packet: self.limits.max_packet,
         };

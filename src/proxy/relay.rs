@@ -28,6 +28,8 @@ pub(super) struct ClientEnd {
     pub(super) tracks_session: bool,
     /// The relay took the command off the inbox itself, because more of it came from the client.
     pub(super) taken: bool,
+    /// How many frames the command has, as far as they came: the number of the packet that answers it.
+    pub(super) frames: u8,
     /// How long the client may take no byte, or send none in the middle of a command.
     pub(super) write_limit: Duration,
     /// The largest command, in bytes.
@@ -595,6 +597,7 @@ async fn forward_frames(
             let length = usize::from(l0) | usize::from(l1) << 8 | usize::from(l2) << 16;
             // An empty frame after a full one only ends that packet.
             let ends_packet = full;
+            client.frames = client.frames.wrapping_add(1);
             full = length == FULL_FRAME;
             over = match end {
                 FrameEnd::ShortFrame => !full,

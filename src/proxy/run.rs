@@ -600,7 +600,10 @@ impl ClientSession {
         if !bound && self.leaves_schema(ErrPacket::parse(&packet[4..]).as_ref()) {
             return Ok(Tried::Again);
         }
-        self.answer_with(packet).await
+        // It answered a command of ours; the client's may have more frames.
+        let mut packet = packet.to_vec();
+        self.number(&mut packet).await?;
+        self.answer_with(&packet).await
     }
 
     /// The session's schema was dropped, by whomever: as on a server the session goes on without it, or it could not even

@@ -46,6 +46,8 @@ pub(super) struct ClientSession {
     /// The last statement left warnings, errors or a row count that the next one may ask for.
     pub(super) keeps_diagnostics: bool,
     pub(super) shown_causes: Vec<&'static str>,
+    /// How much of the command that is served was seen before it is streamed.
+    pub(super) streamed: Option<usize>,
     memory: Option<OwnedSemaphorePermit>,
     alarm: Pin<Box<Sleep>>,
     pub(super) last_activity: Instant,
@@ -119,6 +121,7 @@ impl ClientSession {
             insert_id: InsertId::NONE,
             keeps_diagnostics: false,
             shown_causes: Vec::new(),
+            streamed: None,
             memory: None,
             alarm: Box::pin(sleep_until(now)),
             last_activity: now,
@@ -322,7 +325,21 @@ impl ClientSession {
     }
 
     pub(super) async fn refuse(&mut self, error: &ErrPacket) -> Result<(), End> {
-        self.send(&reply::error(error)).await
+        let mut packet = reply::error(error);
+        self.number(&mut packet).await?;
+        self.send(&packet).await
+    }
+
+    /// Gives a packet of ours the number that the client expects: one more than its last frame has. What of a streamed
+    /// command no server got is taken off first, for it must not be read as commands.
+    pub(super) async fn number(&mut self, packet: &mut [u8]) -> Result<(), End> {
+        if let Some(head) = self.streamed.take()
+            && !self.client.taken
+        {
+            relay::skip(&mut self.client, head).await.map_err(End::ClientGone)?;
+        }
+        packet[3] = self.client.frames;
+        Ok(())
     }
 
     pub(super) async fn send(&mut self, bytes: &[u8]) -> Result<(), End> {

@@ -8,7 +8,10 @@ use support::cluster::{APP, Cluster, ROOT};
 use support::proxy::Proxy;
 use tokio::sync::OnceCell;
 
+mod large;
+mod lifecycle;
 mod prepared;
+mod session;
 #[path = "../support/mod.rs"]
 mod support;
 mod text;

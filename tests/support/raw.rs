@@ -125,8 +125,12 @@ impl Raw {
         match Self::log_in(port, account, capabilities, schema).await {
             // The full way needs RSA or TLS: a driver goes it first, then the password is known there.
             Ok(None) => {
-                if let Ok(driver) = connect(port, account).await {
-                    let _ = driver.disconnect().await;
+                match connect(port, account).await {
+                    Ok(driver) => drop(driver.disconnect().await),
+                    Err(mysql_async::Error::Server(error)) => {
+                        return Err(Refusal { code: error.code, state: error.state, text: error.message });
+                    }
+                    Err(error) => panic!("{error}"),
                 }
                 let again = Self::log_in(port, account, capabilities, schema).await;
                 again.map(|raw| raw.expect("the password is known there by now"))
@@ -230,6 +234,11 @@ impl Raw {
         self.continue_with(payload).await;
     }
 
+    /// True when the command that was sent has results, false when it is refused or the connection breaks.
+    pub(crate) async fn command_answered(&mut self) -> bool {
+        self.try_packet().await.is_ok_and(|packet| packet[0] != 0xFF)
+    }
+
     /// The answer that comes next is to a further command, sent before.
     pub(crate) fn next_command(&mut self) {
         self.sequence = 1;
@@ -286,6 +295,12 @@ impl Raw {
         let mut byte = [0];
         let read = timeout(Duration::from_secs(10), self.stream.read(&mut byte)).await;
         matches!(read, Ok(Ok(0) | Err(_)))
+    }
+
+    /// True when the other side ends the connection, whatever it says before.
+    pub(crate) async fn is_ended(&mut self) -> bool {
+        let mut sink = Vec::new();
+        timeout(DEADLINE, self.stream.read_to_end(&mut sink)).await.is_ok()
     }
 
     /// True when nothing comes for so long.

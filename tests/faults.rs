@@ -1,0 +1,251 @@
+//! Servers that die, hang, restart, refuse writes, lag or are somebody else's, under load through the proxy.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use support::cluster::{APP, Cluster, ROOT};
+use support::proxy::Proxy;
+use support::raw::{Outcome, Raw, USUAL};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+mod support;
+
+fn run<F: Future>(test: F) -> F::Output {
+    support::run(async {
+        tokio::time::timeout(Duration::from_secs(150), test).await.expect("the test ends in time")
+    })
+}
+
+const CONFIGURATION: &str = "monitor: {interval_ms: 100, timeout_ms: 500, failures: 2, damping_ms: 300}\n\
+     pool: {connect_timeout_ms: 1000}";
+
+/// A cluster of its own with a table that says on which server it is read.
+async fn cluster(replicas: u32) -> Cluster {
+    let cluster = Cluster::start(replicas).await;
+    cluster
+        .script("CREATE DATABASE d; CREATE TABLE d.one (id INT PRIMARY KEY, n INT); INSERT INTO d.one VALUES (1, 0); CREATE TABLE d.log (id INT AUTO_INCREMENT PRIMARY KEY)")
+        .await;
+    cluster
+}
+
+/// Clients that run one statement after the other until they are stopped.
+struct Load {
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
+    clients: Vec<JoinHandle<Vec<String>>>,
+}
+
+impl Load {
+    async fn start(proxy: &Proxy, clients: usize, sql: &'static str) -> Self {
+        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let mut tasks = Vec::new();
+        for _ in 0..clients {
+            let mut raw = Raw::connect(proxy.port(), APP, USUAL).await;
+            let (stop, answered) = (Arc::clone(&stop), Arc::clone(&answered));
+            tasks.push(tokio::spawn(async move {
+                let mut errors = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    if let Outcome::Refused(refusal) = raw.query(sql).await {
+                        errors.push(format!("{refusal:?}"));
+                    }
+                    answered.fetch_add(1, Ordering::Relaxed);
+                    sleep(Duration::from_millis(2)).await;
+                }
+                errors
+            }));
+        }
+        Self { stop, answered, clients: tasks }
+    }
+
+    /// Waits until so many more statements are answered.
+    async fn goes_on(&self, more: u64) {
+        let goal = self.answered.load(Ordering::Relaxed) + more;
+        let patience = Instant::now() + Duration::from_secs(20);
+        while self.answered.load(Ordering::Relaxed) < goal {
+            assert!(Instant::now() < patience, "the clients are stuck");
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    async fn errors(self) -> Vec<String> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut errors = Vec::new();
+        for client in self.clients {
+            errors.extend(client.await.expect("a client does not panic"));
+        }
+        errors
+    }
+}
+
+fn status(proxy: &Proxy) -> serde_json::Value {
+    serde_json::from_str(&proxy.page("/status")).expect("JSON")
+}
+
+/// Waits until a server serves reads, or does not.
+async fn serves_reads(proxy: &Proxy, server: usize, expected: bool) {
+    let patience = Instant::now() + Duration::from_secs(20);
+    while status(proxy)["servers"][server]["serves_reads"] != expected {
+        assert!(Instant::now() < patience, "serves_reads is not {expected}: {}", status(proxy));
+        sleep(Duration::from_millis(30)).await;
+    }
+}
+
+#[test]
+fn a_replica_that_dies_or_hangs_is_no_error() {
+    run(async {
+        let cluster = cluster(2).await;
+        let proxy = Proxy::start(&cluster, CONFIGURATION).await;
+        for expected in [1, 2] {
+            serves_reads(&proxy, expected, true).await;
+        }
+        let load = Load::start(&proxy, 8, "SELECT n FROM d.one WHERE id = 1").await;
+        load.goes_on(200).await;
+        cluster.server(1).kill().await;
+        load.goes_on(500).await;
+        serves_reads(&proxy, 1, false).await;
+        cluster.server(1).start_again().await.expect("it starts");
+        cluster.replicate(1).await;
+        serves_reads(&proxy, 1, true).await;
+        load.goes_on(200).await;
+        // The other one hangs: what it was asked is asked again elsewhere.
+        cluster.server(2).freeze();
+        load.goes_on(500).await;
+        serves_reads(&proxy, 2, false).await;
+        cluster.server(2).thaw();
+        serves_reads(&proxy, 2, true).await;
+        load.goes_on(200).await;
+        assert_eq!(load.errors().await, Vec::<String>::new());
+    });
+}
+
+#[test]
+fn writes_wait_for_a_primary_that_restarts() {
+    run(async {
+        let cluster = cluster(1).await;
+        let configuration = format!("{CONFIGURATION}\nrouting: {{primary_wait_ms: 20000}}");
+        let proxy = Proxy::start(&cluster, &configuration).await;
+        let mut transaction = Raw::connect(proxy.port(), APP, USUAL).await;
+        transaction.run("BEGIN").await;
+        transaction.run("INSERT INTO d.log VALUES ()").await;
+        let mut in_flight = Raw::connect(proxy.port(), APP, USUAL).await;
+        in_flight.send_query(b"UPDATE d.one SET n = n + SLEEP(30)").await;
+        let mut writer = Raw::connect(proxy.port(), APP, USUAL).await;
+        writer.run("INSERT INTO d.log VALUES ()").await;
+        let reads = Load::start(&proxy, 4, "SELECT n FROM d.one WHERE id = 1").await;
+        sleep(Duration::from_millis(300)).await;
+        cluster.server(0).kill().await;
+        // What ran may have been carried out: that is said. The session goes on.
+        match in_flight.outcome().await {
+            Outcome::Refused(refusal) => {
+                assert_eq!((refusal.code, &*refusal.state), (1053, "08S01"));
+                assert!(refusal.text.contains("may or may not"), "{refusal:?}");
+            }
+            other => panic!("{other:?}"),
+        }
+        transaction.send_query(b"INSERT INTO d.log VALUES ()").await;
+        match transaction.outcome().await {
+            Outcome::Refused(refusal) => assert!(refusal.code == 1053 && refusal.text.contains("lost"), "{refusal:?}"),
+            other => panic!("{other:?}"),
+        }
+        assert!(transaction.is_closed().await);
+        writer.send_query(b"INSERT INTO d.log VALUES ()").await;
+        in_flight.send_query(b"INSERT INTO d.log VALUES ()").await;
+        assert!(writer.is_silent(Duration::from_millis(800)).await, "the write waits");
+        reads.goes_on(100).await;
+        cluster.server(0).start_again().await.expect("it starts");
+        for raw in [&mut writer, &mut in_flight] {
+            match raw.outcome().await {
+                Outcome::Done(done) => assert_eq!(done.affected_rows, 1),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(writer.text("SELECT COUNT(*) FROM d.log FOR UPDATE").await, "3");
+        assert_eq!(reads.errors().await, Vec::<String>::new());
+        // A client that gives up while its write waits leaves nothing behind; and the wait has an end.
+        drop(proxy);
+        let configuration = format!("{CONFIGURATION}\nrouting: {{primary_wait_ms: 1500, primary_wait_statements: 2}}");
+        let proxy = Proxy::start(&cluster, &configuration).await;
+        let mut clients = Vec::new();
+        for _ in 0..3 {
+            clients.push(Raw::connect(proxy.port(), APP, USUAL).await);
+        }
+        cluster.server(0).kill().await;
+        sleep(Duration::from_millis(500)).await;
+        for raw in &mut clients {
+            raw.send_query(b"INSERT INTO d.log VALUES ()").await;
+            sleep(Duration::from_millis(20)).await;
+        }
+        let started = Instant::now();
+        for (raw, words) in clients.iter_mut().zip(["none came", "none came", "too many"]).rev() {
+            match raw.outcome().await {
+                Outcome::Refused(refusal) => assert!(refusal.code == 2003 && refusal.text.contains(words), "{refusal:?}"),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(started.elapsed() > Duration::from_secs(1));
+        for raw in &mut clients {
+            assert_eq!(raw.text("SELECT n FROM d.one WHERE id = 1").await, "0");
+        }
+    });
+}
+
+#[test]
+fn a_primary_that_is_read_only_for_a_moment_is_waited_for() {
+    run(async {
+        let cluster = cluster(1).await;
+        let proxy = Proxy::start(&cluster, CONFIGURATION).await;
+        let writes = Load::start(&proxy, 4, "UPDATE d.one SET n = n + 1 WHERE id = 1").await;
+        writes.goes_on(20).await;
+        let mut root = cluster.connect(0, ROOT).await;
+        root.query_drop("SET GLOBAL super_read_only = ON").await.unwrap();
+        sleep(Duration::from_secs(2)).await;
+        root.query_drop("SET GLOBAL read_only = OFF").await.unwrap();
+        writes.goes_on(50).await;
+        let answered = Arc::clone(&writes.answered);
+        assert_eq!(writes.errors().await, Vec::<String>::new());
+        let counted: Option<u64> = root.query_first("SELECT n FROM d.one WHERE id = 1").await.unwrap();
+        assert_eq!(counted, Some(answered.load(Ordering::Relaxed)), "each write ran once");
+    });
+}
+
+#[test]
+fn a_replica_that_lags_or_is_not_ours_serves_no_reads() {
+    run(async {
+        let cluster = cluster(2).await;
+        // The second replica is cut off, and writes of its own.
+        let mut strange = cluster.connect(2, ROOT).await;
+        for sql in [
+            "STOP REPLICA",
+            "RESET REPLICA ALL",
+            "SET GLOBAL super_read_only = OFF",
+            "RESET BINARY LOGS AND GTIDS",
+            "CREATE DATABASE strange",
+        ] {
+            strange.query_drop(sql).await.unwrap();
+        }
+        let configuration = format!("{CONFIGURATION}\nrouting: {{max_lag_ms: 1000}}");
+        let proxy = Proxy::start(&cluster, &configuration).await;
+        serves_reads(&proxy, 1, true).await;
+        serves_reads(&proxy, 2, false).await;
+        let load = Load::start(&proxy, 4, "SELECT n FROM d.one WHERE id = 1").await;
+        let writes = Load::start(&proxy, 1, "UPDATE d.one SET n = n + 1 WHERE id = 1").await;
+        let mut replica = cluster.connect(1, ROOT).await;
+        replica.query_drop("STOP REPLICA SQL_THREAD").await.unwrap();
+        serves_reads(&proxy, 1, false).await;
+        // A session still sees its own writes.
+        let mut own = Raw::connect(proxy.port(), APP, USUAL).await;
+        own.run("INSERT INTO d.one VALUES (2, 7)").await;
+        assert_eq!(own.text("SELECT n FROM d.one WHERE id = 2").await, "7");
+        load.goes_on(100).await;
+        replica.query_drop("START REPLICA").await.unwrap();
+        serves_reads(&proxy, 1, true).await;
+        assert_eq!(own.text("SELECT n FROM d.one WHERE id = 2").await, "7");
+        assert_eq!(load.errors().await, Vec::<String>::new());
+        assert_eq!(writes.errors().await, Vec::<String>::new());
+        assert_eq!(status(&proxy)["servers"][2]["serves_reads"], false);
+    });
+}

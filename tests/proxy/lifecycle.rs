@@ -1,0 +1,257 @@
+//! How clients come and go: limits, idle clients, the end of the proxy, and what is left behind in the pools.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, sleep};
+
+use super::large::memory;
+use super::run;
+use super::support::cluster::{APP, Cluster};
+use super::support::proxy::Proxy;
+use super::support::raw::{Raw, USUAL, command, refusal};
+
+async fn start(overrides: &str) -> Proxy {
+    super::proxy().await;
+    Proxy::start(Cluster::shared().await, overrides).await
+}
+
+/// Open, idle and waiting, all servers together.
+fn pools(proxy: &Proxy) -> (u64, u64, u64) {
+    let status: serde_json::Value = serde_json::from_str(&proxy.page("/status")).unwrap();
+    let sum = |name: &str| status["pools"].as_array().unwrap().iter().map(|pool| pool[name].as_u64().unwrap()).sum();
+    (sum("open"), sum("idle"), sum("waiting"))
+}
+
+/// Waits until every connection to a server is back.
+async fn settled(proxy: &Proxy) {
+    let patience = Instant::now() + Duration::from_secs(15);
+    loop {
+        let (open, idle, waiting) = pools(proxy);
+        if open == idle && waiting == 0 {
+            return;
+        }
+        assert!(Instant::now() < patience, "{open} open, {idle} idle, {waiting} waiting");
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[test]
+fn a_thousand_idle_clients_cost_next_to_nothing() {
+    run(async {
+        let proxy = start("").await;
+        let open = async |count: usize| {
+            let mut clients = Vec::new();
+            for _ in 0..count {
+                let mut raw = Raw::connect(proxy.port(), APP, USUAL).await;
+                raw.run("SET @x = 1").await;
+                clients.push(raw);
+            }
+            clients
+        };
+        let warm = open(100).await;
+        sleep(Duration::from_millis(500)).await;
+        let before = memory(proxy.process(), "VmRSS:");
+        let clients = open(1000).await;
+        sleep(Duration::from_millis(700)).await;
+        let after = memory(proxy.process(), "VmRSS:");
+        let (open, idle, _) = pools(&proxy);
+        let held = open - idle;
+        println!("an idle client takes {} bytes; 1,100 of them hold {held} server connections", (after.saturating_sub(before)) * 1024 / 1000);
+        assert!(after.saturating_sub(before) <= 8 * 1000, "{before} KiB before, {after} KiB with 1,000 more");
+        assert!(held <= 2, "{held} server connections");
+        drop((warm, clients));
+        settled(&proxy).await;
+    });
+}
+
+#[test]
+fn limits_are_told() {
+    run(async {
+        let proxy = start("limits: {clients: 3, login_s: 1}\npool: {max_per_server: 1, max_waiters: 1, wait_ms: 300}").await;
+        let mut clients = Vec::new();
+        for _ in 0..3 {
+            clients.push(Raw::connect(proxy.port(), APP, USUAL).await);
+        }
+        let full = Raw::try_connect(proxy.port(), APP, USUAL, "").await.err().unwrap();
+        assert_eq!(full.code, 1040);
+        // One connection to the primary, and one that may wait for it.
+        clients[0].run("BEGIN").await;
+        clients[0].run("UPDATE d.one SET t = t WHERE id = 1").await;
+        for waiting in &mut clients[1..] {
+            waiting.send_query(b"UPDATE d.one SET t = t WHERE id = 2").await;
+        }
+        for waiting in &mut clients[1..] {
+            let packet = waiting.packet().await;
+            assert_eq!((packet[0], refusal(&packet).code), (0xFF, 1226), "{:?}", refusal(&packet));
+        }
+        clients[0].run("COMMIT").await;
+        sleep(Duration::from_millis(200)).await;
+        clients[1].run("UPDATE d.one SET t = t WHERE id = 2").await;
+        drop(clients);
+        sleep(Duration::from_millis(100)).await;
+        // Clients that say nothing, or stop in the middle of their login.
+        for said in [&b""[..], &[5, 0, 0, 1, 0x85], &[0xFF; 40]] {
+            let mut silent = TcpStream::connect(("127.0.0.1", proxy.port())).await.unwrap();
+            silent.write_all(said).await.unwrap();
+            let started = Instant::now();
+            let mut sink = Vec::new();
+            let _ = silent.read_to_end(&mut sink).await;
+            assert!(started.elapsed() < Duration::from_secs(3));
+        }
+        Raw::connect(proxy.port(), APP, USUAL).await;
+        settled(&proxy).await;
+    });
+}
+
+#[test]
+fn a_storm_of_broken_clients_leaves_nothing_behind() {
+    run(async {
+        let proxy = start("pool: {max_per_server: 10}").await;
+        let port = proxy.port();
+        drop(Raw::connect(port, APP, USUAL).await);
+        for wave in 0..3 {
+            let clients = (0..60).map(|number: u64| async move {
+                if number % 5 == 4 {
+                    let mut noise = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                    let _ = noise.write_all(&[u8::try_from(number).unwrap(); 200]).await;
+                    return;
+                }
+                let mut raw = Raw::connect(port, APP, USUAL).await;
+                let sql: &[u8] = match number % 10 {
+                    0 => b"SELECT SLEEP(0.3)",
+                    1 => b"SELECT * FROM information_schema.COLUMNS",
+                    2 => b"BEGIN; UPDATE d.one SET t = t WHERE id = 1",
+                    3 => b"SELECT GET_LOCK('storm', 0.1)",
+                    5 => b"DO SLEEP(0.2)",
+                    6 => b"SELECT REPEAT('x', 30000000)",
+                    7 => b"SELECT t FROM d.one FOR UPDATE",
+                    _ => b"SELECT * FROM d.no_such",
+                };
+                raw.send_query(sql).await;
+                sleep(Duration::from_millis(number * 7 % 150)).await;
+                if number % 3 == 0 {
+                    // Half a command more.
+                    let _ = raw.send_bytes(&[100, 0, 0, 0, command::QUERY, b'S']).await;
+                }
+            });
+            join_all(clients).await;
+            sleep(Duration::from_millis(100 * wave)).await;
+        }
+        settled(&proxy).await;
+        let (open, ..) = pools(&proxy);
+        assert!(open <= 30, "{open}");
+        let mut raw = Raw::connect(port, APP, USUAL).await;
+        assert_eq!(raw.text("SELECT t FROM d.one WHERE id = 1 FOR UPDATE").await, "one");
+        assert_eq!(raw.text("SELECT IS_FREE_LOCK('storm')").await, "1");
+    });
+}
+
+#[test]
+fn sigterm_lets_transactions_end() {
+    run(async {
+        let mut proxy = start("limits: {drain_s: 15}").await;
+        let mut idle = Raw::connect(proxy.port(), APP, USUAL).await;
+        idle.run("DO 1").await;
+        let mut open = Raw::connect(proxy.port(), APP, USUAL).await;
+        open.run("BEGIN").await;
+        open.run("UPDATE d.one SET t = 'ONE' WHERE id = 1").await;
+        let mut busy = Raw::connect(proxy.port(), APP, USUAL).await;
+        busy.send_query(b"SELECT SLEEP(1)").await;
+        sleep(Duration::from_millis(200)).await;
+        let started = Instant::now();
+        proxy.terminate();
+        assert_eq!(refusal_of(&mut idle).await, 1053);
+        assert!(idle.is_closed().await);
+        assert!(TcpStream::connect(("127.0.0.1", proxy.port())).await.is_err());
+        assert!(matches!(busy.outcome().await, super::support::raw::Outcome::Rows { end: Ok(_), .. }));
+        assert_eq!(refusal_of(&mut busy).await, 1053);
+        open.run("UPDATE d.one SET t = 'one' WHERE id = 1").await;
+        open.run("COMMIT").await;
+        assert_eq!(refusal_of(&mut open).await, 1053);
+        let status = proxy.ended(Duration::from_secs(5)).await.expect("it ends when all clients are gone");
+        assert_eq!(status.code(), Some(0));
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    });
+}
+
+/// The code of the good-bye, which comes without a command before it.
+async fn refusal_of(raw: &mut Raw) -> u16 {
+    raw.next_command();
+    refusal(&raw.packet().await).code
+}
+
+#[test]
+fn sigterm_cuts_what_does_not_end() {
+    run(async {
+        let mut proxy = start("limits: {drain_s: 1}").await;
+        let mut open = Raw::connect(proxy.port(), APP, USUAL).await;
+        open.run("BEGIN").await;
+        let mut busy = Raw::connect(proxy.port(), APP, USUAL).await;
+        busy.send_query(b"SELECT SLEEP(60)").await;
+        // One that takes nothing of its answer.
+        let mut stuck = Raw::connect(proxy.port(), APP, USUAL).await;
+        stuck.send_query(b"SELECT REPEAT('x', 60000000)").await;
+        sleep(Duration::from_millis(300)).await;
+        proxy.terminate();
+        let status = proxy.ended(Duration::from_secs(8)).await.expect("it ends in time");
+        assert_eq!(status.code(), Some(0));
+        assert!(open.is_closed().await);
+    });
+}
+
+#[test]
+fn a_unix_socket_serves_too() {
+    run(async {
+        super::proxy().await;
+        let cluster = Cluster::shared().await;
+        let path = cluster.folder().join("proxy.sock");
+        let proxy = Proxy::start(cluster, &format!("listen: {{socket: \"{}\"}}", path.display())).await;
+        let client = cluster.home().installation().client("mysql").unwrap();
+        // The password is not known yet: full authentication over the socket.
+        let output = tokio::process::Command::new(client)
+            .args(["--no-defaults", "--protocol=SOCKET", "-N", "-eSELECT CURRENT_USER()"])
+            .arg(format!("--socket={}", path.display()))
+            .args([format!("--user={}", APP.user), format!("--password={}", APP.password)])
+            .output()
+            .await
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "app@%\n", "{output:?}");
+        let mut rude = UnixStream::connect(&path).await.unwrap();
+        rude.write_all(&[0xFF; 100]).await.unwrap();
+        drop(rude);
+        assert!(proxy.try_connect(APP).await.is_ok());
+    });
+}
+
+#[test]
+fn tls_is_as_the_configuration_says() {
+    run(async {
+        super::proxy().await;
+        let cluster = Cluster::shared().await;
+        let client = cluster.home().installation().client("mysql").unwrap();
+        for (mode, server_mode) in [("preferred", "required"), ("required", "preferred"), ("disabled", "disabled")] {
+            let overrides = format!("client_tls: {{mode: {mode}}}\nserver_tls: {{mode: {server_mode}}}");
+            let proxy = Proxy::start(cluster, &overrides).await;
+            for ssl in ["REQUIRED", "DISABLED"] {
+                let output = tokio::process::Command::new(&client)
+                    .args(["--no-defaults", "--protocol=TCP", "--host=127.0.0.1", "-N", "--get-server-public-key"])
+                    .args([format!("--port={}", proxy.port()), format!("--ssl-mode={ssl}")])
+                    .args([format!("--user={}", APP.user), format!("--password={}", APP.password)])
+                    .arg("-eSHOW STATUS LIKE 'Ssl_version'")
+                    .output()
+                    .await
+                    .unwrap();
+                let fits = !matches!((mode, ssl), ("required", "DISABLED") | ("disabled", "REQUIRED"));
+                assert_eq!(output.status.success(), fits, "{mode} {ssl} {output:?}");
+                if fits {
+                    // What the server says is of its own connection.
+                    let said = String::from_utf8_lossy(&output.stdout);
+                    assert_eq!(said.contains("TLSv1.3"), server_mode != "disabled", "{mode} {ssl}: {said}");
+                }
+            }
+        }
+    });
+}

@@ -1,0 +1,310 @@
+//! What belongs to a session: it is there wherever the session's statements run, and nobody else ever sees it.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::support::cluster::{APP, Account, Cluster, ROOT};
+use super::support::proxy::Proxy;
+use super::support::raw::{Outcome, Raw, USUAL, command, flag};
+use super::{proxy, run};
+
+/// What the session looks like, on whichever server.
+const LOOK: &str = "SELECT CONCAT_WS('|', DATABASE(), @@sql_mode, @@time_zone, @@character_set_client, \
+     @@collation_connection, @@transaction_isolation, @@autocommit, @@foreign_key_checks, @a, @b, @@sql_safe_updates)";
+
+const SET_UP: [&str; 10] = [
+    "USE d",
+    "SET NAMES latin1",
+    "SET sql_mode = 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES'",
+    "SET time_zone = '+05:30'",
+    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+    "SET autocommit = 0",
+    "SET foreign_key_checks = 0",
+    "SET @a = 1, @b = 'it''s'",
+    "SET sql_safe_updates = 1",
+    "SET max_execution_time = 12345",
+];
+
+/// A proxy with one connection to each server, so that all sessions of a test share it.
+async fn narrow() -> Proxy {
+    proxy().await;
+    Proxy::start(Cluster::shared().await, "pool: {max_per_server: 1, linger_ms: 0}").await
+}
+
+/// `LOOK` on both kinds of server.
+async fn look(raw: &mut Raw) -> String {
+    let read = format!("{LOOK} FROM d.home");
+    let seen = raw.text(&read).await;
+    assert_eq!(raw.text(&format!("{read} FOR UPDATE")).await, seen);
+    seen
+}
+
+#[test]
+fn settings_follow_the_session_and_no_other() {
+    run(async {
+        let proxy = narrow().await;
+        let mut fresh = Raw::connect(Cluster::shared().await.server(0).port(), APP, USUAL).await;
+        let plain = look(&mut fresh).await;
+        for sql in SET_UP {
+            fresh.run(sql).await;
+        }
+        let expected = look(&mut fresh).await;
+        drop(fresh);
+        let mut one = Raw::connect(proxy.port(), APP, USUAL).await;
+        let mut other = Raw::connect(proxy.port(), APP, USUAL).await;
+        for sql in SET_UP {
+            one.run(sql).await;
+            one.run("COMMIT").await;
+            assert_eq!(look(&mut other).await, plain, "after {sql}");
+        }
+        for _ in 0..4 {
+            assert_eq!(look(&mut one).await, expected);
+            one.run("COMMIT").await;
+            assert_eq!(look(&mut other).await, plain);
+        }
+        // A reset takes all of it, prepared statements and locks too.
+        one.run("CREATE TEMPORARY TABLE d.mine (i INT)").await;
+        assert_eq!(one.text("SELECT GET_LOCK('reset', 0)").await, "1");
+        one.command(command::RESET_CONNECTION, b"").await;
+        assert_eq!(one.packet().await[0], 0);
+        assert_eq!(look(&mut one).await, plain);
+        assert_eq!(one.refused("SELECT * FROM d.mine").await.code, 1146);
+        assert_eq!(other.text("SELECT IS_FREE_LOCK('reset')").await, "1");
+        // So does the end of a session, whatever it leaves open.
+        for sql in SET_UP {
+            one.run(sql).await;
+        }
+        one.run("COMMIT").await;
+        one.run("SET autocommit = 1").await;
+        one.run("CREATE TEMPORARY TABLE d.mine (i INT)").await;
+        one.run("BEGIN").await;
+        one.run("INSERT INTO d.one VALUES (99, 'never')").await;
+        assert_eq!(one.text("SELECT GET_LOCK('left', 0)").await, "1");
+        drop(one);
+        let patience = Instant::now() + Duration::from_secs(5);
+        while other.text("SELECT IS_FREE_LOCK('left')").await != "1" {
+            assert!(Instant::now() < patience, "the lock of a session that is gone is held");
+            sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(look(&mut other).await, plain);
+        assert_eq!(other.refused("SELECT * FROM d.mine").await.code, 1146);
+        assert_eq!(other.text("SELECT COUNT(*) FROM d.one WHERE id = 99 FOR UPDATE").await, "0");
+    });
+}
+
+#[test]
+fn insert_ids_and_warnings_are_the_sessions_own() {
+    run(async {
+        let proxy = proxy().await;
+        let cluster = Cluster::shared().await;
+        cluster
+            .script(
+                "CREATE TABLE d.ids (id INT AUTO_INCREMENT PRIMARY KEY, t TINYINT) AUTO_INCREMENT = 1000;\n\
+                 DELIMITER //\nCREATE PROCEDURE d.inserts() BEGIN INSERT INTO d.ids (t) VALUES (7); END//",
+            )
+            .await;
+        let mut one = Raw::connect(proxy.port(), APP, USUAL).await;
+        let mut other = Raw::connect(proxy.port(), APP, USUAL).await;
+        assert_eq!(one.text("SELECT LAST_INSERT_ID()").await, "0");
+        for (wait, value) in [(0, 1), (0, 2), (150, 3)] {
+            let id = one.run(&format!("INSERT INTO d.ids (t) VALUES ({value})")).await.last_insert_id;
+            other.run("INSERT INTO d.ids (t) VALUES (100)").await;
+            // Right after it, after a read elsewhere, and when the connection has long been given back.
+            assert_eq!(one.text("SELECT server > 0 FROM d.home").await.len(), 1);
+            sleep(Duration::from_millis(wait)).await;
+            assert_eq!(one.text("SELECT LAST_INSERT_ID()").await, id.to_string());
+            assert_eq!(one.text("SELECT t FROM d.ids WHERE id = LAST_INSERT_ID()").await, value.to_string());
+            assert_ne!(other.text("SELECT LAST_INSERT_ID()").await, id.to_string());
+        }
+        let mut direct = Raw::connect(cluster.server(0).port(), APP, USUAL).await;
+        direct.run("CALL d.inserts()").await;
+        one.run("CALL d.inserts()").await;
+        let (there, here): (u64, u64) = (
+            direct.text("SELECT LAST_INSERT_ID()").await.parse().unwrap(),
+            one.text("SELECT LAST_INSERT_ID()").await.parse().unwrap(),
+        );
+        assert_eq!(here, there + 1);
+        // The same in a transaction that reads on a replica, whose connection was another session's before.
+        one.run("START TRANSACTION READ ONLY").await;
+        assert_eq!(one.text("SELECT LAST_INSERT_ID()").await, here.to_string());
+        one.run("COMMIT").await;
+        assert_eq!(one.text("SELECT LAST_INSERT_ID(4711)").await, "4711");
+        other.run("INSERT INTO d.ids (t) VALUES (100)").await;
+        assert_eq!(one.text("SELECT LAST_INSERT_ID()").await, "4711");
+        assert_eq!(one.refused("INSERT INTO d.ids (t) VALUES (1000)").await.code, 1264);
+        match one.query("SHOW ERRORS").await {
+            Outcome::Rows { rows, .. } => assert_eq!(rows.len(), 1),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(one.text("SELECT CAST('x' AS SIGNED)").await, "0");
+        match one.query("SHOW WARNINGS").await {
+            Outcome::Rows { rows, .. } => assert_eq!(rows.len(), 1),
+            other => panic!("{other:?}"),
+        }
+        match other.query("SHOW WARNINGS").await {
+            Outcome::Rows { rows, .. } => assert_eq!(rows.len(), 0),
+            other => panic!("{other:?}"),
+        }
+    });
+}
+
+#[test]
+fn session_changes_are_shown_to_those_who_ask() {
+    run(async {
+        let proxy = proxy().await;
+        // `Raw` panics when it sees any without the flag.
+        let mut without = Raw::connect(proxy.port(), APP, USUAL).await;
+        let mut with = Raw::connect(proxy.port(), APP, USUAL | flag::SESSION_TRACK).await;
+        for raw in [&mut without, &mut with] {
+            for sql in ["USE d", "SET autocommit = 1", "SET NAMES utf8mb4", "SET @x = 1", "UPDATE d.one SET t = 'ONE' WHERE id = 1", "UPDATE d.one SET t = 'one' WHERE id = 1"] {
+                raw.run(sql).await;
+            }
+        }
+        assert_eq!(with.run("USE d").await.changes, [(1, b"\x01d".to_vec())]);
+        let names: Vec<_> = with.run("SET NAMES latin1").await.changes.into_iter().map(|(kind, data)| (kind, data[1..21].to_vec())).collect();
+        assert!(names.contains(&(0, b"character_set_client".to_vec())), "{names:?}");
+        assert_eq!(with.run("UPDATE d.one SET t = 'ONE' WHERE id = 1").await.changes, []);
+        assert_eq!(with.run("UPDATE d.one SET t = 'one' WHERE id = 1").await.changes, []);
+    });
+}
+
+#[test]
+fn a_schema_that_is_gone_does_not_end_the_session() {
+    run(async {
+        let proxy = narrow().await;
+        let mut one = Raw::connect(proxy.port(), APP, USUAL).await;
+        let mut other = Raw::connect(proxy.port(), APP, USUAL).await;
+        one.run("CREATE DATABASE passing").await;
+        one.run("USE passing").await;
+        assert_eq!(one.text("SELECT DATABASE()").await, "passing");
+        other.run("DROP DATABASE passing").await;
+        // Others have had the connections since.
+        assert_eq!(other.text("SELECT t FROM d.one WHERE id = 1").await, "one");
+        assert_eq!(one.text("SELECT t FROM d.one WHERE id = 1").await, "one");
+        one.run("USE d").await;
+        assert_eq!(one.text("SELECT t FROM one WHERE id = 1").await, "one");
+        assert_eq!(one.text("SELECT t FROM one WHERE id = 1 FOR UPDATE").await, "one");
+    });
+}
+
+#[test]
+fn users_change_at_once() {
+    run(async {
+        let proxy = proxy().await;
+        let mut admin = Raw::connect(proxy.port(), ROOT, USUAL).await;
+        for sql in [
+            "CREATE USER second@'%' IDENTIFIED BY 'one'",
+            "GRANT SELECT ON d.* TO second@'%'",
+        ] {
+            admin.run(sql).await;
+        }
+        let account = |password| Account { user: "second", password };
+        let mut second = Raw::connect(proxy.port(), account("one"), USUAL).await;
+        assert_eq!(second.text("SELECT CURRENT_USER()").await, "second@%");
+        assert_eq!(second.text("SELECT t FROM d.one WHERE id = 1").await, "one");
+        assert_eq!(second.refused("INSERT INTO d.one VALUES (5, 'no')").await.code, 1142);
+        let wrong = Raw::try_connect(proxy.port(), account("wrong"), USUAL, "").await.err().unwrap();
+        assert_eq!((wrong.code, &*wrong.state), (1045, "28000"));
+        let nowhere = Raw::try_connect(proxy.port(), account("one"), USUAL | flag::CONNECT_WITH_DB, "nowhere").await.err().unwrap();
+        assert!(matches!(nowhere.code, 1044 | 1049), "{nowhere:?}");
+        let mut there = Raw::try_connect(proxy.port(), account("one"), USUAL | flag::CONNECT_WITH_DB, "d").await.unwrap();
+        assert_eq!(there.text("SELECT t FROM one WHERE id = 1").await, "one");
+        // COM_CHANGE_USER: another user, nothing of the first.
+        admin.run("SET @kept = 1").await;
+        admin.run("USE d").await;
+        admin.change_user(account("one"), "").await.unwrap();
+        assert_eq!(admin.text("SELECT CONCAT_WS('|', CURRENT_USER(), @kept, DATABASE())").await, "second@%");
+        assert_eq!(admin.refused("CREATE DATABASE nothing").await.code, 1044);
+        admin.change_user(APP, "d").await.unwrap();
+        assert_eq!(admin.text("SELECT CONCAT(CURRENT_USER(), DATABASE())").await, "app@%d");
+        assert_eq!(admin.change_user(account("wrong"), "").await.unwrap_err().code, 1045);
+        assert!(admin.is_closed().await);
+
+        let mut admin = Raw::connect(proxy.port(), ROOT, USUAL).await;
+        // Rights that servers look up at a login only.
+        admin.run("GRANT CREATE ON *.* TO second@'%'").await;
+        let mut later = Raw::connect(proxy.port(), account("one"), USUAL).await;
+        later.run("CREATE DATABASE by_second").await;
+        admin.run("DROP DATABASE by_second").await;
+        admin.run("ALTER USER second@'%' IDENTIFIED BY 'two'").await;
+        assert_eq!(Raw::try_connect(proxy.port(), account("one"), USUAL, "").await.err().unwrap().code, 1045);
+        Raw::connect(proxy.port(), account("two"), USUAL).await;
+        admin.run("DROP USER second@'%'").await;
+        assert_eq!(Raw::try_connect(proxy.port(), account("two"), USUAL, "").await.err().unwrap().code, 1045);
+    });
+}
+
+#[test]
+fn kill_ends_a_statement_or_a_session() {
+    run(async {
+        let proxy = proxy().await;
+        let mut killer = Raw::connect(proxy.port(), APP, USUAL).await;
+        for sleeps in ["SELECT SLEEP(30)", "SELECT SLEEP(30) FROM d.one WHERE id = 1 FOR UPDATE", "SELECT SLEEP(30) FROM d.home"] {
+            let mut victim = Raw::connect(proxy.port(), APP, USUAL).await;
+            let id = victim.connection_id;
+            let started = Instant::now();
+            victim.send_query(sleeps.as_bytes()).await;
+            sleep(Duration::from_millis(200)).await;
+            killer.run(&format!("KILL QUERY {id}")).await;
+            match victim.outcome().await {
+                // SLEEP that is interrupted says 1, alone; else the statement ends with an error.
+                Outcome::Rows { rows, .. } => assert!(rows.len() <= 1, "{rows:?}"),
+                Outcome::Refused(refusal) => assert_eq!(refusal.code, 1317),
+                other => panic!("{other:?}"),
+            }
+            assert!(started.elapsed() < Duration::from_secs(10));
+            assert_eq!(victim.text("SELECT 'alive'").await, "alive");
+            victim.send_query(sleeps.as_bytes()).await;
+            sleep(Duration::from_millis(200)).await;
+            killer.run(&format!("KILL {id}")).await;
+            assert!(victim.is_closed().await);
+            assert_eq!(killer.refused(&format!("KILL {id}")).await.code, 1094);
+            assert_eq!(running(&mut killer, "SLEEP(30)").await, "0");
+        }
+        // An idle one, and oneself.
+        let mut idle = Raw::connect(proxy.port(), APP, USUAL).await;
+        killer.run(&format!("KILL CONNECTION {}", idle.connection_id)).await;
+        assert!(idle.is_closed().await);
+        let own = killer.connection_id;
+        assert_eq!(killer.refused(&format!("KILL {own}")).await.code, 1317);
+        assert!(killer.is_closed().await);
+    });
+}
+
+/// How many statements with this text run on the servers, in a moment.
+async fn running(raw: &mut Raw, text: &str) -> String {
+    sleep(Duration::from_millis(200)).await;
+    let mut all = 0;
+    for ordinal in 0..3 {
+        let cluster = Cluster::shared().await;
+        let mut direct = Raw::connect(cluster.server(ordinal).port(), APP, USUAL).await;
+        let sql = format!("SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE INFO LIKE '%{text}%' AND ID <> CONNECTION_ID()");
+        all += direct.text(&sql).await.parse::<u32>().unwrap();
+    }
+    assert_eq!(raw.text("SELECT 'in step'").await, "in step");
+    all.to_string()
+}
+
+#[test]
+fn a_client_that_disappears_has_its_statement_ended() {
+    run(async {
+        let proxy = proxy().await;
+        let mut other = Raw::connect(proxy.port(), APP, USUAL).await;
+        for sql in ["SELECT SLEEP(31)", "SELECT SLEEP(31), id FROM d.one FOR UPDATE", "DO SLEEP(31)"] {
+            // More at once than KILLs may be under way.
+            let mut clients = Vec::new();
+            for _ in 0..40 {
+                let mut raw = Raw::connect(proxy.port(), APP, USUAL).await;
+                raw.send_query(sql.as_bytes()).await;
+                clients.push(raw);
+            }
+            sleep(Duration::from_millis(300)).await;
+            drop(clients);
+            let patience = Instant::now() + Duration::from_secs(10);
+            while running(&mut other, "SLEEP(31)").await != "0" {
+                assert!(Instant::now() < patience, "{sql} goes on");
+            }
+        }
+    });
+}
