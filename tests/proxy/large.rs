@@ -29,13 +29,19 @@ fn packets_over_a_frame_pass_both_ways() {
             let mut raw = Raw::connect(proxy.port(), APP, capabilities).await;
             raw.run("DELETE FROM d.big").await;
             // As text: the payload one byte less than a frame, exactly a frame, one more; then 20 MB and two frames.
-            for (id, payload) in [FULL_FRAME - 1, FULL_FRAME, FULL_FRAME + 1, 20_000_000, 2 * FULL_FRAME].into_iter().enumerate() {
+            for (id, payload) in [FULL_FRAME - 1, FULL_FRAME, FULL_FRAME + 1, 20_000_000, 2 * FULL_FRAME]
+                .into_iter()
+                .enumerate()
+            {
                 let head = format!("INSERT INTO d.big VALUES ({id}, '");
                 let length = payload - 1 - head.len() - 2;
                 let sql = [head.as_bytes(), &vec![b'x'; length], b"')"].concat();
                 raw.send_query(&sql).await;
                 assert!(matches!(raw.outcome().await, Outcome::Done(done) if done.affected_rows == 1));
-                assert_eq!(raw.text(&format!("SELECT LENGTH(b) FROM d.big WHERE id = {id}")).await, length.to_string());
+                assert_eq!(
+                    raw.text(&format!("SELECT LENGTH(b) FROM d.big WHERE id = {id}")).await,
+                    length.to_string()
+                );
             }
             // Rows of these sizes, from replicas too.
             for length in [FULL_FRAME - 4, FULL_FRAME - 5, FULL_FRAME, 20_000_000] {
@@ -50,7 +56,9 @@ fn packets_over_a_frame_pass_both_ways() {
                 }
                 let exact = format!("SELECT REPEAT('y', {length})");
                 match raw.query(&exact).await {
-                    Outcome::Rows { rows, .. } => assert!(rows.len() == 1 && rows[0].ends_with(b"yy"), "{length}"),
+                    Outcome::Rows { rows, .. } => {
+                        assert!(rows.len() == 1 && rows[0].ends_with(b"yy"), "{length}")
+                    }
                     other => panic!("{length}: {other:?}"),
                 }
             }
@@ -63,7 +71,9 @@ fn packets_over_a_frame_pass_both_ways() {
                     value.resize(9 + length, b'z');
                     let all = raw.execute(statement.id, 0, &[0], types, &value).await;
                     match &all[..] {
-                        [Outcome::Rows { rows, .. }] => assert_eq!(rows[0][2..6], u32::try_from(length).unwrap().to_le_bytes()),
+                        [Outcome::Rows { rows, .. }] => {
+                            assert_eq!(rows[0][2..6], u32::try_from(length).unwrap().to_le_bytes())
+                        }
                         other => panic!("{other:?}"),
                     }
                 }
@@ -93,6 +103,7 @@ fn a_streamed_statement_that_no_server_gets_leaves_the_session_in_step() {
         }
         sql.extend_from_slice(b" */");
         raw.send_query(&sql).await;
+        // Checked by `Raw`: the number of the answer counts both frames.
         let answer = raw.outcome().await;
         assert!(matches!(&answer, Outcome::Refused(_)), "{answer:?}");
         assert_eq!(raw.text("SELECT t FROM d.one WHERE id = 1").await, "one");
@@ -107,7 +118,9 @@ fn too_large_is_said() {
         let mut raw = Raw::connect(proxy.port(), APP, USUAL).await;
         raw.run("DO 1").await;
         raw.send_query(&vec![b' '; 2_000_000]).await;
-        assert!(matches!(raw.outcome().await, Outcome::Refused(refusal) if refusal.code == 1153 && refusal.state == "08S01"));
+        assert!(
+            matches!(raw.outcome().await, Outcome::Refused(refusal) if refusal.code == 1153 && refusal.state == "08S01")
+        );
         assert!(raw.is_closed().await);
         // Past the default limit only in the fifth frame.
         let mut raw = Raw::connect(super::proxy().await.port(), APP, USUAL).await;
@@ -172,14 +185,17 @@ fn files_of_the_client_are_loaded() {
     run(async {
         let cluster = Cluster::shared().await;
         super::proxy().await;
-        cluster.script("SET GLOBAL local_infile = ON; CREATE TABLE d.loaded (i INT PRIMARY KEY, t TEXT)").await;
+        cluster
+            .script("SET GLOBAL local_infile = ON; CREATE TABLE d.loaded (i INT PRIMARY KEY, t TEXT)")
+            .await;
         let proxy = super::proxy().await;
         let mut raw = Raw::connect(proxy.port(), APP, USUAL | flag::LOCAL_FILES).await;
         let load = "LOAD DATA LOCAL INFILE 'any' INTO TABLE d.loaded";
         for round in 0..2 {
             raw.send_query(load.as_bytes()).await;
             assert_eq!(raw.outcome().await, Outcome::Infile(b"any".to_vec()));
-            let lines: Vec<String> = (0..50_000).map(|line| format!("{}\tline {line}\n", round * 50_000 + line)).collect();
+            let lines: Vec<String> =
+                (0..50_000).map(|line| format!("{}\tline {line}\n", round * 50_000 + line)).collect();
             for piece in lines.concat().as_bytes().chunks(30_000) {
                 raw.continue_with(piece).await;
             }
@@ -200,8 +216,15 @@ fn files_of_the_client_are_loaded() {
         let client = cluster.home().installation().client("mysql").unwrap();
         let output = tokio::process::Command::new(client)
             .args(["--no-defaults", "--protocol=TCP", "--host=127.0.0.1", "--local-infile=1", "-N"])
-            .args([format!("--port={}", proxy.port()), format!("--user={}", APP.user), format!("--password={}", APP.password)])
-            .arg(format!("-eLOAD DATA LOCAL INFILE '{}' INTO TABLE d.loaded; SELECT t FROM d.loaded WHERE i = 1000000", file.display()))
+            .args([
+                format!("--port={}", proxy.port()),
+                format!("--user={}", APP.user),
+                format!("--password={}", APP.password),
+            ])
+            .arg(format!(
+                "-eLOAD DATA LOCAL INFILE '{}' INTO TABLE d.loaded; SELECT t FROM d.loaded WHERE i = 1000000",
+                file.display()
+            ))
             .output()
             .await
             .unwrap();

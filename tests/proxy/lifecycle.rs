@@ -21,7 +21,9 @@ async fn start(overrides: &str) -> Proxy {
 /// Open, idle and waiting, all servers together.
 fn pools(proxy: &Proxy) -> (u64, u64, u64) {
     let status: serde_json::Value = serde_json::from_str(&proxy.page("/status")).unwrap();
-    let sum = |name: &str| status["pools"].as_array().unwrap().iter().map(|pool| pool[name].as_u64().unwrap()).sum();
+    let sum = |name: &str| {
+        status["pools"].as_array().unwrap().iter().map(|pool| pool[name].as_u64().unwrap()).sum()
+    };
     (sum("open"), sum("idle"), sum("waiting"))
 }
 
@@ -59,7 +61,10 @@ fn a_thousand_idle_clients_cost_next_to_nothing() {
         let after = memory(proxy.process(), "VmRSS:");
         let (open, idle, _) = pools(&proxy);
         let held = open - idle;
-        println!("an idle client takes {} bytes; 1,100 of them hold {held} server connections", (after.saturating_sub(before)) * 1024 / 1000);
+        println!(
+            "an idle client takes {} bytes; 1,100 of them hold {held} server connections",
+            (after.saturating_sub(before)) * 1024 / 1000
+        );
         assert!(after.saturating_sub(before) <= 8 * 1000, "{before} KiB before, {after} KiB with 1,000 more");
         assert!(held <= 2, "{held} server connections");
         drop((warm, clients));
@@ -70,7 +75,10 @@ fn a_thousand_idle_clients_cost_next_to_nothing() {
 #[test]
 fn limits_are_told() {
     run(async {
-        let proxy = start("limits: {clients: 3, login_s: 1}\npool: {max_per_server: 1, max_waiters: 1, wait_ms: 300}").await;
+        let proxy = start(
+            "limits: {clients: 3, login_s: 1}\npool: {max_per_server: 1, max_waiters: 1, wait_ms: 300}",
+        )
+        .await;
         let mut clients = Vec::new();
         for _ in 0..3 {
             clients.push(Raw::connect(proxy.port(), APP, USUAL).await);
@@ -232,12 +240,20 @@ fn tls_is_as_the_configuration_says() {
         super::proxy().await;
         let cluster = Cluster::shared().await;
         let client = cluster.home().installation().client("mysql").unwrap();
-        for (mode, server_mode) in [("preferred", "required"), ("required", "preferred"), ("disabled", "disabled")] {
+        for (mode, server_mode) in
+            [("preferred", "required"), ("required", "preferred"), ("disabled", "disabled")]
+        {
             let overrides = format!("client_tls: {{mode: {mode}}}\nserver_tls: {{mode: {server_mode}}}");
             let proxy = Proxy::start(cluster, &overrides).await;
             for ssl in ["REQUIRED", "DISABLED"] {
                 let output = tokio::process::Command::new(&client)
-                    .args(["--no-defaults", "--protocol=TCP", "--host=127.0.0.1", "-N", "--get-server-public-key"])
+                    .args([
+                        "--no-defaults",
+                        "--protocol=TCP",
+                        "--host=127.0.0.1",
+                        "-N",
+                        "--get-server-public-key",
+                    ])
                     .args([format!("--port={}", proxy.port()), format!("--ssl-mode={ssl}")])
                     .args([format!("--user={}", APP.user), format!("--password={}", APP.password)])
                     .arg("-eSHOW STATUS LIKE 'Ssl_version'")

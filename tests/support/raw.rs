@@ -236,7 +236,9 @@ impl Raw {
 
     /// True when the command that was sent has results, false when it is refused or the connection breaks.
     pub(crate) async fn command_answered(&mut self) -> bool {
-        self.try_packet().await.is_ok_and(|packet| packet[0] != 0xFF)
+        let mut head = [0; 5];
+        let read = timeout(DEADLINE, self.stream.read_exact(&mut head)).await.expect("an answer in time");
+        read.is_ok() && head[4] != 0xFF
     }
 
     /// The answer that comes next is to a further command, sent before.
