@@ -11,6 +11,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("mysql_async", &["dba"]),
     ("kube", &["k8s", "topology/kubernetes", "controller"]),
     ("k8s_openapi", &["k8s", "topology/kubernetes", "controller"]),
+    ("sqlparser", &["sql/parse"]),
     ("metrics", &["telemetry"]),
     ("metrics_exporter_prometheus", &["telemetry"]),
     ("rustls", &["wire/tls"]),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use quick_cache::UnitWeighter;
 use quick_cache::sync::Cache;
 
+use super::parse;
 use super::shape::ShapeKey;
 use super::walk::{Judged, judge, judge_head};
 use super::{Dialect, Kind, Reason, Statement};
@@ -50,9 +51,13 @@ impl Classifier {
             Some(Shape::VariesAndWrites) => true,
             None => false,
         };
-        let Judged { statement, varies } = judge(sql, dialect);
+        let Judged { mut statement, varies } = judge(sql, dialect);
         if learned {
             return Arc::new(refused(statement));
+        }
+        // Not where literals decide: such text is judged every time, and parsing costs many times more.
+        if statement.kind == Kind::Read && !varies && parse::contradicts(sql, dialect) {
+            (statement.kind, statement.reason) = (Kind::Write, Reason::ParsersDisagree);
         }
         let statement = Arc::new(statement);
         let known = if varies || !is_small(&statement, sql) {

@@ -5,6 +5,7 @@ mod classify;
 mod expression;
 mod functions;
 mod names;
+mod parse;
 mod reason;
 mod scan;
 mod set;

@@ -46,6 +46,7 @@ pub(crate) enum Reason {
     UnknownStatement,
     LexerChanges,
     MixedText,
+    ParsersDisagree,
     Malformed,
     TooLong,
     RefusedByReplica,
@@ -121,6 +122,7 @@ impl Reason {
             }
             Self::LexerChanges => ("lexer-changes", "it changes how the rest of its own text is read"),
             Self::MixedText => ("mixed-text", "its statements want different servers"),
+            Self::ParsersDisagree => ("parsers-disagree", "a second parser does not read it as a plain read"),
             Self::Malformed => ("malformed", "its text cannot be read with certainty"),
             Self::TooLong => ("too-long", "it is too long to be read to its end"),
             Self::RefusedByReplica => ("refused-by-replica", "a replica has refused to run it"),
