@@ -270,6 +270,12 @@ impl ClientSession {
             }
             self.save_insert_id().await;
             self.let_go().await;
+            if let Some(parked) = self.parked.take() {
+                parked.release(now);
+            }
+            // An idle session must not keep an old snapshot alive; the next statement takes the newest.
+            self.snapshot = Arc::default();
+            self.topology.mark_changed();
         }
         // Not `arm`: the deadline has passed and must be set in any case.
         let wait = if self.lingers() { self.shared.pools.linger() } else { self.shared.limits.client_idle };
