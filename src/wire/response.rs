@@ -107,7 +107,8 @@ pub(crate) fn retain_changes(
         }
         rest = after;
     }
-    if kept.len() == packet.len() - changes_at {
+    // Servers also say that something changed and list nothing; to a client that takes no changes that is no OK packet.
+    if !kept.is_empty() && kept.len() == packet.len() - changes_at {
         return Ok(packet.len());
     }
     let mut end = prefix_at;
@@ -256,6 +257,9 @@ mod tests {
         let mut packet = USE_D.to_vec();
         let length = retain_changes(&mut packet, |_| false).expect("well formed");
         assert_eq!(&packet[..length], b"\x08\0\0\x01\0\0\0\x02\x00\0\0\0");
+        let mut nothing_listed = b"\x09\0\0\x01\0\0\0\x03\x40\0\0\0\0".to_vec();
+        let length = retain_changes(&mut nothing_listed, |_| false).expect("well formed");
+        assert_eq!(&nothing_listed[..length], b"\x08\0\0\x01\0\0\0\x03\x00\0\0\0");
     }
 
     #[test]
