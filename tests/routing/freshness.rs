@@ -2,7 +2,7 @@
 
 use mysql_async::prelude::Queryable;
 
-use super::{APP, Cluster, PROBE, Proxy, ROOT, Scene, log_in};
+use super::{APP, Cluster, PROBE, Proxy, ROOT, Scene};
 use crate::client::Client;
 use crate::support;
 
@@ -29,7 +29,7 @@ fn reads_are_never_older_than_they_may_be() {
             replica(scene.cluster, 1, one).await;
             replica(scene.cluster, 2, two).await;
             for (proxy, name) in [(&scene.proxy, "patient"), (&hasty, "hasty")] {
-                let mut client = log_in(proxy.port(), APP).await;
+                let mut client = Client::connect(proxy.port(), APP).await;
                 for _ in 0..2 {
                     value += 1;
                     for (read, how) in write_and_read(&mut client, value).await {
@@ -40,7 +40,7 @@ fn reads_are_never_older_than_they_may_be() {
                 }
             }
             let (mut writer, mut reader) =
-                (log_in(global.port(), APP).await, log_in(global.port(), APP).await);
+                (Client::connect(global.port(), APP).await, Client::connect(global.port(), APP).await);
             for _ in 0..3 {
                 value += 1;
                 run(&mut writer, &format!("UPDATE t2 SET a={value} WHERE id=1")).await;
@@ -64,7 +64,7 @@ fn eventual_reads_wait_for_nothing() {
         let proxy = Proxy::start(scene.cluster, "routing: {consistency: eventual}").await;
         replica(scene.cluster, 1, DELAY).await;
         replica(scene.cluster, 2, DELAY).await;
-        let mut client = log_in(proxy.port(), APP).await;
+        let mut client = Client::connect(proxy.port(), APP).await;
         let mark = scene.cluster.mark();
         run(&mut client, "UPDATE t2 SET a=a+1 WHERE id=1").await;
         run(&mut client, PROBE).await;
@@ -89,15 +89,15 @@ async fn write_and_read(client: &mut Client, value: u32) -> Vec<(Option<String>,
     run(client, &format!("UPDATE t2 SET a={value} WHERE id=1")).await;
     run(client, "COMMIT").await;
     read.push((first(client, READ).await, "after a transaction"));
-    client.command(0x1f, b"").await.expect("the connection is open");
+    client.reset().await;
     read.push((first(client, READ).await, "after COM_RESET_CONNECTION"));
     read
 }
 
 async fn first(client: &mut Client, sql: &str) -> Option<String> {
-    let outcome = client.query(sql).await.expect("the connection is open");
-    assert_eq!(outcome.error, None, "{sql}");
-    outcome.first()
+    let answer = client.query(sql).await;
+    assert_eq!(answer.code(), None, "{sql}");
+    answer.first()
 }
 
 async fn run(client: &mut Client, sql: &str) {
