@@ -40,7 +40,7 @@ struct Load {
 }
 
 impl Load {
-    #[expect(clippy::disallowed_methods, reason = "`stop` waits for each of them")]
+    #[expect(clippy::disallowed_methods, reason = "`errors` waits for each of them")]
     async fn start(proxy: &Proxy, clients: usize, sql: &'static str) -> Self {
         let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let mut tasks = Vec::new();

@@ -20,9 +20,10 @@ async fn start(overrides: &str) -> Proxy {
 
 /// Open, idle and waiting, all servers together.
 fn pools(proxy: &Proxy) -> (u64, u64, u64) {
-    let status: serde_json::Value = serde_json::from_str(&proxy.page("/status")).unwrap();
+    let status: serde_json::Value = serde_json::from_str(&proxy.page("/status")).expect("JSON");
     let sum = |name: &str| {
-        status["pools"].as_array().unwrap().iter().map(|pool| pool[name].as_u64().unwrap()).sum()
+        let pools = status["pools"].as_array().expect("a list");
+        pools.iter().map(|pool| pool[name].as_u64().expect("a number")).sum()
     };
     (sum("open"), sum("idle"), sum("waiting"))
 }
@@ -140,7 +141,7 @@ fn a_storm_of_broken_clients_leaves_nothing_behind() {
                 };
                 raw.send_query(sql).await;
                 sleep(Duration::from_millis(number * 7 % 150)).await;
-                if number % 3 == 0 {
+                if number.is_multiple_of(3) {
                     // Half a command more.
                     let _ = raw.send_bytes(&[100, 0, 0, 0, command::QUERY, b'S']).await;
                 }

@@ -305,7 +305,7 @@ async fn running(raw: &mut Raw, text: &str) -> String {
         let sql = format!(
             "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE INFO LIKE '%{text}%' AND ID <> CONNECTION_ID()"
         );
-        all += direct.text(&sql).await.parse::<u32>().unwrap();
+        all += direct.text(&sql).await.parse::<u32>().expect("a count");
     }
     assert_eq!(raw.text("SELECT 'in step'").await, "in step");
     all.to_string()
