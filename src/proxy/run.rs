@@ -178,14 +178,7 @@ impl ClientSession {
         if let Some(id) = work.execute {
             match Box::pin(self.ready_to_execute(id, &mut prelude, work.body)).await {
                 Ok(Ok(execute)) => bytes = execute,
-                Ok(Err(packet)) => {
-                    let full = crate::wire::response::read_error_code(packet.get(4..).unwrap_or_default())
-                        == Ok(ER_MAX_PREPARED_STMT_COUNT_REACHED);
-                    if full && tries < TRIES && self.close_prepared().await {
-                        return Ok(Tried::Again);
-                    }
-                    return self.answer_with(&packet).await;
-                }
+                Ok(Err(relayed)) => return Box::pin(self.judge(relayed, decision, work, tries)).await,
                 Err(broken) => return self.broke(broken, statement, work, tries).await,
             }
             if !bytes.is_empty() {
@@ -207,17 +200,33 @@ impl ClientSession {
                 self.after(statement, &answered, work).await;
                 Ok(Tried::Done(Ran { answered: Some(answered), prepared }))
             }
-            Ok((Relayed::Kept { code, packet }, _)) => {
+            Ok((relayed, _)) => self.judge(relayed, decision, work, tries).await,
+            Err(broken) => self.broke(broken, statement, work, tries).await,
+        }
+    }
+
+    /// An exchange that brought the client nothing yet.
+    async fn judge(
+        &mut self,
+        relayed: Relayed,
+        decision: Decision,
+        work: Work<'_>,
+        tries: u32,
+    ) -> Result<Tried, End> {
+        match relayed {
+            Relayed::Kept { code, packet } => {
                 self.applied();
                 self.judge_error(code, &packet, decision, work, tries).await
             }
-            Ok((Relayed::PreludeRefused(packet), _)) => self.prelude_refused(&packet, decision).await,
-            Ok((Relayed::NotFresh, _)) => {
+            Relayed::PreludeRefused(packet) => self.prelude_refused(&packet, decision).await,
+            Relayed::NotFresh => {
                 // The read itself is under way behind the wait: this connection is out of step.
                 self.hold = None;
                 Ok(Tried::AtPrimary("replica-behind"))
             }
-            Err(broken) => self.broke(broken, statement, work, tries).await,
+            Relayed::Answered(answered) => {
+                Ok(Tried::Done(Ran { answered: Some(answered), prepared: PreparedAnswer::default() }))
+            }
         }
     }
 
@@ -435,15 +444,16 @@ impl ClientSession {
     }
 
     /// Makes sure that the connection knows the statement, and gives the bytes of the EXECUTE for it; empty when those
-    /// in the inbox will do. The inner Err is the server's own error packet.
+    /// in the inbox will do. The inner Err is an exchange that went otherwise.
     async fn ready_to_execute(
         &mut self,
         id: u32,
         prelude: &mut Prelude,
         body: Body<'_>,
-    ) -> Result<Result<Vec<u8>, Vec<u8>>, Broken> {
+    ) -> Result<Result<Vec<u8>, Relayed>, Broken> {
         let Some(known) = self.statements.find(id).cloned() else {
-            return Ok(Err(reply::error(&reply::unknown_statement(id, "EXECUTE"))));
+            let packet = reply::error(&reply::unknown_statement(id, "EXECUTE"));
+            return Ok(Err(Relayed::Kept { code: ER_UNKNOWN_STMT_HANDLER, packet }));
         };
         // Long data comes before anybody knows how the statement will be executed.
         let cursor = matches!(body, Body::Inbox(_)) && command::has_cursor(self.client.inbox.bytes());
@@ -472,14 +482,12 @@ impl ClientSession {
                     let bytes = self.remember_prepared(&known.text, answer.id);
                     *prelude = Prelude { bytes, ..Prelude::default() };
                 }
-                (Relayed::Kept { packet, .. } | Relayed::PreludeRefused(packet), _) => {
-                    return Ok(Err(packet));
+                (Relayed::Kept { code, mut packet }, _) => {
+                    // It answered a PREPARE of ours; the client's command may have more frames.
+                    packet[3] = self.client.frames;
+                    return Ok(Err(Relayed::Kept { code, packet }));
                 }
-                (Relayed::NotFresh, _) => {
-                    let error =
-                        std::io::Error::other("the replica has not applied the session's writes in time");
-                    return Err(Broken::Server { delivered: false, error });
-                }
+                (other, _) => return Ok(Err(other)),
             }
         }
         let Some(lease) = self.hold.as_mut() else { return Ok(Ok(Vec::new())) };

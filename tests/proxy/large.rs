@@ -253,9 +253,10 @@ fn many_large_statements_at_once_are_bounded() {
                 }
             }));
         }
+        // One that is refused may be so while it still sends.
         let mut answered = 0;
         for client in clients {
-            answered += u32::from(client.await.unwrap());
+            answered += u32::from(client.await.unwrap_or(false));
         }
         assert!(answered >= 3, "{answered}");
         let mut connection = proxy.connect(APP).await;

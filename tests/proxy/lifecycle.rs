@@ -108,7 +108,7 @@ fn limits_are_told() {
             let started = Instant::now();
             let mut sink = Vec::new();
             let _ = silent.read_to_end(&mut sink).await;
-            assert!(started.elapsed() < Duration::from_secs(3));
+            assert!(started.elapsed() < Duration::from_secs(10));
         }
         Raw::connect(proxy.port(), APP, USUAL).await;
         settled(&proxy).await;

@@ -198,6 +198,18 @@ fn a_schema_that_is_gone_does_not_end_the_session() {
         one.run("USE d").await;
         assert_eq!(one.text("SELECT t FROM one WHERE id = 1").await, "one");
         assert_eq!(one.text("SELECT t FROM one WHERE id = 1 FOR UPDATE").await, "one");
+        // So with a prepared statement, which is prepared anew behind the choice of a schema that fails.
+        let statement = one.prepare("SELECT t FROM d.one WHERE id = 1").await.unwrap();
+        one.run("CREATE DATABASE passing").await;
+        one.run("USE passing").await;
+        other.run("DROP DATABASE passing").await;
+        assert_eq!(other.text("SELECT t FROM d.one WHERE id = 1").await, "one");
+        for _ in 0..3 {
+            let all = one.execute(statement.id, 0, &[], &[], &[]).await;
+            assert!(matches!(&all[..], [Outcome::Rows { rows, .. }] if rows.len() == 1), "{all:?}");
+            assert_eq!(other.text("SELECT 'in step' FROM d.one WHERE id = 1").await, "in step");
+            assert_eq!(one.text("SELECT 'in step' FROM d.one WHERE id = 1").await, "in step");
+        }
     });
 }
 
