@@ -1,10 +1,13 @@
 //! The data path: accepts clients, logs them in, serves their sessions, drains at the end. What all sessions share is
 //! here; what one session has is in `session`.
 
+mod after;
 mod command;
+mod hand;
 mod hold;
 mod insert_id;
 pub(crate) mod login;
+mod mend;
 mod prepared;
 mod relay;
 mod reply;

@@ -1,0 +1,226 @@
+//! What a command that was answered leaves behind: the session's new state, what is shown of it, what is counted and
+//! learned.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::routing::session::{Answered, PinCause};
+use crate::routing::{Decision, Target};
+use crate::sql::{Dialect, Effect, Kind, Statement};
+use crate::telemetry::clients::ServerThread;
+use crate::telemetry::metrics::{self, Outcome};
+use crate::wire::packet::Reader;
+use crate::wire::response::status;
+use crate::wire::tracker::Answer;
+
+use super::insert_id::InsertId;
+use super::relay::Body;
+use super::run::Work;
+use super::session::ClientSession;
+
+impl ClientSession {
+    /// Takes in what a statement did to the session and to its connection.
+    pub(super) async fn after(&mut self, statement: &Statement, answered: &Answered, work: Work<'_>) {
+        let before = Arc::clone(self.session.settings());
+        if work.answer == Answer::Results {
+            let missing = self.session.apply(statement, answered);
+            if !missing.is_empty() {
+                Box::pin(self.learn_variables(&missing, work)).await;
+            }
+        } else {
+            self.session.apply_status(answered);
+        }
+        if !Arc::ptr_eq(&before, self.session.settings()) {
+            self.session.intern(&self.shared.settings);
+            if before.schema != self.session.settings().schema {
+                self.show_schema();
+            }
+        }
+        self.applied();
+        if answered.last_insert_id != 0 {
+            Box::pin(self.take_insert_id(answered)).await;
+        } else if statement.needs.last_insert_id && work.answer == Answer::Results {
+            // It was brought there before, and may have been changed: LAST_INSERT_ID(5).
+            self.insert_id = InsertId::OnConnection;
+        }
+        if self.session.in_transaction()
+            && let Some(lease) = self.hold.as_mut()
+        {
+            lease.connection().spoiled = false;
+        }
+        if statement.kind != Kind::Previous {
+            self.keeps_diagnostics = answered.warnings > 0
+                || answered.error.is_some()
+                || statement.effects.contains(&Effect::CountsFoundRows);
+        }
+        // Which of several settings a failed text has made nobody knows: the connection must not serve another session.
+        let sets = |effect: &Effect| {
+            matches!(effect, Effect::SetVariables(_) | Effect::SetUserVariable { .. } | Effect::Pin(_))
+        };
+        if answered.error.is_some() && !self.session.is_bound() && statement.effects.iter().any(sets) {
+            self.hold = None;
+        }
+        for effect in &statement.effects {
+            match effect {
+                Effect::AccountsChange => {
+                    self.shared.login.users.forget_all_verifications();
+                    // What is pooled was opened with the rights of before.
+                    self.shared.pools.retire();
+                }
+                Effect::Disconnects if answered.error.is_none() => self.hold = None,
+                _ => {}
+            }
+        }
+        if self.session.is_bound() || !self.shown_causes.is_empty() {
+            self.show_pins_of(work);
+        }
+    }
+
+    /// Asks the server for values that its tracker does not report (SET NAMES tells nothing of collation_connection).
+    pub(super) async fn learn_variables(&mut self, names: &[Box<str>], work: Work<'_>) {
+        let text = match (work.body, work.sql) {
+            (Body::Inbox(_), Some((start, end))) => {
+                self.client.inbox.bytes().get(start..end).unwrap_or_default()
+            }
+            _ => &[],
+        };
+        // A SET of literals gives the same values every time, and drivers begin every session with one.
+        let plain = !text.is_empty() && text.len() < 200 && !text.iter().any(|byte| b"@(".contains(byte));
+        let plain = plain && self.session.settings().variable(b"default_collation_for_utf8mb4").is_none();
+        let text: Box<[u8]> = Box::from(text);
+        let known = if plain { self.shared.values.get(&text) } else { None };
+        let values = match known {
+            Some(values) => values,
+            None => match self.ask_variables(names).await {
+                Some(values) => {
+                    let values: Arc<[Box<[u8]>]> = values.into();
+                    if plain {
+                        self.shared.values.insert(text, Arc::clone(&values));
+                    }
+                    values
+                }
+                None => return self.session.pin(PinCause::ServerState),
+            },
+        };
+        for (name, value) in names.iter().zip(values.iter()) {
+            self.session.learn_variable(name.as_bytes(), value);
+        }
+    }
+
+    pub(super) async fn ask_variables(&mut self, names: &[Box<str>]) -> Option<Vec<Box<[u8]>>> {
+        let columns: Vec<String> = names.iter().map(|name| format!("IFNULL(@@SESSION.{name},'')")).collect();
+        let deadline = self.shared.server_deadline;
+        let connection = self.hold.as_mut()?.connection();
+        let sql = format!("SELECT {}", columns.join(","));
+        let packets = crate::backend::query(connection, &sql, deadline).await;
+        let packets = match packets {
+            Ok(packets) => packets,
+            Err(error) => {
+                // A server's no leaves the connection in step; anything else does not.
+                if error.server_error().is_none() {
+                    self.hold = None;
+                }
+                return None;
+            }
+        };
+        let mut row = Reader::new(packets.get(packets.len().checked_sub(2)?)?);
+        names.iter().map(|_| row.lenenc_bytes().ok().map(Box::from)).collect()
+    }
+
+    pub(super) fn show_schema(&self) {
+        let schema = self.session.settings().schema.as_deref().map(String::from_utf8_lossy);
+        self.client.registration.schema(schema.as_deref());
+    }
+
+    /// Shows to others what binds the session, when it changed; `statement` is the text that changed it.
+    pub(super) fn show_pins(&mut self, statement: &[u8]) {
+        let causes = self.causes();
+        if causes != self.shown_causes {
+            self.show_causes(causes, statement);
+        }
+    }
+
+    /// The same after a statement that is still at hand. Its text is copied only when there is something to show.
+    pub(super) fn show_pins_of(&mut self, work: Work<'_>) {
+        /// More of a statement is never shown.
+        const SHOWN: usize = 512;
+        let causes = self.causes();
+        if causes == self.shown_causes {
+            return;
+        }
+        let text = match (work.body, work.sql) {
+            (Body::Inbox(_), Some((start, end))) => self.client.inbox.bytes().get(start..end),
+            _ => work.execute.and_then(|id| self.statements.find(id)).map(|known| &known.text.sql[..]),
+        };
+        let text = text.unwrap_or_default();
+        let text: Box<[u8]> = Box::from(&text[..text.len().min(SHOWN)]);
+        self.show_causes(causes, &text);
+    }
+
+    pub(super) fn causes(&self) -> Vec<&'static str> {
+        let mut causes: Vec<&'static str> = self.session.pins().iter().map(|pin| pin.cause.label()).collect();
+        if self.session.in_transaction() {
+            causes.push("transaction");
+        }
+        causes
+    }
+
+    pub(super) fn show_causes(&mut self, causes: Vec<&'static str>, statement: &[u8]) {
+        let registration = &self.client.registration;
+        let holds = self.hold.as_mut().filter(|_| !causes.is_empty()).map(|lease| {
+            let server = Arc::from(lease.server().id.as_str());
+            ServerThread { server, thread: lease.connection().thread_id }
+        });
+        registration.holds(holds);
+        for cause in registration.pinned(&causes, statement) {
+            if cause != "transaction" {
+                self.shared.metrics.pinned(cause);
+            }
+        }
+        self.shown_causes = causes;
+    }
+
+    /// A replica refused this shape: it writes after all.
+    pub(super) fn learn(&mut self, work: Work<'_>) {
+        let dialect = self.session.dialect();
+        if let Some((start, end)) = work.sql
+            && let Some(text) = self.client.inbox.bytes().get(start..end)
+        {
+            self.shared.classifier.learn_write(text, dialect);
+        } else if let Some(known) = work.execute.and_then(|id| self.statements.find_mut(id)) {
+            let dialect = Dialect { multi_statements: false, ..dialect };
+            self.shared.classifier.learn_write(&known.text.sql, dialect);
+            known.statement = self.shared.classifier.classify(&known.text.sql, dialect);
+        }
+    }
+
+    pub(super) fn count(&self, decision: Decision, answered: Option<&Answered>) {
+        let target = match decision.target {
+            Target::Replica(_) => metrics::Target::Replica,
+            Target::Primary => metrics::Target::Primary,
+            Target::Held => match &self.hold {
+                Some(lease) if !self.snapshot.is_primary(&lease.server().id) => metrics::Target::Replica,
+                _ => metrics::Target::Primary,
+            },
+        };
+        let outcome = match answered {
+            None => Outcome::Failed,
+            Some(answered) if answered.error.is_some() => Outcome::Refused,
+            Some(_) => Outcome::Answered,
+        };
+        let elapsed = Instant::now().duration_since(self.last_activity);
+        self.shared.metrics.query(target, decision.why, outcome, elapsed);
+    }
+
+    /// Follows an open cursor: while the server keeps rows for it, the session is bound.
+    pub(super) fn follow_cursor(&mut self, id: u32, flags: u16) {
+        let cause = PinCause::Prepared(id);
+        if flags & status::CURSOR_EXISTS != 0 && flags & status::LAST_ROW_SENT == 0 {
+            self.session.pin(cause);
+        } else {
+            self.session.unpin(&cause);
+        }
+        self.show_pins(b"");
+    }
+}

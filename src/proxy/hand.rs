@@ -1,0 +1,209 @@
+//! The connections a session has in hand: taken for a decision, kept for a moment, given back; and what of the session
+//! lives on them (LAST_INSERT_ID, prepared statements).
+
+use std::sync::Arc;
+
+use crate::backend::connection::PreparedText;
+use crate::backend::pool::Lease;
+use crate::model::server::ServerId;
+use crate::routing::session::{Answered, PinCause, Session};
+use crate::routing::{Decision, InHand, Target};
+
+use super::insert_id::InsertId;
+use super::prepared;
+use super::relay::Body;
+use super::run::Tried;
+use super::session::ClientSession;
+
+impl ClientSession {
+    /// Takes the connection that was decided on. None: it is in `hold`.
+    pub(super) async fn obtain(&mut self, decision: &Decision, body: Body<'_>) -> Option<Tried> {
+        let snapshot = Arc::clone(&self.snapshot);
+        let leased = match decision.target {
+            Target::Held => return None,
+            Target::Primary => {
+                let Some(writer) = snapshot.writer() else {
+                    return Some(Tried::NoPrimary(None));
+                };
+                if self.takes_from_hand(&writer.server().id) {
+                    return None;
+                }
+                self.let_go().await;
+                self.shared.pools.lease_writer(&writer, &self.identity, self.session.settings()).await
+            }
+            Target::Replica(at) => {
+                let server = &snapshot.servers[at];
+                if self.takes_from_hand(&server.id) {
+                    return None;
+                }
+                self.let_go().await;
+                self.shared.pools.lease(server, &self.identity, self.session.settings()).await
+            }
+        };
+        match leased {
+            Ok(lease) => {
+                self.hold = Some(lease);
+                None
+            }
+            Err(error) => Some(self.without_connection(&error, decision, body)),
+        }
+    }
+
+    /// True when the connection in hand, or the parked one, is to this server and can serve the session.
+    pub(super) fn takes_from_hand(&mut self, server: &ServerId) -> bool {
+        let suits = |lease: &mut Option<Lease>, session: &Session| {
+            // One that is not quiet was closed by the server since.
+            lease.as_mut().is_some_and(|lease| {
+                lease.server().id == *server
+                    && lease.connection().stream.is_quiet()
+                    && (lease.connection().applied.schema.is_none() || session.settings().schema.is_some())
+            })
+        };
+        if suits(&mut self.parked, &self.session) {
+            std::mem::swap(&mut self.hold, &mut self.parked);
+            if let Some(other) = self.parked.take() {
+                other.release(self.last_activity);
+            }
+            return true;
+        }
+        suits(&mut self.hold, &self.session)
+    }
+
+    /// Gives back what is in hand, or parks it when it has a LAST_INSERT_ID that nobody else knows.
+    pub(super) async fn let_go(&mut self) {
+        let Some(lease) = self.hold.take() else { return };
+        self.keeps_diagnostics = false;
+        if self.insert_id.is_on_connection() && self.parked.is_none() {
+            self.parked = Some(lease);
+            if self.parked.as_ref().is_some_and(|lease| lease.pool().is_pressed()) {
+                Box::pin(self.save_insert_id()).await;
+                if let Some(lease) = self.parked.take() {
+                    lease.release(self.last_activity);
+                }
+            }
+        } else {
+            lease.release(self.last_activity);
+        }
+    }
+
+    /// Learns LAST_INSERT_ID from the connection that has it, so that the connection can go.
+    pub(super) async fn save_insert_id(&mut self) {
+        if self.insert_id.is_on_connection() {
+            let found = self.ask_insert_id().await;
+            self.insert_id = found.map_or(InsertId::NONE, |found| self.insert_id.save(found));
+        }
+    }
+
+    /// Asks the connection that has LAST_INSERT_ID. A connection that does not answer as it should is dropped.
+    pub(super) async fn ask_insert_id(&mut self) -> Option<u64> {
+        let deadline = self.shared.server_deadline;
+        let lease = self.parked.as_mut().or(self.hold.as_mut())?;
+        let saved = crate::backend::query(lease.connection(), "SELECT LAST_INSERT_ID()", deadline).await;
+        let number = saved.ok().and_then(|packets| {
+            let row = packets.get(packets.len().checked_sub(2)?)?;
+            std::str::from_utf8(row.get(1..)?).ok()?.parse().ok()
+        });
+        if number.is_none() {
+            tracing::warn!("LAST_INSERT_ID() could not be read from a connection that is given back");
+            if self.parked.take().is_none() {
+                self.hold = None;
+            }
+        }
+        number
+    }
+
+    /// Makes sure that the connection in hand can be asked for LAST_INSERT_ID. Returns the number that must be set first.
+    pub(super) async fn bring_insert_id(&mut self) -> Option<u64> {
+        if self.parked.is_some() {
+            self.save_insert_id().await;
+            if let Some(parked) = self.parked.take() {
+                parked.release(self.last_activity);
+            }
+        } else if matches!(self.insert_id, InsertId::Reported { .. }) {
+            let found = self.ask_insert_id().await;
+            self.insert_id = found.map_or(InsertId::NONE, |found| self.insert_id.settle(found));
+        }
+        match self.insert_id {
+            InsertId::Saved(number) => Some(number),
+            _ => None,
+        }
+    }
+
+    /// An answer has reported an id: it lives on the connection in hand now, and what was parked is old news.
+    pub(super) async fn take_insert_id(&mut self, answered: &Answered) {
+        if self.parked.is_some() {
+            self.save_insert_id().await;
+            if let Some(parked) = self.parked.take() {
+                parked.release(self.last_activity);
+            }
+        }
+        let number = answered.last_insert_id;
+        self.insert_id = match self.insert_id.report(number) {
+            _ if answered.several_insert_ids => InsertId::OnConnection,
+            Some(known) => known,
+            None => {
+                let found = Box::pin(self.ask_insert_id()).await;
+                let settled = found.map_or(InsertId::NONE, |found| self.insert_id.settle(found));
+                settled.report(number).unwrap_or(InsertId::OnConnection)
+            }
+        };
+    }
+
+    pub(super) fn in_hand(&self) -> InHand {
+        match &self.hold {
+            None => InHand::Nothing,
+            Some(_) if self.session.is_bound() => InHand::Bound,
+            Some(lease) => {
+                let id = &lease.server().id;
+                let at = self.snapshot.servers.iter().position(|server| server.id == *id);
+                at.map_or(InHand::Nothing, InHand::Lingering)
+            }
+        }
+    }
+
+    /// The connection in hand now looks like the session.
+    pub(super) fn applied(&mut self) {
+        if let Some(lease) = self.hold.as_mut() {
+            lease.connection().applied = Arc::clone(self.session.settings());
+        }
+    }
+
+    pub(super) fn probe_held(&self) {
+        if let Some(lease) = &self.hold {
+            self.shared.probe_now(&lease.server().id);
+        }
+    }
+
+    /// The connection has prepared this. Returns the commands that close what had to go for it.
+    pub(super) fn remember_prepared(&mut self, text: &Arc<PreparedText>, id: u32) -> Vec<u8> {
+        let mut closes = Vec::new();
+        let capacity = self.shared.pools.prepared_per_connection();
+        let pinned = self.session.pins().iter().filter_map(|pin| match pin.cause {
+            PinCause::Prepared(id) => self.statements.find(id),
+            _ => None,
+        });
+        let kept: Vec<_> = pinned.map(|known| Arc::clone(&known.text)).collect();
+        if let Some(lease) = self.hold.as_mut() {
+            let cache = &mut lease.connection().prepared;
+            for old in
+                cache.forget(text).into_iter().chain(cache.insert(Arc::clone(text), id, capacity, &kept))
+            {
+                prepared::push_close(&mut closes, old);
+            }
+        }
+        closes
+    }
+
+    /// The server has no room for prepared statements: closes those that this connection keeps for reuse. False when
+    /// there were none.
+    pub(super) async fn close_prepared(&mut self) -> bool {
+        let mut closes = Vec::new();
+        if let Some(lease) = self.hold.as_mut() {
+            for id in lease.connection().prepared.take_all() {
+                prepared::push_close(&mut closes, id);
+            }
+        }
+        self.send_to_server(&closes).await;
+        !closes.is_empty() && self.hold.is_some()
+    }
+}

@@ -1,0 +1,277 @@
+//! What becomes of a try that went wrong: mended unseen on another server where that is safe, held for a primary that is
+//! away, else told to the client in the server's own words.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use crate::backend::pool::LeaseError;
+use crate::routing::session::Answered;
+use crate::routing::{Decision, Target};
+use crate::sql::{Kind, Statement};
+use crate::telemetry::clients::Signals;
+use crate::wire::packet::ErrPacket;
+
+use super::hold::{Held, NotHeld};
+use super::insert_id::InsertId;
+use super::relay::{self, Body, Broken, PreparedAnswer};
+use super::run::{REFUSED_BY_REPLICA, Ran, TRIES, Tried, Work};
+use super::session::{ClientSession, End};
+use super::{Shared, reply};
+
+pub(super) const ER_DBACCESS_DENIED: u16 = 1044;
+pub(super) const ER_BAD_DB: u16 = 1049;
+pub(super) const ER_SERVER_SHUTDOWN: u16 = 1053;
+pub(super) const ER_UNKNOWN_STMT_HANDLER: u16 = 1243;
+pub(super) const ER_OPTION_PREVENTS_STATEMENT: u16 = 1290;
+pub(super) const ER_MAX_PREPARED_STMT_COUNT_REACHED: u16 = 1461;
+pub(super) const ER_NEED_REPREPARE: u16 = 1615;
+pub(super) const ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION: u16 = 1792;
+pub(super) const ER_READ_ONLY_MODE: u16 = 1836;
+
+impl ClientSession {
+    /// An error that came before anything of an answer, of a kind that may be ours to mend.
+    pub(super) async fn judge_error(
+        &mut self,
+        code: u16,
+        packet: &[u8],
+        decision: Decision,
+        work: Work<'_>,
+        tries: u32,
+    ) -> Result<Tried, End> {
+        let bound = self.session.is_bound();
+        let at_primary = self.hold.as_ref().is_some_and(|lease| self.snapshot.is_primary(&lease.server().id));
+        let streamed = matches!(work.body, Body::Streamed { .. });
+        if self.session.in_transaction() && !at_primary && is_read_only_refusal(code, packet) {
+            // Only transactions that said they were read-only are on a replica.
+            let refused = reply::error(&reply::read_only_transaction());
+            return self.answer_with(&refused).await;
+        }
+        if !bound && !streamed {
+            if is_read_only_refusal(code, packet) {
+                if !at_primary {
+                    return Ok(Tried::AtPrimary(REFUSED_BY_REPLICA));
+                }
+                // The primary was just made read-only: a new one, or the same, will take writes in a moment.
+                self.probe_held();
+                self.hold = None;
+                return Ok(Tried::NoPrimary(ErrPacket::parse(&packet[4..])));
+            }
+            if is_sign_of_delay(code) && !at_primary {
+                return Ok(Tried::AtPrimary("replica-behind"));
+            }
+            if code == ER_SERVER_SHUTDOWN && matches!(decision.target, Target::Replica(_)) && tries < TRIES {
+                self.probe_held();
+                self.hold = None;
+                return Ok(Tried::Elsewhere("server-stopping"));
+            }
+        }
+        if code == ER_MAX_PREPARED_STMT_COUNT_REACHED && tries < TRIES && self.close_prepared().await {
+            return Ok(Tried::Again);
+        }
+        if let Some(known) = work.execute.and_then(|id| self.statements.find(id))
+            && matches!(code, ER_UNKNOWN_STMT_HANDLER | ER_NEED_REPREPARE)
+            && tries < TRIES
+            && let Some(lease) = self.hold.as_mut()
+        {
+            lease.connection().prepared.forget(&known.text);
+            self.shared.metrics.retried("prepared-again");
+            return Ok(Tried::Again);
+        }
+        self.answer_with(packet).await
+    }
+
+    /// Gives the client this ERR packet of the server's as the answer.
+    pub(super) async fn answer_with(&mut self, packet: &[u8]) -> Result<Tried, End> {
+        self.send(packet).await?;
+        self.keeps_diagnostics = true;
+        let error = crate::wire::response::read_error_code(packet.get(4..).unwrap_or_default()).unwrap_or(0);
+        let answered = Answered { error: Some(error), ..Answered::default() };
+        Ok(Tried::Done(Ran { answered: Some(answered), prepared: PreparedAnswer::default() }))
+    }
+
+    /// A command of ours failed (the schema is gone, say): the client is told what the server said.
+    pub(super) async fn prelude_refused(&mut self, packet: &[u8], decision: Decision) -> Result<Tried, End> {
+        self.hold = None;
+        if let Target::Replica(_) = decision.target {
+            // A schema that another session has just made is not there yet.
+            return Ok(Tried::AtPrimary("replica-behind"));
+        }
+        let bound = self.session.is_bound();
+        self.session.lose_connection();
+        if !bound && self.leaves_schema(ErrPacket::parse(&packet[4..]).as_ref()) {
+            return Ok(Tried::Again);
+        }
+        // It answered a command of ours; the client's may have more frames.
+        let mut packet = packet.to_vec();
+        self.number(&mut packet).await?;
+        self.answer_with(&packet).await
+    }
+
+    /// The session's schema was dropped, by whomever: as on a server the session goes on without it, or it could not even
+    /// choose another one.
+    pub(super) fn leaves_schema(&mut self, error: Option<&ErrPacket>) -> bool {
+        let gone = error.is_some_and(|error| matches!(error.code, ER_DBACCESS_DENIED | ER_BAD_DB));
+        let left = gone && self.session.leave_schema();
+        if left {
+            self.session.intern(&self.shared.settings);
+            self.show_schema();
+        }
+        left
+    }
+
+    pub(super) fn without_connection(
+        &mut self,
+        error: &LeaseError,
+        decision: &Decision,
+        body: Body<'_>,
+    ) -> Tried {
+        let mut unreachable = matches!(error, LeaseError::StaleWriter(_));
+        if let LeaseError::Connect(server, connect) = error {
+            tracing::debug!(%server, error = %connect, "no connection");
+            // A replica may not know yet what was granted a moment ago.
+            if connect.is_access_denied() && decision.target == Target::Primary {
+                self.shared.login.users.forget(&self.identity.credentials);
+            }
+            if connect.retry_elsewhere() {
+                self.shared.probe_now(server);
+                unreachable = connect.server_error().is_none();
+            }
+        }
+        let said = match error {
+            LeaseError::Connect(_, connect) => connect.server_error(),
+            _ => None,
+        };
+        match decision.target {
+            Target::Replica(_) => Tried::Elsewhere("no-connection"),
+            _ if self.leaves_schema(said) => Tried::Again,
+            _ if unreachable && !matches!(body, Body::Streamed { .. }) => Tried::NoPrimary(None),
+            _ => Tried::Refused(reply::no_connection(error)),
+        }
+    }
+
+    /// Holds the statement until there is a primary again. The inner Err: it will not be held any longer.
+    pub(super) async fn await_primary<'a>(
+        &mut self,
+        shared: &'a Shared,
+        held: &mut Option<Held<'a>>,
+        body: Body<'_>,
+    ) -> Result<Result<(), NotHeld>, End> {
+        let bytes = match body {
+            Body::Inbox(length) => length,
+            Body::Bytes(bytes) => bytes.len(),
+            Body::Streamed { .. } | Body::Nothing => 0,
+        };
+        if held.is_none() {
+            match shared.hold.enter(bytes) {
+                Ok(place) => *held = Some(place),
+                Err(full) => return Ok(Err(full)),
+            }
+        }
+        let Some(place) = held.as_ref() else { return Ok(Ok(())) };
+        let client = &mut self.client;
+        let waited = {
+            let mut primary = pin!(place.primary(&mut self.topology));
+            poll_fn(|context| {
+                if let Poll::Ready(result) = primary.as_mut().poll(context) {
+                    return Poll::Ready(Ok(result));
+                }
+                if let Poll::Ready(error) = relay::poll_client_gone(client, context) {
+                    return Poll::Ready(Err(End::ClientGone(error)));
+                }
+                match client.registration.poll_signals(context) {
+                    Poll::Ready(signals) if signals.contains(Signals::KILL_CONNECTION) => {
+                        Poll::Ready(Err(End::Killed))
+                    }
+                    _ => Poll::Pending,
+                }
+            })
+            .await?
+        };
+        // The wait has taken the news.
+        self.snapshot = Arc::clone(&self.topology.borrow_and_update());
+        Ok(waited)
+    }
+
+    /// The server connection broke in the middle.
+    pub(super) async fn broke(
+        &mut self,
+        broken: Broken,
+        statement: &Statement,
+        work: Work<'_>,
+        tries: u32,
+    ) -> Result<Tried, End> {
+        let bound = self.session.is_bound();
+        let server = self.hold.as_ref().map(|lease| lease.server().id.clone());
+        let (delivered, error) = match broken {
+            Broken::Client(error) => {
+                self.hold = None;
+                return Err(End::ClientGone(error));
+            }
+            Broken::Killed => {
+                self.hold = None;
+                return Err(End::Killed);
+            }
+            Broken::TooLarge => {
+                self.hold = None;
+                return self.refuse(&reply::too_large()).await.and(Err(End::Malformed));
+            }
+            Broken::Server { delivered, error } => (delivered, error),
+        };
+        self.probe_held();
+        self.hold = None;
+        if self.parked.is_none() {
+            self.insert_id = InsertId::NONE;
+        }
+        self.session.lose_connection();
+        self.show_pins(b"");
+        if let Some(server) = &server {
+            tracing::info!(%server, %error, "a server connection broke");
+        }
+        if delivered {
+            return Err(End::ServerLost);
+        }
+        let harmless = matches!(statement.kind, Kind::Read | Kind::Anywhere | Kind::Previous);
+        let repeatable = !matches!(work.body, Body::Streamed { .. });
+        if !bound && harmless && repeatable && tries < TRIES {
+            return Ok(Tried::Elsewhere("connection-lost"));
+        }
+        if let Some(server) = &server {
+            self.refuse(&reply::lost(server, bound)).await?;
+        }
+        // What the session had on that connection is gone; only a new one is honest.
+        if bound { Err(End::ServerLost) } else { Ok(Tried::Done(Ran::default())) }
+    }
+}
+
+/// Errors of a replica that may only mean that it has not yet heard of what another session has made or granted:
+/// ER_DBACCESS_DENIED_ERROR, ER_BAD_DB_ERROR, ER_BAD_FIELD_ERROR, ER_TABLEACCESS_DENIED_ERROR,
+/// ER_COLUMNACCESS_DENIED_ERROR, ER_NO_SUCH_TABLE, ER_SP_DOES_NOT_EXIST, ER_PROCACCESS_DENIED_ERROR.
+pub(super) fn is_sign_of_delay(code: u16) -> bool {
+    matches!(code, 1044 | 1049 | 1054 | 1142 | 1143 | 1146 | 1305 | 1370)
+}
+
+/// Errors that are looked at before the client sees them.
+pub(super) fn may_be_mended(code: u16) -> bool {
+    is_sign_of_delay(code)
+        || matches!(
+            code,
+            ER_SERVER_SHUTDOWN
+                | ER_MAX_PREPARED_STMT_COUNT_REACHED
+                | ER_UNKNOWN_STMT_HANDLER
+                | ER_OPTION_PREVENTS_STATEMENT
+                | ER_NEED_REPREPARE
+                | ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION
+                | ER_READ_ONLY_MODE
+        )
+}
+
+/// 1290 has other reasons too (--secure-file-priv, --skip-grant-tables), which no other server mends.
+pub(super) fn is_read_only_refusal(code: u16, packet: &[u8]) -> bool {
+    match code {
+        ER_READ_ONLY_MODE => true,
+        ER_OPTION_PREVENTS_STATEMENT => memchr::memmem::find(packet, b"read-only").is_some(),
+        _ => false,
+    }
+}
