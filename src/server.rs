@@ -90,7 +90,8 @@ pub(crate) fn run(config: Config) -> Result<(), StartError> {
         let server = Server::bind(config).await?;
         let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Runtime)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Runtime)?;
-        let serving = server.run(control.handle.clone(), stop.clone());
+        // On a worker, not on this thread: an accept loop beside the workers wakes one for every client.
+        let mut serving = data.spawn(server.run(control.handle.clone(), stop.clone()));
         let signalled = async {
             tokio::select! {
                 _ = terminate.recv() => {}
@@ -99,7 +100,11 @@ pub(crate) fn run(config: Config) -> Result<(), StartError> {
             tracing::info!("stopping: no new clients; open transactions may end");
             stop.cancel();
         };
-        tokio::join!(serving, signalled).0
+        let ended = tokio::select! {
+            ended = &mut serving => ended,
+            () = signalled => serving.await,
+        };
+        ended.unwrap_or_else(|panicked| Err(StartError::Runtime(io::Error::other(panicked))))
     })
 }
 

@@ -263,9 +263,13 @@ impl Pool {
         loop {
             let receiver = {
                 let mut state = self.state.lock();
-                state.waiters.retain(|waiter| !waiter.is_closed());
-                if state.waiters.len() >= self.limits.max_waiters as usize {
+                let live = self.waiting.load(Ordering::Relaxed);
+                if live >= self.limits.max_waiters {
                     return Err(LeaseError::TooManyWaiters(server.id.clone()));
+                }
+                // Those that gave up are passed over by whoever gives something back; here only when they pile up.
+                if state.waiters.len() > 2 * live as usize + UNTIDY {
+                    state.waiters.retain(|waiter| !waiter.is_closed());
                 }
                 let (sender, receiver) = oneshot::channel();
                 state.waiters.push_back(sender);
@@ -356,6 +360,9 @@ impl Defaults {
         }
     }
 }
+
+/// Waiters that gave up and are still in the queue before it is tidied.
+const UNTIDY: usize = 64;
 
 enum Taken {
     Connection(Box<Connection>),

@@ -207,7 +207,7 @@ fn pool(keys: &mut Keys<'_>) -> Pool {
         max_per_server: keys.number("pool.max_per_server", 200, 1..=100_000) as u32,
         max_waiters: keys.number("pool.max_waiters", 1000, 0..=1_000_000) as u32,
         wait: keys.duration("pool.wait_ms", 5000, 1..=600_000),
-        idle: keys.duration("pool.idle_s", 60, 1..=86_400),
+        idle: keys.duration("pool.idle_s", 15, 1..=86_400),
         linger: keys.duration("pool.linger_ms", 100, 0..=60_000),
         connect_timeout: keys.duration("pool.connect_timeout_ms", 3000, 1..=600_000),
         prepared_per_connection: keys.number("pool.prepared_per_connection", 256, 1..=1_000_000) as usize,
