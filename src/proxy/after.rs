@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::routing::session::{Answered, PinCause};
+use crate::routing::session::{Answered, Pin, PinCause};
 use crate::routing::{Decision, Target};
 use crate::sql::{Dialect, Effect, Kind, Statement};
 use crate::telemetry::clients::ServerThread;
@@ -24,7 +24,15 @@ impl ClientSession {
     pub(super) async fn after(&mut self, statement: &Statement, answered: &Answered, work: Work<'_>) {
         let before = Arc::clone(self.session.settings());
         if work.answer == Answer::Results {
+            let bound = self.session.is_bound();
             let missing = self.session.apply(statement, answered);
+            let at_replica =
+                self.hold.as_ref().is_some_and(|lease| !self.snapshot.is_primary(&lease.server().id));
+            let hidden = |pin: &Pin| pin.cause == PinCause::ServerState;
+            if at_replica && !bound && self.session.pins().iter().any(hidden) {
+                // A view called a function that sets session state: from now on that is for the primary.
+                self.learn(work);
+            }
             if !missing.is_empty() {
                 Box::pin(self.learn_variables(&missing, work)).await;
             }
