@@ -142,6 +142,7 @@ impl Proxy {
         let shared = &self.0;
         let places = Arc::new(Semaphore::new(shared.limits.clients as usize));
         let watcher = shared.tasks.spawn(watch_servers(Arc::clone(shared), stop.clone()));
+        shared.tasks.spawn(keep_time(shared.pools.linger(), stop.clone()));
         tokio::join!(
             accept_tcp(shared, listeners.tcp, &places, &stop),
             accept_unix(shared, listeners.unix, &places, &stop),
@@ -283,6 +284,13 @@ async fn log_in(
 
 /// utf8mb4_0900_ai_ci, the default of every server since 8.0.
 const DEFAULT_COLLATION: u8 = 255;
+
+/// Keeps the runtime's next timer nearer than any session's linger alarm. Else setting that alarm is the earliest event
+/// and wakes the runtime's own poll by a system call, once for every short connection.
+async fn keep_time(linger: Duration, stop: CancellationToken) {
+    let tick = (linger / 2).max(Duration::from_millis(10));
+    while timeout(tick, stop.cancelled()).await.is_err() {}
+}
 
 /// Wakes sessions when a server that they may wait for is gone, and closes what was idle too long.
 async fn watch_servers(shared: Arc<Shared>, stop: CancellationToken) {
