@@ -66,10 +66,11 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 
 /// The servers that ran the statement with this number, by the history that each keeps; `proxy` when none did.
 async fn witness(witnesses: &mut [(String, Session)], number: usize) -> Result<String, dba::Error> {
-    // Written in two halves, so that the question does not find itself.
+    // Written in two halves, so that the question does not find itself; of clients' threads only, since what a replica
+    // applies has the same text.
     let sql = format!(
-        "SELECT 1 FROM performance_schema.events_statements_history \
-         WHERE SQL_TEXT LIKE CONCAT('%/* {MARK}', '{number} */') LIMIT 1"
+        "SELECT 1 FROM performance_schema.events_statements_history JOIN performance_schema.threads USING (THREAD_ID) \
+         WHERE NAME = 'thread/sql/one_connection' AND SQL_TEXT LIKE CONCAT('%/* {MARK}', '{number} */') LIMIT 1"
     );
     for look in 0..LOOKS {
         if look > 0 {
