@@ -127,6 +127,10 @@ fn a_replica_that_dies_or_hangs_is_no_error() {
 fn writes_wait_for_a_primary_that_restarts() {
     run(async {
         let cluster = cluster(1).await;
+        // A primary that loses commits in a crash would part from its replica; persisted, so that it holds after each start.
+        let mut primary = cluster.connect(0, ROOT).await;
+        primary.query_drop("SET PERSIST innodb_flush_log_at_trx_commit=2").await.expect("root may");
+        drop(primary);
         let configuration = format!("{CONFIGURATION}\nrouting: {{primary_wait_ms: 20000}}");
         let proxy = Proxy::start(&cluster, &configuration).await;
         let mut transaction = Raw::connect(proxy.port(), APP, USUAL).await;
@@ -175,6 +179,8 @@ fn writes_wait_for_a_primary_that_restarts() {
         let configuration =
             format!("{CONFIGURATION}\nrouting: {{primary_wait_ms: 1500, primary_wait_statements: 2}}");
         let proxy = Proxy::start(&cluster, &configuration).await;
+        // The replica may still be on its way back to the primary; it is to serve when that one goes.
+        serves_reads(&proxy, 1, true).await;
         let mut clients = Vec::new();
         for _ in 0..3 {
             clients.push(Raw::connect(proxy.port(), APP, USUAL).await);
