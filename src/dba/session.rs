@@ -179,7 +179,8 @@ impl Session {
             if columns.is_empty() {
                 return Ok(Answer::Done { affected });
             }
-            let rows = rows.into_iter().map(|row| row.unwrap().into_iter().map(shown).collect()).collect();
+            let texts = |row: Row| row.unwrap_raw().into_iter().map(|value| value.and_then(shown)).collect();
+            let rows = rows.into_iter().map(texts).collect();
             Ok(Answer::Rows { columns, rows })
         })
         .await
