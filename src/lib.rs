@@ -8,7 +8,7 @@
 //! | 5 | [`server`] |
 //! | 4 | [`proxy`] [`admin`] [`controller`] [`demo`] |
 //! | 3 | [`routing`] [`backend`] [`topology`] [`monitor`] |
-//! | 2 | [`wire`] [`sql`] [`config`] [`dba`] |
+//! | 2 | [`wire`] [`sql`] [`config`] [`dba`] [`k8s`] |
 //! | 1 | [`model`] [`telemetry`] |
 //!
 //! Row-mates meet through [`model`] types and channels that [`server`] wires.
@@ -20,6 +20,8 @@ mod config;
 mod controller;
 mod dba;
 mod demo;
+#[expect(dead_code, reason = "kind kubernetes and the controller are being built on it")]
+mod k8s;
 mod model;
 mod monitor;
 mod proxy;

@@ -1,6 +1,7 @@
 //! The words that the layers share: servers, topology, health, GTID sets. No I/O and no async.
 
 pub(crate) mod access;
+pub(crate) mod appointment;
 pub(crate) mod gtid;
 pub(crate) mod health;
 pub(crate) mod progress;

@@ -1,0 +1,3 @@
+//! The Kubernetes API: how it is reached, and what of ours is kept there. Decides nothing about MySQL.
+
+pub(crate) mod client;
