@@ -222,6 +222,7 @@ impl Server {
             damping: self.config.monitor.damping,
             needs_gtids: self.config.routing.consistency != config::Consistency::Eventual,
             cluster: None,
+            zone: self.config.routing.prefer_zone.clone(),
         };
         let endpoints = discover(&self.config, &control, &tasks, &last).await?;
         // Reports of all servers wait here for the one writer of snapshots; it takes them at once.
@@ -290,6 +291,7 @@ async fn discover(
             );
             Ok(endpoints)
         }
+        config::Topology::Kubernetes(_) => Err(StartError::Runtime(io::ErrorKind::Unsupported.into())),
         config::Topology::Dns { service, port, refresh } => {
             let hosts = match config.server_tls.mode {
                 config::TlsMode::VerifyIdentity => topology::dns::Hosts::Names,

@@ -144,41 +144,50 @@ impl<'a> Keys<'a> {
         self.problem(key, wrong, "give the path of a readable file");
     }
 
-    /// The password that `<section>.password_file` or `<section>.password_env` names. A file's last line end is not
-    /// part of it.
-    pub(crate) fn password(&mut self, section: &str) -> Option<Secret> {
-        let file_key = format!("{section}.password_file");
-        let variable_key = format!("{section}.password_env");
+    /// A variable of the environment that is no key; None when it is not set.
+    pub(crate) fn variable(&self, name: &str) -> Option<&str> {
+        self.raw.environment.get(name).map(String::as_str)
+    }
+
+    /// The password that `<prefix>password_file` or `<prefix>password_env` names. A file's last line end is not part
+    /// of it.
+    pub(crate) fn password(&mut self, prefix: &str) -> Option<Secret> {
+        self.password_and_file(prefix).0
+    }
+
+    /// With the file it was in, for who looks again whether it has changed.
+    pub(crate) fn password_and_file(&mut self, prefix: &str) -> (Option<Secret>, Option<PathBuf>) {
+        let file_key = format!("{prefix}password_file");
+        let variable_key = format!("{prefix}password_env");
         let file = self.path(&file_key);
         let variable = self.text(&variable_key, None);
-        let (key, bytes) = match (file, variable) {
+        let none = || Some(Secret::new(String::new()));
+        let (key, bytes) = match (&file, variable) {
             (Some(_), Some(_)) => {
                 self.problem(&file_key, "is given beside password_env", "keep one of them");
-                return None;
+                return (None, file);
             }
-            (Some(path), None) => match (self.files)(&path) {
+            (Some(path), None) => match (self.files)(path) {
                 Ok(bytes) => (file_key, bytes),
                 Err(error) => {
-                    self.unreadable(&file_key, &path, &error);
-                    return Some(Secret::new(String::new()));
+                    self.unreadable(&file_key, path, &error);
+                    return (none(), file);
                 }
             },
             (None, Some(name)) => match self.raw.environment.get(&name) {
                 Some(value) => (variable_key, value.clone().into_bytes()),
                 None => {
                     self.problem(&variable_key, format!("variable `{name}` is not set"), "set it");
-                    return Some(Secret::new(String::new()));
+                    return (none(), file);
                 }
             },
-            (None, None) => return None,
+            (None, None) => return (None, None),
         };
-        let password = String::from_utf8(bytes).unwrap_or_default();
-        let password = password.strip_suffix('\n').unwrap_or(&password);
-        let password = password.strip_suffix('\r').unwrap_or(password);
-        if password.is_empty() || password.len() > 1024 || password.contains('\0') {
+        let password = super::password(bytes);
+        if password.is_none() {
             self.problem(&key, "holds no usable password", "it must be UTF-8 text of 1 to 1024 bytes");
         }
-        Some(Secret::new(password.to_owned()))
+        (password.or_else(none), file)
     }
 
     /// How many items a list has; `fields` are the keys that an item may have.

@@ -19,6 +19,7 @@ pub(crate) struct Config {
     pub(crate) topology: Topology,
     /// The account of our own statements: probes.
     pub(crate) account: Account,
+    pub(crate) controller: Controller,
     pub(crate) users: Users,
     pub(crate) routing: Routing,
     pub(crate) pool: Pool,
@@ -54,6 +55,57 @@ pub(crate) enum Topology {
     Fixed { servers: Vec<FixedServer>, primary: Option<ServerId> },
     /// A headless Service: SRV or A records give the pods; ordinal 0 is the primary.
     Dns { service: String, port: u16, refresh: Duration },
+    /// The API server says where the pods of a headless Service are.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the discovery that reads it comes next"))]
+    Kubernetes(Kubernetes),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Kubernetes {
+    pub(crate) service: String,
+    /// Used where the Service names no port.
+    pub(crate) port: u16,
+    /// None: the pod's own.
+    pub(crate) namespace: Option<String>,
+    /// The Service that selects the primary, for who may not read the record.
+    pub(crate) primary_service: Option<String>,
+}
+
+/// The embedded controller, and the accounts it works with. Who creates no server needs none of it.
+#[expect(dead_code, reason = "the server that runs the controller comes next")]
+#[derive(Clone, Debug)]
+pub(crate) struct Controller {
+    pub(crate) enabled: bool,
+    /// Name of the ConfigMap with the record; those who do not act follow it too.
+    pub(crate) state: String,
+    /// Name of the Lease whose holder acts.
+    pub(crate) lease: String,
+    pub(crate) diverged: Diverged,
+    /// How often it looks at every server.
+    pub(crate) interval: Duration,
+    /// Its own account on the servers: it creates it.
+    pub(crate) account: KeptAccount,
+    /// The replicas' account on their source: it creates it.
+    pub(crate) replication: KeptAccount,
+    /// The account that a new server has from its image.
+    pub(crate) installation: KeptAccount,
+}
+
+/// What to do with a replica that has transactions of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Diverged {
+    /// Leave it to people.
+    Hold,
+    /// Overwrite it with a copy of a good server.
+    Reclone,
+}
+
+/// An account as it was at the start, and the file whose content is its password from then on.
+#[cfg_attr(not(test), expect(dead_code, reason = "the server that runs the controller comes next"))]
+#[derive(Clone, Debug)]
+pub(crate) struct KeptAccount {
+    pub(crate) account: Account,
+    pub(crate) file: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug)]
@@ -85,7 +137,14 @@ pub(crate) struct Routing {
     /// At most so many bytes of statements are held.
     pub(crate) primary_wait_bytes: u64,
     /// Replicas of this zone are preferred while there are any that qualify.
-    pub(crate) prefer_zone: Option<String>,
+    pub(crate) prefer_zone: Option<Zone>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Zone {
+    Named(String),
+    /// That of the servers on this node: it is this process's own.
+    OfNode(String),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,4 +234,14 @@ pub(crate) struct Log {
     /// As `tracing-subscriber`'s `EnvFilter` reads it.
     pub(crate) filter: String,
     pub(crate) json: bool,
+}
+
+/// The password that the bytes of a file or a variable are; None when they can be none. The last line end of a file is
+/// not part of it.
+pub(crate) fn password(bytes: Vec<u8>) -> Option<Secret> {
+    let text = String::from_utf8(bytes).ok()?;
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    let text = text.strip_suffix('\r').unwrap_or(text);
+    let usable = !text.is_empty() && text.len() <= 1024 && !text.contains('\0');
+    usable.then(|| Secret::new(text.to_owned()))
 }

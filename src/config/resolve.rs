@@ -8,8 +8,9 @@ use std::path::Path;
 use super::keys::{Files, Keys};
 use super::raw::{Problem, Raw};
 use super::{
-    Account, Admin, CertificateFiles, ClientTls, ClientTlsMode, Config, Consistency, FixedServer, Limits,
-    Listen, Log, Monitor, Pool, Routing, Secret, ServerTls, TlsMode, Topology, Users,
+    Account, Admin, CertificateFiles, ClientTls, ClientTlsMode, Config, Consistency, Controller, Diverged,
+    FixedServer, KeptAccount, Kubernetes, Limits, Listen, Log, Monitor, Pool, Routing, Secret, ServerTls,
+    TlsMode, Topology, Users, Zone,
 };
 use crate::model::server::{Address, ServerId};
 use crate::telemetry::logging;
@@ -51,6 +52,7 @@ pub(crate) fn resolve(raw: Raw, files: Files<'_>) -> Result<Config, Vec<Problem>
         listen: listen(&mut keys),
         topology: topology(&mut keys),
         account: account(&mut keys),
+        controller: controller(&mut keys),
         users: users(&mut keys),
         routing: routing(&mut keys),
         pool: pool(&mut keys),
@@ -79,13 +81,24 @@ fn topology(keys: &mut Keys<'_>) -> Topology {
     enum Of {
         Fixed,
         Dns,
+        Kubernetes,
     }
-    let kind = keys.choice("topology.kind", Of::Dns, &[("fixed", Of::Fixed), ("dns", Of::Dns)]);
+    let kinds = [("fixed", Of::Fixed), ("dns", Of::Dns), ("kubernetes", Of::Kubernetes)];
+    let kind = keys.choice("topology.kind", Of::Dns, &kinds);
     let servers = fixed_servers(keys);
     let primary = keys.text("topology.primary", None).map(|name| ServerId::new(&name));
     let service = keys.text("topology.service", Some("mysql")).unwrap_or_default();
     let port = keys.number("topology.port", 3306, 1..=65535) as u16;
     let refresh = keys.duration("topology.refresh_ms", 5000, 100..=3_600_000);
+    let namespace = keys.text("topology.namespace", None);
+    let primary_service = keys.text("topology.primary_service", Some("mysql-primary"));
+    if kind != Of::Fixed && !servers.is_empty() {
+        keys.problem(
+            "topology.servers",
+            "is not used by this kind of topology",
+            "set topology.kind to fixed, or remove the list",
+        );
+    }
     match kind {
         Of::Fixed => {
             if servers.is_empty() {
@@ -102,16 +115,32 @@ fn topology(keys: &mut Keys<'_>) -> Topology {
             }
             Topology::Fixed { servers, primary }
         }
-        Of::Dns => {
-            if !servers.is_empty() {
-                keys.problem(
-                    "topology.servers",
-                    "is not used by kind dns",
-                    "set topology.kind to fixed, or remove the list",
-                );
+        Of::Dns => Topology::Dns { service, port, refresh },
+        Of::Kubernetes => {
+            let names = [
+                ("topology.service", Some(&service)),
+                ("topology.namespace", namespace.as_ref()),
+                ("topology.primary_service", primary_service.as_ref()),
+            ];
+            for (key, name) in names {
+                object_name(keys, key, name.map_or("x", String::as_str));
             }
-            Topology::Dns { service, port, refresh }
+            Topology::Kubernetes(Kubernetes { service, port, namespace, primary_service })
         }
+    }
+}
+
+/// A name that an object of the API can have; a Service of another namespace is no name.
+fn object_name(keys: &mut Keys<'_>, key: &str, name: &str) {
+    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    if name.len() > 63 || !name.chars().all(legal) || !ends(name.chars().next()) || !ends(name.chars().last())
+    {
+        keys.problem(
+            key,
+            format!("`{}` is no name of a Kubernetes object", name.chars().take(80).collect::<String>()),
+            "write the name alone: at most 63 lower-case letters, digits and `-`",
+        );
     }
 }
 
@@ -160,11 +189,48 @@ fn fixed_servers(keys: &mut Keys<'_>) -> Vec<FixedServer> {
 
 /// A user without a password logs in with the empty one, as `root` does in the Kubernetes tutorial.
 fn account(keys: &mut Keys<'_>) -> Account {
-    let password = keys.password("account");
+    let password = keys.password("account.");
     Account {
         user: keys.text("account.user", Some("root")).unwrap_or_default(),
         password: password.unwrap_or_else(|| Secret::new(String::new())),
     }
+}
+
+fn controller(keys: &mut Keys<'_>) -> Controller {
+    let enabled = keys.choice("controller.enabled", false, &[("true", true), ("false", false)]);
+    let policies = [("hold", Diverged::Hold), ("reclone", Diverged::Reclone)];
+    let controller = Controller {
+        enabled,
+        state: keys.text("controller.state", Some("readwright")).unwrap_or_default(),
+        lease: keys.text("controller.lease", Some("readwright")).unwrap_or_default(),
+        diverged: keys.choice("controller.diverged", Diverged::Hold, &policies),
+        interval: keys.duration("controller.interval_ms", 1000, 100..=60_000),
+        account: kept_account(keys, "controller.", "readwright_controller"),
+        replication: kept_account(keys, "controller.replication_", "readwright_replication"),
+        installation: kept_account(keys, "controller.installation_", "root"),
+    };
+    object_name(keys, "controller.state", &controller.state);
+    object_name(keys, "controller.lease", &controller.lease);
+    for (kept, key) in [
+        (&controller.account, "controller.password_file"),
+        (&controller.replication, "controller.replication_password_file"),
+    ] {
+        if enabled && kept.account.password.reveal().is_empty() {
+            keys.problem(
+                key,
+                "is missing",
+                "the controller creates this account: give its password, by file or _env",
+            );
+        }
+    }
+    controller
+}
+
+fn kept_account(keys: &mut Keys<'_>, prefix: &str, user: &str) -> KeptAccount {
+    let user = keys.text(&format!("{prefix}user"), Some(user)).unwrap_or_default();
+    let (password, file) = keys.password_and_file(prefix);
+    let password = password.unwrap_or_else(|| Secret::new(String::new()));
+    KeptAccount { account: Account { user, password }, file }
 }
 
 fn users(keys: &mut Keys<'_>) -> Users {
@@ -172,7 +238,7 @@ fn users(keys: &mut Keys<'_>) -> Users {
     for index in 0..keys.items("users.known", &["user", "password_file", "password_env"]) {
         let item = format!("users.known[{index}]");
         let user = keys.required(&format!("{item}.user"), "name the MySQL user");
-        let password = keys.password(&item);
+        let password = keys.password(&format!("{item}."));
         match (user, password) {
             (Some(user), _) if known.iter().any(|account| account.user == user) => {
                 keys.problem(&item, format!("`{user}` is there twice"), "keep one of them");
@@ -198,8 +264,29 @@ fn routing(keys: &mut Keys<'_>) -> Routing {
         primary_wait: keys.duration("routing.primary_wait_ms", 10_000, 0..=600_000),
         primary_wait_statements: keys.number("routing.primary_wait_statements", 1000, 0..=1_000_000) as u32,
         primary_wait_bytes: keys.number("routing.primary_wait_mib", 64, 0..=65_536) * MIB,
-        prefer_zone: keys.text("routing.prefer_zone", None),
+        prefer_zone: prefer_zone(keys),
     }
+}
+
+/// `auto` is this process's own zone, as its pod's manifest hands it in: by name, or by the node it runs on.
+fn prefer_zone(keys: &mut Keys<'_>) -> Option<Zone> {
+    let key = "routing.prefer_zone";
+    let zone = keys.text(key, None)?;
+    if zone != "auto" {
+        return Some(Zone::Named(zone));
+    }
+    let (named, node) = (keys.variable("READWRIGHT_ZONE"), keys.variable("READWRIGHT_NODE"));
+    if named.is_none() && node.is_none() {
+        keys.problem(
+            key,
+            "is `auto`, and neither READWRIGHT_ZONE nor READWRIGHT_NODE is set",
+            "have the pod's manifest set READWRIGHT_NODE from spec.nodeName, or name the zone here",
+        );
+        return None;
+    }
+    // A node without the label hands in an empty name.
+    let text = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
+    text(named).map(Zone::Named).or_else(|| text(node).map(Zone::OfNode))
 }
 
 fn pool(keys: &mut Keys<'_>) -> Pool {
@@ -282,7 +369,7 @@ fn admin(keys: &mut Keys<'_>) -> Admin {
     let http = keys.address("admin.http", Some("0.0.0.0:9090"));
     let sql = keys.address("admin.sql", Some("127.0.0.1:6032"));
     let user = keys.text("admin.user", Some("admin")).unwrap_or_default();
-    let account = keys.password("admin").map(|password| Account { user, password });
+    let account = keys.password("admin.").map(|password| Account { user, password });
     Admin { http, sql: sql.filter(|_| account.is_some()), account }
 }
 
@@ -320,6 +407,13 @@ fn check_together(config: &Config, keys: &mut Keys<'_>) {
                 keys.problem(key, format!("has the port of {other_key}"), "give each a port of its own");
             }
         }
+    }
+    if config.controller.enabled && !matches!(config.topology, Topology::Kubernetes(_)) {
+        keys.problem(
+            "controller.enabled",
+            "needs the API server, for its lease and its record",
+            "set topology.kind to kubernetes, or controller.enabled to false",
+        );
     }
     if config.limits.statement_memory < config.limits.max_packet {
         keys.problem(
@@ -416,6 +510,46 @@ mod tests {
     }
 
     #[test]
+    fn the_controller_and_where_it_works() {
+        let config = with(
+            "{topology: {kind: kubernetes, namespace: shop, primary_service: none},
+              controller: {enabled: true, diverged: reclone, password_file: /secret,
+                           replication_password_env: PASSWORD, installation_user: admin}}",
+            &[],
+        )
+        .expect("valid");
+        let Topology::Kubernetes(kubernetes) = &config.topology else { panic!("{:?}", config.topology) };
+        let expected = Kubernetes {
+            service: "mysql".to_owned(),
+            port: 3306,
+            namespace: Some("shop".to_owned()),
+            primary_service: None,
+        };
+        assert_eq!(*kubernetes, expected);
+        let controller = &config.controller;
+        assert!(controller.enabled && controller.diverged == Diverged::Reclone);
+        assert_eq!(controller.account.file.as_deref(), Some(Path::new("/secret")));
+        assert_eq!(controller.account.account.password.reveal(), "from file");
+        assert_eq!(controller.replication.account.password.reveal(), "from env");
+        assert_eq!(controller.replication.file, None);
+        assert_eq!(controller.installation.account.user, "admin");
+    }
+
+    #[test]
+    fn the_own_zone() {
+        let check = |environment: &[(&str, &str)], expected: Option<Zone>| {
+            let environment = environment.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+            let none = |_: &Path| Err(io::ErrorKind::NotFound.into());
+            let yaml = "routing: {prefer_zone: auto}";
+            let config = resolve(Raw::read(yaml, environment.collect(), &[]), &none).expect("valid");
+            assert_eq!(config.routing.prefer_zone, expected);
+        };
+        check(&[("READWRIGHT_ZONE", "a"), ("READWRIGHT_NODE", "n")], Some(Zone::Named("a".to_owned())));
+        check(&[("READWRIGHT_ZONE", ""), ("READWRIGHT_NODE", "n")], Some(Zone::OfNode("n".to_owned())));
+        check(&[("READWRIGHT_ZONE", "")], None);
+    }
+
+    #[test]
     fn servers_as_one_text() {
         let flags = ["topology.kind=fixed", "topology.servers=mysql-0=127.0.0.1:1, mysql-1=127.0.0.1:2"];
         let config = with("", &flags).expect("valid");
@@ -462,7 +596,7 @@ mod tests {
             "topology.kind=dns",
             "servers[0].address: is missing",
         );
-        check("topology: {servers: [{name: a, address: 'h:1'}]}", "", "not used by kind dns");
+        check("topology: {servers: [{name: a, address: 'h:1'}]}", "", "not used by this kind");
         check("topology: {kind: fixed}", "topology.servers=a=h:1,a=h:2", "there twice");
         check("topology: {kind: fixed, primary: c}", "topology.servers=a=h:1", "not among");
         check("account: {password_file: /nowhere}", "", "/nowhere cannot be read");
@@ -475,6 +609,23 @@ mod tests {
         check("client_tls: {key_file: /pem}", "", "client_tls.certificate_file: is missing");
         check("limits: {max_packet_mib: 512}", "", "one statement of the largest size must fit");
         check("limits: {clients: ''}", "", "is empty");
+        check("topology: {kind: kubernetes, service: mysql.shop}", "", "no name of a Kubernetes object");
+        check("topology: {kind: kubernetes, namespace: Shop}", "", "topology.namespace: `Shop` is no name");
+        check("controller: {lease: '-x'}", "", "controller.lease: `-x` is no name");
+        check("controller: {enabled: yes}", "", "write one of: true, false");
+        check("controller: {diverged: skip}", "", "write one of: hold, reclone");
+        check(
+            "controller: {enabled: true, password_file: /secret, replication_password_env: PASSWORD}",
+            "",
+            "set topology.kind to kubernetes",
+        );
+        check(
+            "{topology: {kind: kubernetes}, controller: {enabled: true, password_file: /secret}}",
+            "",
+            "controller.replication_password_file: is missing",
+        );
+        check("controller: {password: hunter2}", "", "use password_file or password_env");
+        check("routing: {prefer_zone: auto}", "", "set READWRIGHT_NODE from spec.nodeName");
         check("log: {filter: 'a=b=c'}", "", "log.filter: `a=b=c` is not a log filter");
         check("", "users.known[0].user=a", "not KEY=VALUE");
     }

@@ -23,8 +23,9 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use execute::Tools;
 pub(crate) use observe::Logins;
-pub(crate) use world::{Diverged, Record};
+pub(crate) use world::Record;
 
+use crate::config::Diverged;
 use crate::dba::CloneState;
 use crate::model::progress::{CopyProgress, Progress, ServerProgress};
 use crate::model::server::{Endpoint, ServerId};

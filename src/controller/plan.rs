@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::world::{Diverged, LoggedIn, Node, Seen, State, World};
+use super::world::{LoggedIn, Node, Seen, State, World};
+use crate::config::Diverged;
 use crate::dba::{Channel, CloneState, ThreadState};
 use crate::model::gtid::GtidSet;
 use crate::model::server::{Address, ServerId};

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::world::{Diverged, LoggedIn, Node, Record, Resting, Seen, State, World};
+use super::world::{LoggedIn, Node, Record, Resting, Seen, State, World};
+use crate::config::Diverged;
 use crate::dba::{Applier, Channel, CloneRun, CloneState, Probe, Receiver, Survey, ThreadError, ThreadState};
 use crate::model::gtid::GtidSet;
 use crate::model::server::{Address, Endpoint, Role, ServerId};
@@ -104,7 +105,9 @@ pub(super) fn well() -> World {
         let endpoint = Endpoint {
             id: id(ordinal),
             address: address(ordinal),
+            name: address(ordinal),
             zone: None,
+            node: None,
             ready: true,
             role: if primary { Role::Primary } else { Role::Replica },
         };

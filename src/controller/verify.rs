@@ -1,7 +1,8 @@
 //! What no plan may contain, whoever made it. Written apart from the planner: it shares none of its reasoning.
 
 use super::plan::{Plan, Step};
-use super::world::{Diverged, Seen, World};
+use super::world::{Seen, World};
+use crate::config::Diverged;
 use crate::dba::CloneState;
 use crate::model::server::ServerId;
 

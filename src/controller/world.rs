@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::Diverged;
 use crate::dba::{CloneState, Probe, Survey};
 use crate::model::gtid::GtidSet;
 use crate::model::server::{Endpoint, Role, ServerId};
@@ -19,15 +20,6 @@ pub(crate) struct Record {
     pub(crate) primary_uuid: Option<Arc<str>>,
     /// What the primary was last seen to have. A primary without it has lost data.
     pub(crate) watermark: GtidSet,
-}
-
-/// What to do with a replica that has transactions of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Diverged {
-    /// Leave it to people.
-    Hold,
-    /// Overwrite it with a copy of a good server.
-    Reclone,
 }
 
 /// One server, as just seen.

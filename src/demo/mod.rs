@@ -115,11 +115,14 @@ impl Demo {
     pub(crate) fn endpoints(&self) -> Arc<[Endpoint]> {
         let endpoint = |instance: &Instance| {
             let id = ServerId::new(instance.name());
+            let address = Address { host: HOST.into(), port: instance.port() };
             Endpoint {
                 role: if id.ordinal() == Some(0) { Role::Primary } else { Role::Replica },
                 id,
-                address: Address { host: HOST.into(), port: instance.port() },
+                name: address.clone(),
+                address,
                 zone: None,
+                node: None,
                 ready: true,
             }
         };

@@ -260,6 +260,7 @@ pub(crate) mod tests {
             ],
             primary: Some(0),
             readers: vec![1],
+            zone: None,
         }
     }
 

@@ -47,8 +47,12 @@ pub(crate) struct Address {
 pub(crate) struct Endpoint {
     pub(crate) id: ServerId,
     pub(crate) address: Address,
+    /// Where the other servers find it. Outlives its IP address, so that replication may be set up with it.
+    pub(crate) name: Address,
     /// Failure domain, where discovery knows it.
     pub(crate) zone: Option<Arc<str>>,
+    /// The machine it runs on, where discovery knows it.
+    pub(crate) node: Option<Arc<str>>,
     /// False when discovery says that no new connections should go there.
     pub(crate) ready: bool,
     pub(crate) role: Role,

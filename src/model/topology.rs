@@ -17,6 +17,8 @@ pub(crate) struct Topology {
     pub(crate) primary: Option<usize>,
     /// Indexes of the replicas that may serve reads now: ready, reachable, replicating, fresh enough, past damping.
     pub(crate) readers: Vec<usize>,
+    /// Replicas of this zone are preferred, unless they have clearly more to do than the others.
+    pub(crate) zone: Option<Arc<str>>,
 }
 
 /// One server in a snapshot.

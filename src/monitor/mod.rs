@@ -276,7 +276,9 @@ mod tests {
         Endpoint {
             id: ServerId::new("mysql-0"),
             address: address.parse().expect("an address"),
+            name: address.parse().expect("an address"),
             zone: None,
+            node: None,
             ready: true,
             role: Role::Primary,
         }

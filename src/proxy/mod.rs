@@ -110,11 +110,7 @@ impl Proxy {
         let Parts { pools, topology, probe, login, routing, limits, metrics, clients } = parts;
         let kibibytes = usize::try_from(limits.statement_memory / 1024).unwrap_or(Semaphore::MAX_PERMITS);
         Self(Arc::new(Shared {
-            policy: routing::Policy {
-                consistency: routing.consistency,
-                gtid_wait: routing.gtid_wait,
-                zone: routing.prefer_zone.as_deref().map(Box::from),
-            },
+            policy: routing::Policy { consistency: routing.consistency, gtid_wait: routing.gtid_wait },
             hold: Hold::new(&routing),
             statement_memory: Arc::new(Semaphore::new(kibibytes.min(Semaphore::MAX_PERMITS))),
             server_deadline: pools.connect_timeout(),

@@ -65,8 +65,6 @@ pub(crate) struct Policy {
     pub(crate) consistency: Consistency,
     /// A replica that lags more than this is not waited for.
     pub(crate) gtid_wait: Duration,
-    /// Replicas of this zone are preferred until they have clearly more to do than the others.
-    pub(crate) zone: Option<Box<str>>,
 }
 
 /// Decides where `statement` runs.
@@ -131,20 +129,21 @@ fn read(
     let fresh = |server: &Server| server.health.up().is_some_and(|up| watermark.is_applied_in(&up.executed));
     // One that lags more than a read may wait would only cost the wait.
     let soon = |server: &Server| server.health.lag().is_some_and(|lag| lag <= policy.gtid_wait);
-    let any = || choose(topology, circumstances, policy, |_| true);
+    let any = || choose(topology, circumstances, |_| true);
     let found = match consistency {
         Consistency::Eventual => any().map(|at| to(Target::Replica(at), Freshness::Any)),
         Consistency::Session if watermark.is_empty() => {
             any().map(|at| to(Target::Replica(at), Freshness::Any))
         }
-        Consistency::Session => choose(topology, circumstances, policy, fresh)
+        Consistency::Session => choose(topology, circumstances, fresh)
             .map(|at| to(Target::Replica(at), Freshness::Any))
             .or_else(|| {
-                choose(topology, circumstances, policy, soon)
+                choose(topology, circumstances, soon)
                     .map(|at| to(Target::Replica(at), Freshness::AwaitSession))
             }),
-        Consistency::Global => choose(topology, circumstances, policy, soon)
-            .map(|at| to(Target::Replica(at), Freshness::AwaitPrimary)),
+        Consistency::Global => {
+            choose(topology, circumstances, soon).map(|at| to(Target::Replica(at), Freshness::AwaitPrimary))
+        }
     };
     found.unwrap_or(Decision { target: Target::Primary, why: "no-replica", freshness: Freshness::Any })
 }
@@ -153,13 +152,12 @@ fn read(
 fn choose(
     topology: &Topology,
     circumstances: Circumstances,
-    policy: &Policy,
     qualifies: impl Fn(&Server) -> bool,
 ) -> Option<usize> {
     let any = |at: usize| circumstances.avoid != Some(at) && qualifies(&topology.servers[at]);
     // The connection in hand costs nothing to take, as long as its server has not clearly more to do.
     if let InHand::Lingering(at) = circumstances.in_hand
-        && policy.zone.is_none()
+        && topology.zone.is_none()
         && topology.readers.contains(&at)
         && any(at)
     {
@@ -170,7 +168,7 @@ fn choose(
             _ => Some(at),
         };
     }
-    let Some(zone) = policy.zone.as_deref() else { return less_loaded(topology, circumstances.dice, any) };
+    let Some(zone) = topology.zone.as_deref() else { return less_loaded(topology, circumstances.dice, any) };
     let is_near = |at: usize| topology.servers[at].zone.as_deref() == Some(zone);
     let near = less_loaded(topology, circumstances.dice, |at| is_near(at) && any(at));
     let far = less_loaded(topology, circumstances.dice, |at| !is_near(at) && any(at));
@@ -268,11 +266,11 @@ mod tests {
                 .enumerate()
                 .map(|(at, &(applied, lag, zone))| server(at + 1, applied, Some(lag), zone)),
         );
-        Topology { epoch: 1, readers: (1..servers.len()).collect(), servers, primary: Some(0) }
+        Topology { epoch: 1, readers: (1..servers.len()).collect(), servers, primary: Some(0), zone: None }
     }
 
     fn policy(consistency: Consistency) -> Policy {
-        Policy { consistency, gtid_wait: Duration::from_millis(50), zone: None }
+        Policy { consistency, gtid_wait: Duration::from_millis(50) }
     }
 
     fn session_that_wrote(number: u64) -> Session {
@@ -316,9 +314,10 @@ mod tests {
     #[test]
     fn zones_and_load() {
         let topology = topology(&[(100, 0, "a"), (100, 0, "b"), (100, 0, "b")]);
-        let near = Policy { zone: Some(Box::from("a")), ..policy(Consistency::Session) };
+        let topology = Topology { zone: Some(Arc::from("a")), ..topology };
+        let policy = policy(Consistency::Session);
         let session = session_that_wrote(0);
-        let target = |dice| decided("SELECT a FROM t", &session, &topology, &near, dice).target;
+        let target = |dice| decided("SELECT a FROM t", &session, &topology, &policy, dice).target;
         assert!((0..16).all(|dice| target(dice) == Target::Replica(1)));
         let busy: Vec<_> = (0..20).map(|_| topology.servers[1].load.enter()).collect();
         assert!((0..16).all(|dice| target(dice) != Target::Replica(1)));

@@ -147,7 +147,7 @@ impl Finder {
         let mut endpoints = Vec::with_capacity(found.len());
         for (id, name, port) in found {
             let host = match self.settings.hosts {
-                Hosts::Names => Some(name),
+                Hosts::Names => Some(name.clone()),
                 Hosts::Addresses => self.address(&name).await?,
             };
             // A name without an address belongs to a pod that is just going or coming.
@@ -156,7 +156,9 @@ impl Finder {
                 role: if id.ordinal() == Some(0) { Role::Primary } else { Role::Replica },
                 id,
                 address: Address { host: Arc::from(host), port },
+                name: Address { host: Arc::from(name), port },
                 zone: None,
+                node: None,
                 ready: true,
             });
         }

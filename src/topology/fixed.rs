@@ -15,6 +15,8 @@ pub(crate) fn endpoints(servers: &[FixedServer], primary: Option<&ServerId>) -> 
         .map(|server| Endpoint {
             id: server.id.clone(),
             address: server.address.clone(),
+            name: server.address.clone(),
+            node: None,
             zone: server.zone.as_deref().map(Arc::from),
             ready: true,
             role: if Some(&server.id) == primary { Role::Primary } else { Role::Replica },

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::config::Zone;
 use crate::model::gtid::GtidSet;
 use crate::model::health::{Health, Replication, Up};
 use crate::model::server::{Endpoint, Role, ServerId};
@@ -23,6 +24,8 @@ pub(crate) struct Policy {
     pub(crate) needs_gtids: bool,
     /// The marker of this cluster's data, where it is known beforehand. Else the first proven primary's counts.
     pub(crate) cluster: Option<Arc<str>>,
+    /// Whose replicas are preferred.
+    pub(crate) zone: Option<Zone>,
 }
 
 /// What is remembered from one snapshot to the next.
@@ -132,7 +135,16 @@ pub(super) fn merge(
             load: Arc::clone(&past.load),
         }));
     }
-    let topology = Topology { epoch: memory.epoch, servers, primary: primary.map(|(at, _)| at), readers };
+    let zone = match &policy.zone {
+        None => None,
+        Some(Zone::Named(zone)) => Some(Arc::from(zone.as_str())),
+        Some(Zone::OfNode(node)) => endpoints
+            .iter()
+            .find(|endpoint| endpoint.node.as_deref() == Some(node))
+            .and_then(|endpoint| endpoint.zone.clone()),
+    };
+    let topology =
+        Topology { epoch: memory.epoch, servers, primary: primary.map(|(at, _)| at), readers, zone };
     Merged { topology, again }
 }
 

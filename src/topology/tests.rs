@@ -11,7 +11,9 @@ fn endpoint(name: &str, host: &str) -> Endpoint {
     Endpoint {
         id: ServerId::new(name),
         address: Address { host: Arc::from(host), port: 3306 },
+        name: Address { host: Arc::from(name), port: 3306 },
         zone: None,
+        node: None,
         ready: true,
         role: if name == "mysql-0" { Role::Primary } else { Role::Replica },
     }
@@ -60,6 +62,7 @@ impl Running {
             max_lag: Duration::from_secs(10),
             damping: Duration::from_secs(5),
             cluster: None,
+            zone: None,
             needs_gtids: true,
         };
         let mut task = tokio::task::JoinSet::new();

@@ -22,7 +22,9 @@ impl Story {
         let endpoint = |name: &&str| Endpoint {
             id: ServerId::new(name),
             address: Address { host: Arc::from(*name), port: 3306 },
+            name: Address { host: Arc::from(*name), port: 3306 },
             zone: None,
+            node: None,
             ready: true,
             role: if *name == "mysql-0" { Role::Primary } else { Role::Replica },
         };
@@ -36,6 +38,7 @@ impl Story {
                 damping: Duration::from_secs(5),
                 needs_gtids: true,
                 cluster: None,
+                zone: None,
             },
             start: Instant::now(),
         };
@@ -310,4 +313,22 @@ fn load_is_shared_by_snapshots() {
     let before = load(&story.merged(0).topology);
     let _in_flight = before.enter();
     assert_eq!(load(&story.merged(1).topology).in_flight(), 1);
+}
+
+#[test]
+fn the_zone_to_prefer() {
+    let check = |prefer: Option<Zone>, expected: Option<&str>| {
+        let mut story = Story::new();
+        for (name, zone) in [("mysql-0", "a"), ("mysql-1", "b"), ("mysql-2", "c")] {
+            let endpoint = story.endpoint(name);
+            endpoint.zone = Some(Arc::from(zone));
+            endpoint.node = Some(Arc::from(format!("node-{zone}")));
+        }
+        story.policy.zone = prefer;
+        assert_eq!(story.merged(0).topology.zone.as_deref(), expected);
+    };
+    check(None, None);
+    check(Some(Zone::Named("b".to_owned())), Some("b"));
+    check(Some(Zone::OfNode("node-c".to_owned())), Some("c"));
+    check(Some(Zone::OfNode("node-z".to_owned())), None);
 }
