@@ -19,6 +19,7 @@ use crate::backend::Pools;
 use crate::backend::connect::Connector;
 use crate::config::{self, ClientTlsMode, Config};
 use crate::dba::Login;
+use crate::model::appointment::Appointment;
 use crate::model::health::Health;
 use crate::model::report::{PoolReport, State};
 use crate::model::server::Endpoint;
@@ -221,16 +222,16 @@ impl Server {
             max_lag: self.config.routing.max_lag,
             damping: self.config.monitor.damping,
             needs_gtids: self.config.routing.consistency != config::Consistency::Eventual,
-            cluster: None,
             zone: self.config.routing.prefer_zone.clone(),
         };
-        let endpoints = discover(&self.config, &control, &tasks, &last).await?;
+        let Discovered { endpoints, appointments } = discover(&self.config, &control, &tasks, &last).await?;
         // Reports of all servers wait here for the one writer of snapshots; it takes them at once.
         let (reports, reported) = mpsc::channel(64);
         let monitor = self.config.monitor.clone();
         let probes = monitor::run(endpoints.clone(), monitor, login, reports, self.requests, last.clone());
         tasks.spawn_on(probes, &control);
-        tasks.spawn_on(topology::run(policy, endpoints, reported, self.snapshots, last.clone()), &control);
+        let merging = topology::run(policy, endpoints, appointments, reported, self.snapshots, last.clone());
+        tasks.spawn_on(merging, &control);
         tasks.spawn_on(self.source.metrics.clone().keep(last.clone()), &control);
         if let Some(tls) = self.tls.clone() {
             tasks.spawn_on(tls.follow_files(last.clone()), &control);
@@ -270,26 +271,24 @@ impl Server {
     }
 }
 
-/// Starts discovery; the first answer may be empty where DNS has none yet.
+/// What discovery tells, and goes on to tell until it is stopped.
+struct Discovered {
+    endpoints: watch::Receiver<Arc<[Endpoint]>>,
+    appointments: watch::Receiver<Appointment>,
+}
+
+/// Starts discovery; the first answer may be empty where there is none yet.
 async fn discover(
     config: &Config,
     control: &Handle,
     tasks: &TaskTracker,
     stop: &CancellationToken,
-) -> Result<watch::Receiver<Arc<[Endpoint]>>, StartError> {
+) -> Result<Discovered, StartError> {
     match &config.topology {
         config::Topology::Fixed { servers, primary } => {
             let (sender, endpoints) = watch::channel(topology::fixed::endpoints(servers, primary.as_ref()));
-            let stop = stop.clone();
-            // A list never changes; the sender lives as long as the proxy.
-            tasks.spawn_on(
-                async move {
-                    stop.cancelled().await;
-                    drop(sender);
-                },
-                control,
-            );
-            Ok(endpoints)
+            let appointments = nobody_appointed(control, tasks, stop, sender);
+            Ok(Discovered { endpoints, appointments })
         }
         config::Topology::Kubernetes(_) => Err(StartError::Runtime(io::ErrorKind::Unsupported.into())),
         config::Topology::Dns { service, port, refresh } => {
@@ -309,9 +308,29 @@ async fn discover(
             };
             let (sender, endpoints) = watch::channel(first);
             tasks.spawn_on(finder.run(sender, stop.clone()), control);
-            Ok(endpoints)
+            let appointments = nobody_appointed(control, tasks, stop, ());
+            Ok(Discovered { endpoints, appointments })
         }
     }
+}
+
+/// Where there is no record, discovery's own word on the primary holds. Keeps what else lives as long as the proxy.
+fn nobody_appointed<T: Send + 'static>(
+    control: &Handle,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+    kept: T,
+) -> watch::Receiver<Appointment> {
+    let (sender, appointments) = watch::channel(Appointment::default());
+    let stop = stop.clone();
+    tasks.spawn_on(
+        async move {
+            stop.cancelled().await;
+            drop((sender, kept));
+        },
+        control,
+    );
+    appointments
 }
 
 /// Waits until every server was probed once, so that the first clients find a primary where there is one.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::server::ServerId;
 
 /// What the record appoints. The default appoints nobody: discovery's own word holds, as where there is no record.
-#[expect(dead_code, reason = "topology is being built on it")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Appointment {
     /// None leaves it to discovery.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::config::Zone;
+use crate::model::appointment::Appointment;
 use crate::model::gtid::GtidSet;
 use crate::model::health::{Health, Replication, Up};
 use crate::model::server::{Endpoint, Role, ServerId};
@@ -22,8 +23,6 @@ pub(crate) struct Policy {
     pub(crate) damping: Duration,
     /// Sessions see their own writes, which cannot be known of a server that numbers no transactions.
     pub(crate) needs_gtids: bool,
-    /// The marker of this cluster's data, where it is known beforehand. Else the first proven primary's counts.
-    pub(crate) cluster: Option<Arc<str>>,
     /// Whose replicas are preferred.
     pub(crate) zone: Option<Zone>,
 }
@@ -32,7 +31,10 @@ pub(crate) struct Policy {
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     servers: BTreeMap<ServerId, Past>,
+    /// The marker of the first proven primary: where none is appointed, this cluster's data has it.
     cluster: Option<Arc<str>>,
+    /// What the last snapshot was made with.
+    appointment: Appointment,
     epoch: u64,
     /// The last server proven to be the primary, with its uuid: a server that comes back with another one is another.
     primary: Option<(ServerId, Arc<str>)>,
@@ -73,6 +75,7 @@ pub(super) fn merge(
     memory: &mut Memory,
     endpoints: &[Endpoint],
     health: &HashMap<ServerId, Health>,
+    appointment: &Appointment,
     policy: &Policy,
     now: Instant,
 ) -> Merged {
@@ -81,8 +84,18 @@ pub(super) fn merge(
     memory.servers.retain(|id, _| endpoints.iter().any(|endpoint| endpoint.id == *id));
     let known = |id: &ServerId| health.get(id).unwrap_or(&Health::Unknown);
 
-    let ours = policy.cluster.clone().or_else(|| memory.cluster.clone());
-    let named = endpoints.iter().position(|endpoint| endpoint.role == Role::Primary);
+    // Invariant: a writer of before an appointment or a handover is refused from then on.
+    if memory.appointment != *appointment {
+        memory.appointment = appointment.clone();
+        memory.epoch += 1;
+    }
+    let role = |endpoint: &Endpoint| match &appointment.primary {
+        Some(primary) if *primary == endpoint.id => Role::Primary,
+        Some(_) => Role::Replica,
+        None => endpoint.role,
+    };
+    let ours = appointment.cluster.clone().or_else(|| memory.cluster.clone());
+    let named = endpoints.iter().position(|endpoint| role(endpoint) == Role::Primary);
     let proven = named.map(|at| prove_primary(known(&endpoints[at].id), ours.as_deref()));
     let primary = match (named, &proven) {
         (Some(at), Some(Ok(up))) => {
@@ -96,7 +109,8 @@ pub(super) fn merge(
         writable_since: memory.writable_since,
         primary: primary.map(|(_, up)| up),
         primary_asked: named.is_none_or(|at| !matches!(known(&endpoints[at].id), Health::Unknown)),
-        cluster: policy.cluster.as_deref().or(memory.cluster.as_deref()),
+        cluster: appointment.cluster.as_deref().or(memory.cluster.as_deref()),
+        marker_is_needed: appointment.cluster.is_some(),
         policy,
         now,
     };
@@ -111,7 +125,7 @@ pub(super) fn merge(
             .entry(endpoint.id.clone())
             .or_insert_with(|| Past { load: Arc::default(), standing: Standing::New });
         let excluded = match (&proven, named == Some(at)) {
-            (Some(Ok(_)), true) => None,
+            (Some(Ok(_)), true) => appointment.handover.then(|| HANDOVER.into()),
             (Some(Err(why)), true) => Some(Arc::clone(why)),
             _ => match view.admit(past, endpoint, health) {
                 Verdict::Serves => {
@@ -127,7 +141,7 @@ pub(super) fn merge(
         servers.push(Arc::new(Server {
             id: endpoint.id.clone(),
             address: endpoint.address.clone(),
-            role: endpoint.role,
+            role: role(endpoint),
             zone: endpoint.zone.clone(),
             ready: endpoint.ready,
             health: health.clone(),
@@ -135,17 +149,20 @@ pub(super) fn merge(
             load: Arc::clone(&past.load),
         }));
     }
-    let zone = match &policy.zone {
-        None => None,
-        Some(Zone::Named(zone)) => Some(Arc::from(zone.as_str())),
-        Some(Zone::OfNode(node)) => endpoints
-            .iter()
-            .find(|endpoint| endpoint.node.as_deref() == Some(node))
-            .and_then(|endpoint| endpoint.zone.clone()),
-    };
-    let topology =
-        Topology { epoch: memory.epoch, servers, primary: primary.map(|(at, _)| at), readers, zone };
-    Merged { topology, again }
+    let primary = primary.filter(|_| !appointment.handover).map(|(at, _)| at);
+    let zone = near(&endpoints, policy.zone.as_ref());
+    Merged { topology: Topology { epoch: memory.epoch, servers, primary, readers, zone }, again }
+}
+
+/// The zone that is preferred, as far as the endpoints tell.
+fn near(endpoints: &[&Endpoint], zone: Option<&Zone>) -> Option<Arc<str>> {
+    match zone? {
+        Zone::Named(zone) => Some(Arc::from(zone.as_str())),
+        Zone::OfNode(node) => {
+            let here = endpoints.iter().find(|endpoint| endpoint.node.as_deref() == Some(node))?;
+            here.zone.clone()
+        }
+    }
 }
 
 /// Being named is not enough: a server that takes no writes, or has other data than this cluster's, is no primary.
@@ -198,6 +215,8 @@ struct View<'a> {
     /// False while the first probe of the server that is named primary runs.
     primary_asked: bool,
     cluster: Option<&'a str>,
+    /// The marker was appointed: who has none has not this cluster's data.
+    marker_is_needed: bool,
     policy: &'a Policy,
     now: Instant,
 }
@@ -257,6 +276,9 @@ impl View<'_> {
         {
             return Err(format!("it has the data of another cluster ({theirs})").into());
         }
+        if self.marker_is_needed && up.cluster.is_none() {
+            return Err("it has no marker of this cluster's data".into());
+        }
         let numbered = up.gtids && self.primary.is_none_or(|primary| primary.gtids);
         if self.policy.needs_gtids && !numbered {
             return Err(NO_GTIDS.into());
@@ -279,6 +301,7 @@ impl View<'_> {
     }
 }
 
+const HANDOVER: &str = "a switchover is under way: new writes wait, open transactions may end here";
 const NO_GTIDS: &str = "gtid_mode is not ON, so a session could miss its own writes here: turn it on, or set \
                         routing.consistency to eventual";
 

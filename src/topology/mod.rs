@@ -1,5 +1,6 @@
-//! The one writer of the topology snapshot: takes endpoints from discovery and health from the monitor, and publishes
-//! what [`merge`] makes of them. Looks nothing up and probes nothing itself, but for the DNS form of discovery.
+//! The one writer of the topology snapshot: takes endpoints from discovery, health from the monitor and the
+//! appointment from the record, and publishes what [`merge`] makes of them. Probes nothing, and looks nothing up but in
+//! the forms of discovery below it.
 
 pub(crate) mod dns;
 pub(crate) mod fixed;
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use merge::Policy;
 
+use crate::model::appointment::Appointment;
 use crate::model::health::{Health, Report};
 use crate::model::server::{Address, Endpoint, ServerId};
 use crate::model::topology::Topology;
@@ -22,6 +24,7 @@ use crate::model::topology::Topology;
 pub(crate) async fn run(
     policy: Policy,
     mut endpoints: watch::Receiver<Arc<[Endpoint]>>,
+    mut appointments: watch::Receiver<Appointment>,
     mut reports: mpsc::Receiver<Report>,
     snapshots: watch::Sender<Arc<Topology>>,
     stop: CancellationToken,
@@ -40,7 +43,8 @@ pub(crate) async fn run(
             })
             .collect();
         learned.retain(|id, _| current.contains_key(id));
-        let merged = merge::merge(&mut memory, &known, &current, &policy, Instant::now());
+        let appointment = appointments.borrow_and_update().clone();
+        let merged = merge::merge(&mut memory, &known, &current, &appointment, &policy, Instant::now());
         let topology = Arc::new(merged.topology);
         tell_changes(&snapshots.borrow(), &topology);
         snapshots.send_replace(topology);
@@ -56,6 +60,7 @@ pub(crate) async fn run(
                 }
             }
             changed = endpoints.changed() => if changed.is_err() { return },
+            changed = appointments.changed() => if changed.is_err() { return },
             () = async {
                 match again {
                     Some(at) => sleep_until(at).await,

@@ -45,6 +45,7 @@ fn report(name: &str, host: &str, up: bool) -> Report {
 
 struct Running {
     endpoints: watch::Sender<Arc<[Endpoint]>>,
+    appointments: watch::Sender<Appointment>,
     reports: mpsc::Sender<Report>,
     snapshots: watch::Receiver<Arc<Topology>>,
     stop: CancellationToken,
@@ -57,17 +58,17 @@ impl Running {
             watch::channel(Arc::from([endpoint("mysql-0", "a"), endpoint("mysql-1", "b")]));
         let (reports, received) = mpsc::channel(8);
         let (sender, snapshots) = watch::channel(Arc::default());
+        let (appointments, appointed) = watch::channel(Appointment::default());
         let stop = CancellationToken::new();
         let policy = Policy {
             max_lag: Duration::from_secs(10),
             damping: Duration::from_secs(5),
-            cluster: None,
             zone: None,
             needs_gtids: true,
         };
         let mut task = tokio::task::JoinSet::new();
-        task.spawn(run(policy, known, received, sender, stop.clone()));
-        Self { endpoints, reports, snapshots, stop, task }
+        task.spawn(run(policy, known, appointed, received, sender, stop.clone()));
+        Self { endpoints, appointments, reports, snapshots, stop, task }
     }
 
     async fn tell(&self, report: Report) {
@@ -108,4 +109,17 @@ async fn a_server_that_moved_is_not_judged_by_what_it_was() {
     running.tell(report("mysql-1", "b", true)).await;
     running.tell(report("mysql-1", "c", true)).await;
     assert!(running.readers(1).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_appointment_makes_a_snapshot_at_once() {
+    let mut running = Running::start();
+    running.tell(report("mysql-0", "a", true)).await;
+    running.tell(report("mysql-1", "b", true)).await;
+    assert!(running.readers(1).await);
+    let before = running.snapshots.borrow().writer().expect("a primary").epoch();
+    running.appointments.send_replace(Appointment { handover: true, ..Appointment::default() });
+    let held =
+        running.snapshots.wait_for(|topology| topology.primary.is_none()).await.expect("the task runs");
+    assert!(held.epoch > before);
 }

@@ -11,6 +11,7 @@ struct Story {
     memory: Memory,
     endpoints: Vec<Endpoint>,
     health: HashMap<ServerId, Health>,
+    appointment: Appointment,
     policy: Policy,
     start: Instant,
 }
@@ -37,9 +38,9 @@ impl Story {
                 max_lag: Duration::from_secs(10),
                 damping: Duration::from_secs(5),
                 needs_gtids: true,
-                cluster: None,
                 zone: None,
             },
+            appointment: Appointment::default(),
             start: Instant::now(),
         };
         story.tell("mysql-0", primary());
@@ -59,7 +60,7 @@ impl Story {
 
     fn merged(&mut self, second: u64) -> Merged {
         let now = self.start + Duration::from_secs(second);
-        merge(&mut self.memory, &self.endpoints, &self.health, &self.policy, now)
+        merge(&mut self.memory, &self.endpoints, &self.health, &self.appointment, &self.policy, now)
     }
 
     /// The snapshot at a second: primary, readers and epoch as one text.
@@ -278,8 +279,55 @@ fn a_named_primary_is_proven() {
 #[test]
 fn the_cluster_that_is_known_beforehand_counts() {
     let mut story = Story::new();
-    story.policy.cluster = Some("b".into());
-    story.check(0, "none /  / 0");
+    story.appointment.cluster = Some("b".into());
+    story.check(0, "none /  / 1");
+}
+
+#[test]
+fn the_appointment_is_above_discovery() {
+    let mut story = Story::new();
+    story.check(0, ALL);
+    story.appointment.primary = Some(ServerId::new("mysql-1"));
+    story.check(1, "none / mysql-2 / 2");
+    story.check_reason(1, "mysql-1", "it is to be the primary, and is read-only");
+    story.check_reason(1, "mysql-0", "it replicates nothing");
+    story.tell("mysql-0", replica(0));
+    story.tell("mysql-1", primary());
+    story.check(2, "mysql-1 / mysql-2 / 3");
+    story.check(7, "mysql-1 / mysql-0 mysql-2 / 3");
+    // The record outlives the server it names; nobody takes its place.
+    story.endpoints.retain(|endpoint| endpoint.id.as_str() != "mysql-1");
+    story.check(8, "none / mysql-0 mysql-2 / 3");
+}
+
+#[test]
+fn a_handover_leaves_no_primary_for_new_writes() {
+    let mut story = Story::new();
+    story.check(0, ALL);
+    story.appointment.handover = true;
+    story.check(1, "none / mysql-1 mysql-2 / 2");
+    story.check_reason(1, "mysql-0", "a switchover is under way");
+    // Open transactions go on at the old primary, so replicas are still judged by it.
+    story.tell("mysql-2", changed(replica(0), |up| up.gtids = false));
+    story.check(2, "none / mysql-1 / 2");
+    story.tell("mysql-0", replica(0));
+    story.appointment =
+        Appointment { primary: Some(ServerId::new("mysql-1")), epoch: 1, ..story.appointment };
+    story.check(3, "none / mysql-0 / 3");
+    story.tell("mysql-1", primary());
+    story.check(4, "none / mysql-0 / 4");
+    story.appointment.handover = false;
+    story.check(5, "mysql-1 / mysql-0 / 5");
+}
+
+#[test]
+fn an_appointed_marker_is_asked_of_replicas_too() {
+    let mut story = Story::new();
+    story.tell("mysql-2", changed(replica(0), |up| up.cluster = None));
+    story.check(0, ALL);
+    story.appointment.cluster = Some(CLUSTER.into());
+    story.check(1, "mysql-0 / mysql-1 / 2");
+    story.check_reason(1, "mysql-2", "no marker of this cluster's data");
 }
 
 #[test]
