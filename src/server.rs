@@ -19,6 +19,7 @@ use crate::backend::Pools;
 use crate::backend::connect::Connector;
 use crate::config::{self, ClientTlsMode, Config};
 use crate::dba::Login;
+use crate::k8s::client::{Access, AccessError};
 use crate::model::appointment::Appointment;
 use crate::model::health::Health;
 use crate::model::report::{PoolReport, State};
@@ -60,6 +61,8 @@ pub(crate) enum StartError {
     Crypto(#[source] CryptoError),
     #[error("topology.service: {0}; check the resolver of this machine (/etc/resolv.conf)")]
     Dns(#[source] topology::dns::Error),
+    #[error("topology.kind kubernetes: {0}")]
+    Kubernetes(#[source] AccessError),
     #[error("the runtime cannot be started: {0}")]
     Runtime(#[source] io::Error),
 }
@@ -290,14 +293,23 @@ async fn discover(
             let appointments = nobody_appointed(control, tasks, stop, sender);
             Ok(Discovered { endpoints, appointments })
         }
-        config::Topology::Kubernetes(_) => Err(StartError::Runtime(io::ErrorKind::Unsupported.into())),
+        config::Topology::Kubernetes(kubernetes) => {
+            let hosts = hosts(config);
+            let settings = topology::kubernetes::Settings::new(kubernetes, &config.controller.state, hosts);
+            let namespace = kubernetes.namespace.clone();
+            // There, so that the client's own tasks stay off the data plane.
+            let finding = control.spawn(async move { Access::find(namespace.as_deref()).await });
+            let access = finding.await.map_err(|ended| StartError::Runtime(io::Error::other(ended)))?;
+            let access = access.map_err(StartError::Kubernetes)?;
+            let (sender, endpoints) = watch::channel(Arc::from([]));
+            let (appoints, appointments) = watch::channel(Appointment::default());
+            let outputs = topology::kubernetes::Outputs { endpoints: sender, appointments: appoints };
+            tasks.spawn_on(topology::kubernetes::run(access, settings, outputs, stop.clone()), control);
+            Ok(Discovered { endpoints, appointments })
+        }
         config::Topology::Dns { service, port, refresh } => {
-            let hosts = match config.server_tls.mode {
-                config::TlsMode::VerifyIdentity => topology::dns::Hosts::Names,
-                _ => topology::dns::Hosts::Addresses,
-            };
-            let settings =
-                topology::dns::Settings { service: service.clone(), port: *port, refresh: *refresh, hosts };
+            let (service, hosts) = (service.clone(), hosts(config));
+            let settings = topology::dns::Settings { service, port: *port, refresh: *refresh, hosts };
             let finder = topology::dns::Finder::new(settings).map_err(StartError::Dns)?;
             let first = match finder.find().await {
                 Ok(found) => found,
@@ -311,6 +323,14 @@ async fn discover(
             let appointments = nobody_appointed(control, tasks, stop, ());
             Ok(Discovered { endpoints, appointments })
         }
+    }
+}
+
+/// A certificate that is checked for the server's name needs the name.
+fn hosts(config: &Config) -> topology::dns::Hosts {
+    match config.server_tls.mode {
+        config::TlsMode::VerifyIdentity => topology::dns::Hosts::Names,
+        _ => topology::dns::Hosts::Addresses,
     }
 }
 

@@ -56,7 +56,6 @@ pub(crate) enum Topology {
     /// A headless Service: SRV or A records give the pods; ordinal 0 is the primary.
     Dns { service: String, port: u16, refresh: Duration },
     /// The API server says where the pods of a headless Service are.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the discovery that reads it comes next"))]
     Kubernetes(Kubernetes),
 }
 

@@ -1,3 +1,5 @@
 //! The Kubernetes API: how it is reached, and what of ours is kept there. Decides nothing about MySQL.
 
 pub(crate) mod client;
+pub(crate) mod follow;
+pub(crate) mod state;

@@ -4,6 +4,7 @@
 
 pub(crate) mod dns;
 pub(crate) mod fixed;
+pub(crate) mod kubernetes;
 mod merge;
 
 use std::collections::HashMap;

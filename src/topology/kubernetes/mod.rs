@@ -1,0 +1,275 @@
+//! Discovery through the API server: the pods of a headless Service, its EndpointSlices, and the controller's record.
+//! What may not be read is done without, down to the EndpointSlices alone. While the API server is away, the last that
+//! was read holds. Writes nothing.
+
+mod view;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodSpec, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::ResourceExt as _;
+use kube::runtime::watcher;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::dns::Hosts;
+use crate::config::Kubernetes;
+use crate::k8s::client::{self, Access, Call};
+use crate::k8s::follow::{Followed, Follower, Kind};
+use crate::k8s::state;
+use crate::model::appointment::Appointment;
+use crate::model::server::Endpoint;
+
+/// What to look for.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    service: Arc<str>,
+    primary_service: Option<Arc<str>>,
+    port: u16,
+    /// The ConfigMap with the record.
+    state: Arc<str>,
+    hosts: Hosts,
+}
+
+impl Settings {
+    pub(crate) fn new(kubernetes: &Kubernetes, state: &str, hosts: Hosts) -> Self {
+        Self {
+            service: Arc::from(kubernetes.service.as_str()),
+            primary_service: kubernetes.primary_service.as_deref().map(Arc::from),
+            port: kubernetes.port,
+            state: Arc::from(state),
+            hosts,
+        }
+    }
+}
+
+/// Where discovery tells what it finds.
+pub(crate) struct Outputs {
+    pub(crate) endpoints: watch::Sender<Arc<[Endpoint]>>,
+    pub(crate) appointments: watch::Sender<Appointment>,
+}
+
+const PODS: Kind = Kind {
+    resource: "pods",
+    group: "",
+    without: "without pods the EndpointSlices alone say who is there; a pod that is deleted is seen a little later",
+};
+const SLICES: Kind = Kind {
+    resource: "endpointslices",
+    group: "discovery.k8s.io",
+    without: "without EndpointSlices zones are not known, nor is anything where pods may not be read either",
+};
+const STATE: Kind = Kind {
+    resource: "configmaps",
+    group: "",
+    without: "without the controller's record the Service topology.primary_service names the primary, else ordinal 0",
+};
+const GET_SERVICE: Call = Call::core("get", "services");
+
+/// How often the Service is asked for its selector, which hardly ever changes.
+const SELECTOR_EVERY: Duration = Duration::from_secs(60);
+const SELECTOR_AGAIN: Duration = Duration::from_secs(10);
+
+/// Follows the objects until `stop`.
+pub(crate) async fn run(access: Access, settings: Settings, outputs: Outputs, stop: CancellationToken) {
+    let mut tasks = JoinSet::new();
+    let pods = follow_pods(&mut tasks, &access, &settings);
+    let slices = follow_slices(&mut tasks, &access, &settings);
+    let state = follow_state(&mut tasks, &access, &settings);
+    tracing::info!(namespace = &**access.namespace(), service = &*settings.service, "kubernetes");
+    let mut finder = Finder { settings, pods, slices, state, outputs, notices: Vec::new(), mistake: None };
+    loop {
+        finder.tell();
+        let told = tokio::select! {
+            told = finder.pods.changed() => told,
+            told = finder.slices.changed() => told,
+            told = finder.state.changed() => told,
+            () = stop.cancelled() => break,
+        };
+        if !told {
+            // A follower ends only by a bug; without it nothing new is learned, and the last snapshot holds.
+            tracing::error!("discovery has ended; restart this process");
+            stop.cancelled().await;
+            break;
+        }
+    }
+    tasks.shutdown().await;
+}
+
+/// Makes one picture of what the followers have read.
+struct Finder {
+    settings: Settings,
+    pods: Followed<Pod>,
+    slices: Followed<EndpointSlice>,
+    state: Followed<ConfigMap>,
+    outputs: Outputs,
+    /// What was last said to people.
+    notices: Vec<String>,
+    mistake: Option<state::BadState>,
+}
+
+impl Finder {
+    fn tell(&mut self) {
+        let states = self.state.list();
+        if states.is_none() && !self.state.is_forbidden() {
+            // Whoever is the primary by discovery may not be it by the record.
+            return;
+        }
+        if let Some(states) = &states {
+            self.appoint(
+                states.iter().find(|state| state.name_any() == *self.settings.state).map(|state| &**state),
+            );
+        }
+        let slices = self.slices.list();
+        let pods = self.pods.list();
+        // Pods that may not be read any more are an old list beside slices that are new.
+        let pods = if self.pods.is_forbidden() && slices.is_some() { None } else { pods };
+        if pods.is_none() && slices.is_none() {
+            return;
+        }
+        let objects = view::Objects { pods, slices: slices.unwrap_or_default(), record: states.is_some() };
+        let view::View { endpoints, notices } = view::view(&objects, &self.settings);
+        for notice in notices.iter().filter(|notice| !self.notices.contains(notice)) {
+            tracing::warn!("{notice}");
+        }
+        self.notices = notices;
+        self.outputs.endpoints.send_if_modified(|known| {
+            let changed = **known != *endpoints;
+            if changed {
+                *known = Arc::from(endpoints);
+            }
+            changed
+        });
+    }
+
+    /// A record that is gone or cannot be understood changes nothing but that nobody waits for a switchover any more.
+    fn appoint(&mut self, state: Option<&ConfigMap>) {
+        let appointment = match state.map(state::appointment) {
+            Some(Ok(appointment)) => {
+                self.mistake = None;
+                appointment
+            }
+            Some(Err(error)) => {
+                if self.mistake.as_ref() != Some(&error) {
+                    tracing::error!(%error, "the last appointment holds");
+                    self.mistake = Some(error);
+                }
+                return;
+            }
+            None => {
+                let last = self.outputs.appointments.borrow().clone();
+                Appointment { handover: false, ..last }
+            }
+        };
+        self.outputs.appointments.send_if_modified(|known| {
+            let changed = *known != appointment;
+            if changed {
+                tracing::info!(?appointment, "record");
+                *known = appointment;
+            }
+            changed
+        });
+    }
+}
+
+fn follow_slices(tasks: &mut JoinSet<()>, access: &Access, settings: &Settings) -> Followed<EndpointSlice> {
+    let (mut follower, followed) = Follower::new(SLICES);
+    let names = [Some(&*settings.service), settings.primary_service.as_deref()];
+    let names: Vec<&str> = names.into_iter().flatten().collect();
+    let labels = format!("kubernetes.io/service-name in ({})", names.join(","));
+    let access = access.clone();
+    tasks.spawn(async move {
+        let selection = watcher::Config::default().labels(&labels);
+        let slim = |slice: &mut EndpointSlice| slice.metadata.managed_fields = None;
+        follower.run(&access.watched(), access.namespace(), selection, slim).await;
+    });
+    followed
+}
+
+fn follow_state(tasks: &mut JoinSet<()>, access: &Access, settings: &Settings) -> Followed<ConfigMap> {
+    let (mut follower, followed) = Follower::new(STATE);
+    // By its name, so that a Role can grant this one ConfigMap and no other.
+    let fields = format!("metadata.name={}", settings.state);
+    let access = access.clone();
+    tasks.spawn(async move {
+        let selection = watcher::Config::default().fields(&fields);
+        let slim = |state: &mut ConfigMap| state.metadata.managed_fields = None;
+        follower.run(&access.watched(), access.namespace(), selection, slim).await;
+    });
+    followed
+}
+
+/// The pods that the Service selects, by its selector of now.
+fn follow_pods(tasks: &mut JoinSet<()>, access: &Access, settings: &Settings) -> Followed<Pod> {
+    let (mut follower, followed) = Follower::new(PODS);
+    let mut selector =
+        Selector { access: access.clone(), service: Arc::clone(&settings.service), last: None };
+    tasks.spawn(async move {
+        let api = selector.access.watched();
+        let namespace = Arc::clone(selector.access.namespace());
+        let mut missing = false;
+        loop {
+            match selector.ask().await {
+                Ok(_) => missing = false,
+                Err(error) if error.is_missing() => {
+                    if !missing && selector.last.is_none() {
+                        let service = &*selector.service;
+                        tracing::warn!(service, "topology.service: there is no such Service in {namespace}");
+                    }
+                    missing = true;
+                }
+                // The selector of before holds.
+                Err(_) if selector.last.is_some() => {}
+                Err(error) => follower.note("get", &error),
+            }
+            let Some(labels) = selector.last.clone() else {
+                sleep(SELECTOR_AGAIN).await;
+                continue;
+            };
+            let selection = watcher::Config::default().labels(&labels);
+            tokio::select! {
+                () = follower.run(&api, &namespace, selection, slim_pod) => {}
+                () = selector.changed() => {}
+            }
+        }
+    });
+    followed
+}
+
+/// The Service's selector, as last read.
+struct Selector {
+    access: Access,
+    service: Arc<str>,
+    last: Option<String>,
+}
+
+impl Selector {
+    /// True when it is another one now.
+    async fn ask(&mut self) -> Result<bool, client::Error> {
+        let services = self.access.api::<Service>();
+        let service = self.access.ask(GET_SERVICE, services.get(&self.service)).await?;
+        let Some(found) = view::label_selector(&service) else { return Ok(false) };
+        let changed = self.last.as_ref() != Some(&found);
+        self.last = Some(found);
+        Ok(changed)
+    }
+
+    async fn changed(&mut self) {
+        loop {
+            sleep(SELECTOR_EVERY).await;
+            if let Ok(true) = self.ask().await {
+                return;
+            }
+        }
+    }
+}
+
+/// A pod's specification is long, and only its node is read.
+fn slim_pod(pod: &mut Pod) {
+    pod.metadata.managed_fields = None;
+    pod.spec = pod.spec.take().map(|spec| PodSpec { node_name: spec.node_name, ..PodSpec::default() });
+}
