@@ -173,6 +173,13 @@ impl Watermark {
         Ok(())
     }
 
+    /// Whether a server that has applied this one has applied `other` too.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        other.0.iter().all(|theirs| {
+            self.0.iter().any(|ours| ours.source == theirs.source && ours.number >= theirs.number)
+        })
+    }
+
     pub(crate) fn is_applied_in(&self, executed: &GtidSet) -> bool {
         self.0.iter().all(|gtid| executed.contains(gtid))
     }
@@ -285,17 +292,24 @@ mod tests {
 
     #[test]
     fn watermark_keeps_the_newest_of_each_source() {
+        let name = |text: &str| text.replace('A', A).replace('B', B).replace('C', &A.replace('2', "4"));
         let mut watermark = Watermark::default();
         for (text, expected) in
             [("A:5", "A:5"), ("A:6", "A:6"), ("A:4", "A:6"), ("A:7-9,B:2", "A:9,B:2"), ("B:3", "A:9,B:3")]
         {
-            let name = |text: &str| text.replace('A', A).replace('B', B);
             watermark.advance(name(text).as_bytes()).expect("GTIDs");
             assert_eq!(watermark.to_string(), name(expected), "after {text}");
         }
         assert!(watermark.advance(b"nonsense").is_err());
         assert!(watermark.is_applied_in(&set("A:1-9,B:1-3")));
         assert!(!watermark.is_applied_in(&set("A:1-8,B:1-3")));
+        for (text, expected) in
+            [("A:9,B:3", true), ("A:8,B:2", true), ("A:10", false), ("C:1", false), ("", true)]
+        {
+            let mut other = Watermark::default();
+            other.advance(name(text).as_bytes()).expect("GTIDs");
+            assert_eq!(watermark.covers(&other), expected, "{text}");
+        }
     }
 
     #[test]

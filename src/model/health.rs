@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::gtid::GtidSet;
+use arc_swap::ArcSwapOption;
+
+use super::gtid::{GtidSet, Watermark};
 use super::server::{Address, ServerId};
 use super::version::Version;
 
@@ -41,7 +43,20 @@ pub(crate) struct Up {
     /// It numbers its transactions (`gtid_mode` is ON).
     pub(crate) gtids: bool,
     pub(crate) executed: Arc<GtidSet>,
+    /// Grows until the next probe; shared by all snapshots that have this one.
+    pub(crate) waited: Arc<Waited>,
     pub(crate) replication: Replication,
+}
+
+/// What reads have waited for on a server, with success, since it was probed: newer than the probe's word.
+#[derive(Debug, Default)]
+pub(crate) struct Waited(ArcSwapOption<Watermark>);
+
+/// Two reports of a server that say the same are the same, whoever has read there since.
+impl PartialEq for Waited {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 /// What a server replicates.
@@ -55,6 +70,22 @@ pub(crate) enum Replication {
     Running { lag: Duration, silence: Duration },
     /// A thread does not run; the text says which, and its last error.
     Stopped(Arc<str>),
+}
+
+impl Up {
+    /// Whether the server is known to have applied the watermark.
+    pub(crate) fn has_applied(&self, watermark: &Watermark) -> bool {
+        watermark.is_applied_in(&self.executed)
+            || self.waited.0.load().as_ref().is_some_and(|waited| waited.covers(watermark))
+    }
+
+    /// Notes that a read has found the watermark applied. Of two that note at once one may be lost: it is waited for
+    /// again.
+    pub(crate) fn note_applied(&self, watermark: &Watermark) {
+        if !self.has_applied(watermark) {
+            self.waited.0.store(Some(Arc::new(watermark.clone())));
+        }
+    }
 }
 
 impl Health {

@@ -246,6 +246,7 @@ pub(crate) mod tests {
                 executed: Arc::new(
                     GtidSet::parse("3e11fa47-71ca-11e1-9e33-c80aa9429562:1-7").expect("a set"),
                 ),
+                waited: Arc::default(),
                 replication,
             })
         };

@@ -184,6 +184,7 @@ impl Watch {
             cluster: probe.cluster.clone(),
             gtids: probe.gtid_mode,
             executed: Arc::new(probe.executed.clone()),
+            waited: Arc::default(),
             replication: lag::replication(probe, &clocks),
         }
     }

@@ -179,6 +179,9 @@ impl ClientSession {
         let _in_flight = self.hold.as_ref().map(|lease| lease.server().load.enter());
         match self.exchange(&order).await {
             Ok((Relayed::Answered(answered), prepared)) => {
+                if decision.freshness == Freshness::AwaitSession {
+                    self.note_applied();
+                }
                 self.after(statement, &answered, work).await;
                 Ok(Tried::Done(Ran { answered: Some(answered), prepared }))
             }
@@ -368,6 +371,14 @@ impl ClientSession {
         let relayed =
             relay::exchange(&mut self.client, lease.connection(), order, &mut prepared, &attend).await?;
         Ok((relayed, prepared))
+    }
+
+    /// The server has just applied what this session has written and seen: others need not wait for the same.
+    fn note_applied(&self) {
+        let server = self.hold.as_ref().and_then(|lease| self.snapshot.server(&lease.server().id));
+        if let Some(up) = server.and_then(|server| server.health.up()) {
+            up.note_applied(self.session.watermark());
+        }
     }
 
     /// The next random number (SplitMix64, <https://prng.di.unimi.it/splitmix64.c>): spreads reads also over the first

@@ -126,7 +126,7 @@ fn read(
         None => policy.consistency,
     };
     let watermark = session.watermark();
-    let fresh = |server: &Server| server.health.up().is_some_and(|up| watermark.is_applied_in(&up.executed));
+    let fresh = |server: &Server| server.health.up().is_some_and(|up| up.has_applied(watermark));
     // One that lags more than a read may wait would only cost the wait.
     let soon = |server: &Server| server.health.lag().is_some_and(|lag| lag <= policy.gtid_wait);
     let any = || choose(topology, circumstances, |_| true);
@@ -248,6 +248,7 @@ mod tests {
                     gtids: true,
                     cluster: None,
                     executed: Arc::new(GtidSet::parse(&format!("{UUID}:1-{applied}")).expect("a set")),
+                    waited: Arc::default(),
                     replication: match lag {
                         Some(lag) => {
                             Replication::Running { lag: Duration::from_millis(lag), silence: Duration::ZERO }

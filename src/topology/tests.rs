@@ -35,6 +35,7 @@ fn report(name: &str, host: &str, up: bool) -> Report {
             gtids: true,
             cluster: None,
             executed: Arc::default(),
+            waited: Arc::default(),
             replication,
         })
     } else {

@@ -95,6 +95,7 @@ fn up(replication: Replication) -> Up {
         gtids: true,
         cluster: Some(Arc::from(CLUSTER)),
         executed: Arc::new(executed(10)),
+        waited: Arc::default(),
         replication,
     }
 }
