@@ -13,42 +13,22 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use super::Source;
+use super::{Source, door};
 use crate::model::report::State;
 
 /// Serves until `stop`; then the answers under way have a moment to end.
 pub(crate) async fn serve(listener: TcpListener, source: Arc<Source>, stop: CancellationToken) {
-    let visitors = Arc::new(Semaphore::new(MAX_VISITORS));
-    let tasks = TaskTracker::new();
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                // One too many is closed at once; the health check of the orchestrator comes again.
-                let Ok(permit) = Arc::clone(&visitors).try_acquire_owned() else { continue };
-                let source = Arc::clone(&source);
-                tasks.spawn(async move {
-                    // A visitor that stays too long or talks nonsense is nobody's problem but its own.
-                    let _ = tokio::time::timeout(LONGEST_VISIT, visit(stream, source)).await;
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "admin HTTP cannot accept");
-                // Out of file descriptors, mostly: trying at once again would only spin.
-                tokio::time::sleep(AFTER_FAILED_ACCEPT).await;
-            }
+    // The health check of the orchestrator comes again when it was one too many.
+    door::receive(listener, MAX_VISITORS, &stop, |stream| {
+        let source = Arc::clone(&source);
+        async move {
+            // A visitor that stays too long or talks nonsense is nobody's problem but its own.
+            let _ = tokio::time::timeout(LONGEST_VISIT, visit(stream, source)).await;
         }
-    }
-    tasks.close();
-    let _ = tokio::time::timeout(LAST_ANSWERS, tasks.wait()).await;
+    })
+    .await;
 }
 
 async fn visit(stream: TcpStream, source: Arc<Source>) -> Result<(), hyper::Error> {
@@ -118,8 +98,6 @@ const MAX_HEADERS: usize = 32;
 const MAX_HEADER_BYTES: usize = 16 * 1024;
 const HEADER_READ: Duration = Duration::from_secs(10);
 const LONGEST_VISIT: Duration = Duration::from_secs(600);
-const LAST_ANSWERS: Duration = Duration::from_secs(1);
-const AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {

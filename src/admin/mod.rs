@@ -5,6 +5,7 @@ pub(crate) mod http;
 pub(crate) mod sql;
 
 mod command;
+mod door;
 mod tables;
 
 use std::sync::Arc;

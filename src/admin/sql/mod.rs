@@ -9,11 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::Source;
+use super::door::receive;
 use crate::model::access::Account;
 use crate::wire::stream::{self, Stream};
 use crate::wire::tls::Acceptor;
@@ -27,35 +26,17 @@ pub(crate) struct Door {
 
 /// Serves until `stop`.
 pub(crate) async fn serve(listener: TcpListener, door: Door, source: Arc<Source>, stop: CancellationToken) {
-    let visitors = Arc::new(Semaphore::new(MAX_VISITORS));
     let door = Arc::new(door);
-    let tasks = TaskTracker::new();
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                let Ok(permit) = Arc::clone(&visitors).try_acquire_owned() else { continue };
-                let (door, source, stop) = (Arc::clone(&door), Arc::clone(&source), stop.clone());
-                tasks.spawn(async move {
-                    tokio::select! {
-                        () = stop.cancelled() => {}
-                        () = visit(stream, &door, source) => {}
-                    }
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "admin SQL cannot accept");
-                // Out of file descriptors, mostly: trying at once again would only spin.
-                tokio::time::sleep(AFTER_FAILED_ACCEPT).await;
+    receive(listener, MAX_VISITORS, &stop, |stream| {
+        let (door, source, stop) = (Arc::clone(&door), Arc::clone(&source), stop.clone());
+        async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = visit(stream, &door, source) => {}
             }
         }
-    }
-    tasks.close();
-    tasks.wait().await;
+    })
+    .await;
 }
 
 async fn visit(stream: TcpStream, door: &Door, source: Arc<Source>) {
@@ -79,7 +60,6 @@ async fn visit(stream: TcpStream, door: &Door, source: Arc<Source>) {
 
 const MAX_VISITORS: usize = 32;
 const LOGIN: Duration = Duration::from_secs(10);
-const AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
