@@ -144,10 +144,8 @@ async fn compare(arguments: &Arguments) {
     if wanted("idle") {
         idle_clients(&lanes, &cluster).await;
     }
-    if wanted("many")
-        && let Some(lane) = lanes.iter().find(|lane| lane.name == "readwright")
-    {
-        many_clients(lane, arguments.seconds).await;
+    if wanted("many") {
+        many_clients(&lanes, &cluster, arguments).await;
     }
     drop(proxy);
     drop(rivals);
@@ -292,10 +290,7 @@ async fn system_calls(lanes: &[Lane], folder: &Path) {
 /// What a logged-in client that does nothing costs, and how many server connections it holds.
 async fn idle_clients(lanes: &[Lane], cluster: &Cluster) {
     let clients = 1000;
-    for (ordinal, _) in cluster.servers().iter().enumerate() {
-        let mut server = cluster.connect(ordinal, ROOT).await;
-        server.query_drop("SET GLOBAL max_connections=3000").await.expect("root may");
-    }
+    more_connections(cluster).await;
     println!("\n{clients} idle clients\n{:<18} {:>14} {:>20}", "", "KiB per client", "server connections");
     for lane in lanes {
         let Some(process) = lane.process else { continue };
@@ -326,6 +321,14 @@ async fn idle_clients(lanes: &[Lane], cluster: &Cluster) {
     }
 }
 
+/// For lanes that hold a server connection for every client.
+async fn more_connections(cluster: &Cluster) {
+    for (ordinal, _) in cluster.servers().iter().enumerate() {
+        let mut server = cluster.connect(ordinal, ROOT).await;
+        server.query_drop("SET GLOBAL max_connections=3000").await.expect("root may");
+    }
+}
+
 async fn server_connections(cluster: &Cluster) -> u64 {
     let mut sum = 0;
     for (ordinal, _) in cluster.servers().iter().enumerate() {
@@ -337,30 +340,44 @@ async fn server_connections(cluster: &Cluster) -> u64 {
     sum
 }
 
-/// Whether the cost of a query stays the same with ever more clients.
-async fn many_clients(lane: &Lane, seconds: u32) {
+/// Whether the cost of a query stays the same with ever more clients; medians of the rounds.
+async fn many_clients(lanes: &[Lane], cluster: &Cluster, arguments: &Arguments) {
+    more_connections(cluster).await;
     println!(
-        "\n{}: point selects, text\n{:>8} {:>10} {:>12} {:>10}",
-        lane.name, "clients", "q/s", "CPU us/query", "RSS MiB"
+        "\nCPU us per point select (text), by clients\n{:<18} {}",
+        "",
+        MANY.map(|n| format!("{n:>9}")).concat()
     );
-    for threads in [8, 64, 256, 1000] {
-        let sysbench = Sysbench {
-            test: "oltp_point_select",
-            threads,
-            seconds,
-            protocol: Protocol::Text,
-            transactions: false,
-        };
-        match run(Test::Sysbench(sysbench), lane, seconds).await {
-            Ok(sample) => println!(
-                "{threads:>8} {:>10.0} {:>12.1} {:>10}",
-                sample.per_second,
-                sample.cpu,
-                lane.process.map_or(0, resident_kib) / 1024
-            ),
-            Err(reason) => println!("{threads:>8} {reason}"),
+    let mut samples: BTreeMap<(usize, usize), Vec<Sample>> = BTreeMap::new();
+    for _ in 0..arguments.rounds {
+        for (at, threads) in MANY.into_iter().enumerate() {
+            let sysbench = Sysbench {
+                test: "oltp_point_select",
+                threads,
+                seconds: arguments.seconds,
+                protocol: Protocol::Text,
+                transactions: false,
+            };
+            for (place, lane) in lanes.iter().enumerate().filter(|(_, lane)| is_compared_by_many(lane)) {
+                match run(Test::Sysbench(sysbench), lane, arguments.seconds).await {
+                    Ok(sample) => samples.entry((place, at)).or_default().push(sample),
+                    Err(reason) => println!("  {} with {threads} clients: {reason}", lane.name),
+                }
+            }
         }
     }
+    for (place, lane) in lanes.iter().enumerate().filter(|(_, lane)| is_compared_by_many(lane)) {
+        let figures = (0..MANY.len()).map(|at| samples.get(&(place, at)).map(|all| median(all).cpu));
+        let figures =
+            figures.map(|cpu| cpu.map_or_else(|| format!("{:>9}", "?"), |cpu| format!("{cpu:>9.1}")));
+        println!("{:<18} {}", lane.name, figures.collect::<String>());
+    }
+}
+
+const MANY: [u32; 4] = [8, 64, 256, 1000];
+
+fn is_compared_by_many(lane: &Lane) -> bool {
+    ["haproxy", "readwright"].contains(&lane.name)
 }
 
 fn print_table(name: &str, test: Test, lanes: &[Lane], sample: impl Fn(usize) -> Option<Sample>) {
