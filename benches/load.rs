@@ -1,4 +1,4 @@
-//! `cargo bench --bench load -- [--seconds N] [--threads N] [--direct]`: sysbench through the proxy over a real primary and
+//! `cargo bench --bench load -- [--seconds N] [--threads N] [--direct] [--only TEST]`: sysbench through the proxy over a real primary and
 //! two replicas. Prints for each test the errors and the share of reads that replicas answered; ends with 1 when a test
 //! had an error, or when reads outside transactions went past the replicas.
 
@@ -19,11 +19,13 @@ fn main() {
     };
     let (seconds, threads) = (option("--seconds", 60), option("--threads", 64));
     let direct = arguments.iter().any(|argument| argument == "--direct");
-    let failed = support::run(load(seconds, threads, direct));
+    let only = arguments.iter().position(|argument| argument == "--only");
+    let only = only.and_then(|at| arguments.get(at + 1)).map_or("", String::as_str);
+    let failed = support::run(load(seconds, threads, direct, only));
     std::process::exit(i32::from(failed));
 }
 
-async fn load(seconds: u32, threads: u32, direct: bool) -> bool {
+async fn load(seconds: u32, threads: u32, direct: bool, only: &str) -> bool {
     let cluster = Cluster::start(2).await;
     Sysbench::prepare(&cluster).await;
     let proxy = if direct { None } else { Some(Proxy::start(&cluster, "").await) };
@@ -43,12 +45,19 @@ async fn load(seconds: u32, threads: u32, direct: bool) -> bool {
         ("oltp_read_write", false),
         ("oltp_read_only", true),
         ("oltp_read_write", true),
-    ] {
+    ]
+    .into_iter()
+    .filter(|(test, _)| test.contains(only))
+    {
         for protocol in [Protocol::Text, Protocol::Prepared] {
             let before = selects(&cluster).await;
             let report = Sysbench { test, threads, seconds, protocol, transactions }.run(port, APP).await;
-            let ran: Vec<u64> =
-                selects(&cluster).await.iter().zip(before).map(|(now, then)| now - then).collect();
+            let ran: Vec<u64> = selects(&cluster)
+                .await
+                .iter()
+                .zip(before)
+                .map(|(now, then)| now.saturating_sub(then))
+                .collect();
             let share = share_on_replicas(&ran);
             let misrouted = !direct && !transactions && share < 0.95;
             failed |= report.fatal.is_some() || misrouted;
@@ -73,14 +82,29 @@ async fn load(seconds: u32, threads: u32, direct: bool) -> bool {
     failed
 }
 
-/// How many SELECTs each server has run.
+/// How many SELECTs of sysbench's each server has run, by its own count: without those of other accounts (probes) and
+/// without the proxy's waits.
 async fn selects(cluster: &Cluster) -> Vec<u64> {
     let mut counts = Vec::new();
     for ordinal in 0..cluster.servers().len() {
         let mut server = cluster.connect(ordinal, ROOT).await;
-        let row: Option<(String, u64)> =
+        let all: Option<(String, u64)> =
             server.query_first("SHOW GLOBAL STATUS LIKE 'Com_select'").await.expect("it can be asked");
-        counts.push(row.expect("a known name").1);
+        let ours: Option<u64> = server
+            .query_first(format!(
+                "SELECT CAST(o.others + w.waits AS UNSIGNED) FROM \
+                 (SELECT IFNULL(SUM(COUNT_STAR), 0) others \
+                  FROM performance_schema.events_statements_summary_by_user_by_event_name \
+                  WHERE EVENT_NAME='statement/sql/select' AND USER<>'{}') o, \
+                 (SELECT IFNULL(SUM(COUNT_STAR), 0) waits \
+                  FROM performance_schema.events_statements_summary_by_digest \
+                  WHERE DIGEST_TEXT LIKE 'SELECT%WAIT_FOR_EXECUTED_GTID_SET%') w",
+                APP.user
+            ))
+            .await
+            .expect("it can be asked");
+        let (all, ours) = (all.expect("a known name").1, ours.expect("one row"));
+        counts.push(all.saturating_sub(ours));
     }
     counts
 }

@@ -259,7 +259,7 @@ fn routing(keys: &mut Keys<'_>) -> Routing {
     ];
     Routing {
         consistency: keys.choice("routing.consistency", Consistency::Session, &consistencies),
-        gtid_wait: keys.duration("routing.gtid_wait_ms", 50, 0..=60_000),
+        gtid_wait: keys.duration("routing.gtid_wait_ms", 1000, 0..=60_000),
         max_lag: keys.duration("routing.max_lag_ms", 5000, 0..=86_400_000),
         primary_wait: keys.duration("routing.primary_wait_ms", 10_000, 0..=600_000),
         primary_wait_statements: keys.number("routing.primary_wait_statements", 1000, 0..=1_000_000) as u32,
