@@ -263,3 +263,49 @@ fn a_replica_that_lags_or_is_not_ours_serves_no_reads() {
         assert_eq!(status(&proxy)["servers"][2]["serves_reads"], false);
     });
 }
+
+/// Passes connections on to a port that may change; those that are open stay where they are.
+async fn forward(listener: tokio::net::TcpListener, to: tokio::sync::watch::Receiver<u16>) {
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let (mut client, _) = listener.accept().await.expect("the listener is ours");
+        let port = *to.borrow();
+        connections.spawn(async move {
+            let mut server = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
+            tokio::io::copy_bidirectional(&mut client, &mut server).await
+        });
+    }
+}
+
+#[test]
+fn an_address_with_a_new_owner_is_not_used() {
+    run(async {
+        let cluster = cluster(2).await;
+        let mut new_owner = cluster.connect(2, ROOT).await;
+        for sql in ["SET GLOBAL super_read_only = OFF", "SET sql_log_bin = 0", "UPDATE d.one SET n = 7"] {
+            new_owner.query_drop(sql).await.unwrap();
+        }
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (owner, owned) = tokio::sync::watch::channel(cluster.server(1).port());
+        let mut forwarding = tokio::task::JoinSet::new();
+        forwarding.spawn(forward(listener, owned));
+        let servers = format!(
+            "topology: {{servers: [{{name: mysql-0, address: '127.0.0.1:{}'}}, {{name: mysql-1, address: '{address}'}}]}}",
+            cluster.server(0).port()
+        );
+        let filter = "log: {filter: 'info,readwright::proxy=debug'}";
+        let proxy = Proxy::start(&cluster, &format!("{CONFIGURATION}\n{servers}\n{filter}")).await;
+        serves_reads(&proxy, 1, true).await;
+        let read = "SELECT n FROM d.one WHERE id = 1";
+        let mut first = Raw::connect(proxy.port(), APP, USUAL).await;
+        assert_eq!(first.text(read).await, "0");
+        // The prober's connection and this session's stay at the old owner; every new one comes to the new one.
+        owner.send_replace(cluster.server(2).port());
+        for _ in 0..20 {
+            let mut other = Raw::connect(proxy.port(), ROOT, USUAL).await;
+            assert_eq!(other.text(read).await, "0");
+        }
+        assert!(proxy.log().contains("another server answers there"), "{}", proxy.log());
+    });
+}

@@ -130,6 +130,8 @@ pub(crate) enum ConnectError {
     Protocol(&'static str),
     #[error("the server refused: {0}")]
     Refused(ErrPacket),
+    #[error("another server answers there: its server_uuid is {found}, not {expected}")]
+    OtherServer { expected: Arc<str>, found: Arc<str> },
     #[error("TLS failed")]
     Tls(#[source] TlsError),
     #[error("the server offers no TLS, which `server_tls.mode` demands")]
@@ -179,6 +181,7 @@ impl ConnectError {
             | Self::Unreachable(_)
             | Self::Broken(_)
             | Self::Protocol(_)
+            | Self::OtherServer { .. }
             | Self::Tls(_)
             | Self::NoTls
             | Self::TooOld => true,

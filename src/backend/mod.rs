@@ -143,7 +143,7 @@ impl Pools {
         const DEADLINE: Duration = Duration::from_secs(5);
         let settings = Settings::default();
         // Beside the pool: a full pool must not keep a statement alive.
-        let mut connection = open::open(&self.connector, &server.address, identity, &settings).await?;
+        let mut connection = open::open(&self.connector, server, identity, &settings).await?;
         let what = if whole_connection { "CONNECTION" } else { "QUERY" };
         let sql = format!("KILL {what} {thread_id}");
         timeout(DEADLINE, open::query(&mut connection, &sql))

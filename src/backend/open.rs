@@ -1,13 +1,13 @@
 //! Opens a connection for a pool: logs in, turns the trackers on, reads what the login left in the character set
-//! variables.
+//! variables, and makes sure that the server is the one that was meant: an address can have a new owner.
 
 use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
 
-use crate::model::server::Address;
 use crate::model::settings::Settings;
+use crate::model::topology::Server;
 use crate::sql::REPLAYABLE;
 use crate::wire::packet::{ErrPacket, Reader, push_packet, read_packet};
 use crate::wire::stream::Stream;
@@ -29,12 +29,12 @@ const INITIAL: [&str; 5] = [
 /// Opens and prepares one connection. `settings.schema` becomes its schema.
 pub(crate) async fn open(
     connector: &Connector,
-    address: &Address,
+    server: &Server,
     identity: &Arc<Identity>,
     settings: &Settings,
 ) -> Result<Connection, ConnectError> {
     let request = Request {
-        address,
+        address: &server.address,
         credentials: &identity.credentials,
         capabilities: identity.capabilities,
         collation: identity.collation,
@@ -55,8 +55,15 @@ pub(crate) async fn open(
         spoiled: false,
     };
     let prepared = timeout(connector.timeout(), prepare(&mut connection)).await;
-    connection.initial = prepared.map_err(|_| ConnectError::timed_out())??;
-    Ok(connection)
+    let (initial, uuid) = prepared.map_err(|_| ConnectError::timed_out())??;
+    connection.initial = initial;
+    match server.health.up() {
+        // Invariant: what is sent to a server is sent to the one that was probed.
+        Some(up) if *up.uuid != *uuid => {
+            Err(ConnectError::OtherServer { expected: Arc::clone(&up.uuid), found: uuid })
+        }
+        _ => Ok(connection),
+    }
 }
 
 /// Runs one statement of our own on a connection that is between statements; the payloads of its answer's packets.
@@ -71,24 +78,29 @@ pub(crate) async fn query(connection: &mut Connection, sql: &str) -> Result<Vec<
     read_answer(&mut connection.stream, Answer::Results, format).await
 }
 
-async fn prepare(connection: &mut Connection) -> Result<Arc<[(&'static str, Box<[u8]>)]>, ConnectError> {
+/// What the login left in the variables, and the server's uuid.
+type Prepared = (Arc<[(&'static str, Box<[u8]>)]>, Arc<str>);
+
+async fn prepare(connection: &mut Connection) -> Result<Prepared, ConnectError> {
     let track = format!(
         "SET SESSION session_track_schema=ON, session_track_state_change=ON, session_track_gtids=OWN_GTID, \
          session_track_system_variables='{}'",
         REPLAYABLE.join(",")
     );
     query(connection, &track).await?;
-    let select = format!("SELECT {}", INITIAL.map(|name| format!("IFNULL(@@SESSION.{name},'')")).join(","));
+    let variables = INITIAL.map(|name| format!("IFNULL(@@SESSION.{name},'')")).join(",");
+    let select = format!("SELECT {variables},@@GLOBAL.server_uuid");
     let packets = query(connection, &select).await?;
     let row = packets.iter().rev().nth(1).ok_or_else(|| ConnectError::protocol("a row was expected"))?;
     let mut reader = Reader::new(row);
     let mut values = Vec::new();
+    let mut text =
+        || reader.lenenc_bytes().map_err(|_| ConnectError::protocol("a row of six texts was expected"));
     for name in INITIAL {
-        let value =
-            reader.lenenc_bytes().map_err(|_| ConnectError::protocol("a row of five texts was expected"))?;
-        values.push((name, Box::from(value)));
+        values.push((name, Box::from(text()?)));
     }
-    Ok(values.into())
+    let uuid = String::from_utf8_lossy(text()?).into();
+    Ok((values.into(), uuid))
 }
 
 async fn read_answer(

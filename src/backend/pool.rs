@@ -300,7 +300,7 @@ impl Pool {
         mut slot: Slot,
     ) -> Result<Lease, LeaseError> {
         let generation = self.state.lock().generation;
-        let opened = Box::pin(open::open(&self.connector, &server.address, identity, settings)).await;
+        let opened = Box::pin(open::open(&self.connector, server, identity, settings)).await;
         let counter = if opened.is_ok() { &self.opened } else { &self.failed };
         counter.fetch_add(1, Ordering::Relaxed);
         let mut connection = opened.map_err(|error| LeaseError::Connect(server.id.clone(), error))?;
