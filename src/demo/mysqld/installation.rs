@@ -75,7 +75,7 @@ impl Installation {
     }
 
     /// Options that say where this installation's own files are.
-    pub(super) fn locations(&self) -> Vec<String> {
+    pub(crate) fn locations(&self) -> Vec<String> {
         let Some(tree) = &self.tree else { return Vec::new() };
         let at = |option: &str, below: &str| format!("{option}=\"{}\"", tree.join(below).display());
         vec![
@@ -87,7 +87,7 @@ impl Installation {
     }
 
     /// A data folder as `--initialize-insecure` leaves it, made once for this version and kept in the cache folder.
-    pub(super) async fn template(&self) -> Result<PathBuf, Error> {
+    pub(crate) async fn template(&self) -> Result<PathBuf, Error> {
         let cache = cache_folder()?;
         fs::create_dir_all(&cache).map_err(file("create", &cache))?;
         let template = cache.join(format!("data-{}", self.version_text));

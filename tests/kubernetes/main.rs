@@ -1,0 +1,11 @@
+//! Scenarios in a real API server with pods that are real servers; see tests/README.md for the list.
+
+#[path = "../support/kube/mod.rs"]
+mod kube_api;
+#[path = "../support/kubelet/mod.rs"]
+mod kubelet;
+#[expect(dead_code, reason = "only the installation is used")]
+#[path = "../../src/demo/mysqld/mod.rs"]
+mod mysqld;
+mod pods;
+mod scene;
