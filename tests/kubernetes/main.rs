@@ -1,5 +1,6 @@
 //! Scenarios in a real API server with pods that are real servers; see tests/README.md for the list.
 
+mod existing;
 #[path = "../support/kube/mod.rs"]
 mod kube_api;
 #[path = "../support/kubelet/mod.rs"]
@@ -9,3 +10,4 @@ mod kubelet;
 mod mysqld;
 mod pods;
 mod scene;
+mod traffic;

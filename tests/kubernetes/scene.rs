@@ -15,6 +15,9 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::ListParams;
 use mysql_async::{Conn, OptsBuilder};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::runtime::Runtime;
 use tokio::sync::{Mutex, OnceCell};
@@ -186,6 +189,24 @@ impl Scene {
         connect(SocketAddr::from((address, 3306)), user, password).await
     }
 
+    /// What `/status` of a Readwright says.
+    pub(crate) async fn status(&self, pod: &str) -> Result<Value, String> {
+        let address = self.kubelet.address(pod).ok_or_else(|| format!("{pod} has no address"))?;
+        let get = async {
+            let mut stream = TcpStream::connect((address, 9090)).await?;
+            let request = format!("GET /status HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await?;
+            std::io::Result::Ok(answer)
+        };
+        let answer =
+            timeout(Duration::from_secs(10), get).await.map_err(|_| format!("{pod} does not answer"))?;
+        let answer = answer.map_err(|error| format!("{pod}: {error}"))?;
+        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
+        serde_json::from_str(body).map_err(|error| format!("{pod}: {error}: {answer}"))
+    }
+
     /// How things are: for a person who looks for the reason.
     async fn story(&self) -> String {
         let mut story = format!("--- namespace {}\n", self.namespace);
@@ -199,7 +220,8 @@ impl Scene {
             let spec = pod.spec.unwrap_or_default();
             for container in spec.init_containers.unwrap_or_default().iter().chain(&spec.containers) {
                 let log = self.kubelet.log(&name, &container.name);
-                let lines: Vec<&str> = log.lines().collect();
+                // What mysqladmin and its like look up at every login.
+                let lines: Vec<&str> = log.lines().filter(|line| !line.contains("[MY-013360]")).collect();
                 let last = &lines[lines.len().saturating_sub(40)..];
                 let seen =
                     self.kubelet.seen(&name).and_then(|seen| seen.containers.get(&container.name).cloned());
@@ -238,7 +260,6 @@ pub(crate) fn restarts(pod: &Pod) -> BTreeMap<String, i32> {
 }
 
 async fn kubectl(world: &World, arguments: &[&str], input: Option<&str>) -> Result<String, String> {
-    use tokio::io::AsyncWriteExt;
     let mut child = Command::new(world.kube.kubectl())
         .arg("--kubeconfig")
         .arg(world.kube.kubeconfig())

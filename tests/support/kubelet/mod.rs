@@ -28,6 +28,7 @@ pub(crate) use status::Observed;
 use container::send;
 use names::Names;
 use pod::{Life, Machine};
+use process::Entered;
 use scheduler::{Scheduler, node_of};
 
 mod container;
@@ -124,6 +125,14 @@ impl Kubelet {
     pub(crate) fn signal(&self, pod: &str, container: &str, signal: Signal) -> bool {
         let process = self.seen(pod).and_then(|seen| seen.process(container));
         process.inspect(|process| send(*process, signal)).is_some()
+    }
+
+    /// Runs a command in a container, as `kubectl exec` does. Err is what it printed.
+    pub(crate) async fn exec(&self, pod: &str, container: &str, command: &[&str]) -> Result<(), String> {
+        let process = self.seen(pod).and_then(|seen| seen.process(container));
+        let process = process.ok_or_else(|| format!("{pod}/{container} does not run"))?;
+        let command: Vec<String> = command.iter().map(|&word| word.to_owned()).collect();
+        Entered { process, user: 0, group: 0, variables: Vec::new() }.run(&command).await
     }
 
     /// Takes a pod off the network, or puts it back: packets vanish, nobody is told.
