@@ -96,6 +96,102 @@ async fn serves_reads(proxy: &Proxy, server: usize, expected: bool) {
 }
 
 #[test]
+fn a_read_that_a_stopping_replica_interrupts_is_no_error_but_a_killed_one_is() {
+    run(async {
+        let cluster = cluster(2).await;
+        let proxy = Proxy::start(&cluster, CONFIGURATION).await;
+        for expected in [1, 2] {
+            serves_reads(&proxy, expected, true).await;
+        }
+        let mut client = proxy.connect(APP).await;
+        // A read waits for a table that is locked where it runs: both ends of the wait are told as 1317.
+        let find = "SELECT id FROM information_schema.processlist WHERE state LIKE 'Waiting for table%lock'";
+        for stop in [false, true] {
+            let mut locks = Vec::new();
+            for replica in [1, 2] {
+                let mut root = cluster.connect(replica, ROOT).await;
+                root.query_drop("SET GLOBAL super_read_only=OFF").await.expect("root may");
+                root.query_drop("LOCK TABLES d.one WRITE").await.expect("root may");
+                locks.push((replica, root, cluster.connect(replica, ROOT).await));
+            }
+            let mut read = std::pin::pin!(client.query_first::<u32, _>("SELECT n FROM d.one WHERE id = 1"));
+            let patience = Instant::now() + Duration::from_secs(20);
+            let (at, waiting) = loop {
+                tokio::select! {
+                    answer = &mut read => panic!("it does not wait: {answer:?}"),
+                    () = sleep(Duration::from_millis(20)) => {}
+                }
+                assert!(Instant::now() < patience, "the read is nowhere");
+                let mut found = None;
+                for (replica, _, root) in &mut locks {
+                    let id: Option<u64> = root.query_first(find).await.expect("it answers");
+                    found = found.or(id.map(|id| (*replica, id)));
+                }
+                if let Some(found) = found {
+                    break found;
+                }
+            };
+            let (mine, others): (Vec<_>, Vec<_>) =
+                locks.into_iter().partition(|(replica, ..)| *replica == at);
+            drop(others);
+            if stop {
+                let (answer, ()) = tokio::join!(read, cluster.server(at).stop());
+                assert_eq!(answer.expect("another replica answers"), Some(0));
+            } else {
+                for (_, _, mut root) in mine {
+                    root.query_drop(format!("KILL QUERY {waiting}")).await.expect("root may");
+                }
+                let error = read.await.expect_err("somebody wanted it to end").to_string();
+                assert!(error.contains("1317"), "{error}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_read_that_is_interrupted_after_its_columns_is_answered_by_another_replica() {
+    run(async {
+        let cluster = cluster(2).await;
+        cluster
+            .script(
+                "CREATE TABLE d.many (id INT PRIMARY KEY); SET cte_max_recursion_depth = 10000; \
+                 INSERT INTO d.many WITH RECURSIVE n AS (SELECT 1 i UNION ALL SELECT i + 1 FROM n WHERE i < 6000) SELECT i FROM n",
+            )
+            .await;
+        let proxy = Proxy::start(&cluster, CONFIGURATION).await;
+        for expected in [1, 2] {
+            serves_reads(&proxy, expected, true).await;
+        }
+        // Seconds of work that no index shortens; its columns are in the server's buffer before it begins.
+        let slow = "SELECT COUNT(*) FROM d.many a JOIN d.many b ON a.id + b.id = 3";
+        let mut roots = Vec::new();
+        for replica in [1, 2] {
+            roots.push((replica, cluster.connect(replica, ROOT).await));
+        }
+        let mut client = proxy.connect(APP).await;
+        let mut read = std::pin::pin!(client.query_first::<u32, _>(slow));
+        let at = loop {
+            tokio::select! {
+                answer = &mut read => panic!("it is not slow: {answer:?}"),
+                () = sleep(Duration::from_millis(20)) => {}
+            }
+            let mut found = None;
+            for (replica, root) in &mut roots {
+                let find = "SELECT id FROM information_schema.processlist WHERE info LIKE 'SELECT COUNT(*) FROM d.many%'";
+                let id: Option<u64> = root.query_first(find).await.expect("it answers");
+                found = found.or(id.map(|_| *replica));
+            }
+            if let Some(found) = found {
+                break found;
+            }
+        };
+        drop(roots);
+        let (answer, ()) = tokio::join!(read, cluster.server(at).stop());
+        assert_eq!(answer.expect("another replica answers"), Some(2));
+    });
+}
+
+#[test]
 fn a_replica_that_dies_or_hangs_is_no_error() {
     run(async {
         let cluster = cluster(2).await;

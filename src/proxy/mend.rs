@@ -25,6 +25,7 @@ pub(super) const ER_BAD_DB: u16 = 1049;
 pub(super) const ER_SERVER_SHUTDOWN: u16 = 1053;
 pub(super) const ER_UNKNOWN_STMT_HANDLER: u16 = 1243;
 pub(super) const ER_OPTION_PREVENTS_STATEMENT: u16 = 1290;
+const ER_QUERY_INTERRUPTED: u16 = 1317;
 pub(super) const ER_MAX_PREPARED_STMT_COUNT_REACHED: u16 = 1461;
 pub(super) const ER_NEED_REPREPARE: u16 = 1615;
 pub(super) const ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION: u16 = 1792;
@@ -61,7 +62,11 @@ impl ClientSession {
             if is_sign_of_delay(code) && !at_primary {
                 return Ok(Tried::AtPrimary("replica-behind"));
             }
-            if code == ER_SERVER_SHUTDOWN && matches!(decision.target, Target::Replica(_)) && tries < TRIES {
+            if is_interruption(code)
+                && matches!(decision.target, Target::Replica(_))
+                && tries < TRIES
+                && (code == ER_SERVER_SHUTDOWN || !self.still_answers().await)
+            {
                 self.probe_held();
                 self.hold = None;
                 return Ok(Tried::Elsewhere("server-stopping"));
@@ -80,6 +85,15 @@ impl ClientSession {
             return Ok(Tried::Again);
         }
         self.answer_with(packet).await
+    }
+
+    /// A server that stops interrupts what runs with the same error as KILL QUERY does, and then closes the connection.
+    async fn still_answers(&mut self) -> bool {
+        let deadline = self.shared.server_deadline;
+        match self.hold.as_mut() {
+            Some(lease) => crate::backend::query(lease.connection(), "DO 0", deadline).await.is_ok(),
+            None => false,
+        }
     }
 
     /// Gives the client this ERR packet of the server's as the answer.
@@ -252,12 +266,18 @@ pub(super) fn is_sign_of_delay(code: u16) -> bool {
     matches!(code, 1044 | 1049 | 1054 | 1142 | 1143 | 1146 | 1305 | 1370)
 }
 
+/// What a statement that runs is told by a server that stops; the second one also by KILL QUERY.
+pub(super) fn is_interruption(code: u16) -> bool {
+    matches!(code, ER_SERVER_SHUTDOWN | ER_QUERY_INTERRUPTED)
+}
+
 /// Errors that are looked at before the client sees them.
 pub(super) fn may_be_mended(code: u16) -> bool {
     is_sign_of_delay(code)
         || matches!(
             code,
             ER_SERVER_SHUTDOWN
+                | ER_QUERY_INTERRUPTED
                 | ER_MAX_PREPARED_STMT_COUNT_REACHED
                 | ER_UNKNOWN_STMT_HANDLER
                 | ER_OPTION_PREVENTS_STATEMENT

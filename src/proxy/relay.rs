@@ -48,6 +48,8 @@ pub(super) struct Order<'a> {
     pub(super) answer: Answer,
     /// An answer that is nothing but an error of which this says yes is kept from the client.
     pub(super) keep_error: fn(u16) -> bool,
+    /// The same for one that comes after columns or rows, of which the client has not seen a byte.
+    pub(super) keep_late_error: fn(u16) -> bool,
     pub(super) deliver: Deliver,
 }
 
@@ -61,6 +63,7 @@ impl<'a> Order<'a> {
             body: Body::Nothing,
             answer: Answer::Status,
             keep_error: |_| false,
+            keep_late_error: |_| false,
             deliver: Deliver::Discard,
         }
     }
@@ -268,6 +271,8 @@ impl<A: Attend> Relay<'_, A> {
     async fn answer(mut self, order: &Order<'_>, prepared: &mut PreparedAnswer) -> Result<Relayed, Broken> {
         let mut tracker = Tracker::new(order.answer, self.connection.format());
         let mut first = true;
+        // Ends of columns in the old form count one, ends of results two or what makes two.
+        let mut ends = 0;
         let discard = order.deliver == Deliver::Discard;
         loop {
             match tracker.next(&self.buffer.bytes()[self.ready..]).map_err(|error| self.malformed(error))? {
@@ -276,14 +281,25 @@ impl<A: Attend> Relay<'_, A> {
                     first = false;
                 }
                 Next::Packet(size, packet) => {
-                    if packet == Packet::Error && first {
+                    if packet == Packet::Error {
                         let bytes = &self.buffer.bytes()[self.ready..self.ready + size];
                         let code = response::read_error_code(&bytes[HEADER..]).unwrap_or(0);
-                        if (order.keep_error)(code) || discard {
-                            return Ok(Relayed::Kept { code, packet: bytes.to_vec() });
+                        let unseen = !self.delivered && !discard && ends < 2;
+                        if first && ((order.keep_error)(code) || discard)
+                            || unseen && (order.keep_late_error)(code)
+                        {
+                            let mut packet = bytes.to_vec();
+                            // It stands in the place of what came before it.
+                            packet[HEADER - 1] = self.buffer.bytes()[HEADER - 1];
+                            return Ok(Relayed::Kept { code, packet });
                         }
                     }
                     first = false;
+                    ends += match packet {
+                        Packet::Ok => 2,
+                        Packet::Eof => 1,
+                        _ => 0,
+                    };
                     self.look(size, packet, order.deliver, prepared)?;
                     if packet == Packet::LocalInfile {
                         self.local_infile(order).await?;

@@ -18,7 +18,7 @@ use crate::wire::packet::{ErrPacket, push_packet};
 use crate::wire::tracker::Answer;
 
 use super::hold::Held;
-use super::mend::{ER_UNKNOWN_STMT_HANDLER, may_be_mended};
+use super::mend::{ER_UNKNOWN_STMT_HANDLER, is_interruption, may_be_mended};
 use super::relay::{self, Attend, Body, Broken, Deliver, Order, PreparedAnswer, Relayed};
 use super::session::{ClientSession, End};
 use super::{Shared, command, prepared, reply};
@@ -174,6 +174,10 @@ impl ClientSession {
             body: work.body,
             answer: work.answer,
             keep_error: may_be_mended,
+            keep_late_error: match decision.target {
+                Target::Replica(_) => is_interruption,
+                _ => |_| false,
+            },
             deliver: work.deliver,
         };
         let _in_flight = self.hold.as_ref().map(|lease| lease.server().load.enter());
@@ -326,6 +330,7 @@ impl ClientSession {
                 body: Body::Bytes(&packet),
                 answer: Answer::Prepared,
                 keep_error: |_| true,
+                keep_late_error: |_| false,
                 deliver: Deliver::Discard,
             };
             match self.exchange(&order).await? {
