@@ -27,7 +27,9 @@ pub(crate) struct Traffic {
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
-    /// Numbers whose INSERT was confirmed, in order.
+    /// By writer, the number of confirmed INSERTs.
+    pub(crate) written: BTreeMap<u64, u64>,
+    /// Numbers whose INSERT was confirmed.
     pub(crate) confirmed: Vec<u64>,
     /// The outcome is not known: the connection broke after the INSERT was sent.
     pub(crate) unknown: Vec<u64>,
@@ -51,8 +53,9 @@ pub(crate) struct Application {
 pub(crate) const APPLICATION: Application = Application { user: "app", password: "app-password" };
 
 impl Traffic {
-    /// `doors`: the pods in which Readwright runs; a client that loses its connection goes to the next.
-    pub(crate) fn start(scene: &Scene, doors: &[&str], readers: usize) -> Self {
+    /// `doors`: the pods in which Readwright runs, by the beginning of their names. Each of as many `writers` and `readers`
+    /// takes one in turn, and goes to the next when it loses its connection.
+    pub(crate) fn start(scene: &Scene, doors: &[&str], writers: u64, readers: usize) -> Self {
         let doors: Vec<String> = doors.iter().map(|&door| door.to_owned()).collect();
         let (tally, stop) = (Arc::new(Mutex::new(Tally::default())), CancellationToken::new());
         let mut work = JoinSet::new();
@@ -61,13 +64,17 @@ impl Traffic {
             doors: doors.clone(),
             next: number,
             connection: None,
+            begun: Instant::now(),
         };
-        let (one, token) = (Arc::clone(&tally), stop.clone());
-        let writer = client(0);
-        work.spawn(async move { write(writer, &one, &token).await });
-        for number in 1..=readers {
-            let (one, token, reader) = (Arc::clone(&tally), stop.clone(), client(number));
-            work.spawn(async move { read(reader, &one, &token).await });
+        for number in 0..writers {
+            tally.lock().written.insert(number, 0);
+            let writer = client(usize::try_from(number).unwrap_or(0));
+            let (tally, stop) = (Arc::clone(&tally), stop.clone());
+            work.spawn(async move { write(writer, number, &tally, &stop).await });
+        }
+        for number in 0..readers {
+            let (tally, stop, reader) = (Arc::clone(&tally), stop.clone(), client(number));
+            work.spawn(async move { read(reader, &tally, &stop).await });
         }
         Self { doors, tally, stop, work }
     }
@@ -83,7 +90,7 @@ impl Traffic {
             sleep(Duration::from_millis(1500)).await;
             let after = self.statements(scene).await?;
             for (door, now) in &after {
-                let then = &before[door];
+                let then = before.get(door).ok_or("another Readwright is there")?;
                 let used: Vec<&str> = now
                     .iter()
                     .filter(|(server, count)| then.get(*server) != Some(count))
@@ -101,25 +108,28 @@ impl Traffic {
     /// By door and replica, the statements that were sent there.
     async fn statements(&self, scene: &Scene) -> Result<BTreeMap<String, BTreeMap<String, u64>>, String> {
         let mut all = BTreeMap::new();
-        for door in &self.doors {
-            let status = scene.status(door).await?;
+        for door in scene.kubelet.ready(&self.doors) {
+            let status = scene.status(&door).await?;
             let servers = status["servers"].as_array().ok_or("no servers")?;
             let replicas = servers.iter().filter(|server| server["role"] == "replica");
             let count =
                 |server: &Value| Some((server["name"].as_str()?.to_owned(), server["statements"].as_u64()?));
-            all.insert(door.clone(), replicas.filter_map(count).collect());
+            all.insert(door, replicas.filter_map(count).collect());
         }
-        Ok(all)
+        match all.is_empty() {
+            true => Err("no Readwright is ready".to_owned()),
+            false => Ok(all),
+        }
     }
 
-    /// Waits until so many more writes have been confirmed.
-    pub(crate) async fn writes(&self, more: usize, within: Duration) {
-        let before = self.tally.lock().confirmed.len();
+    /// Waits until so many more writes of every writer have been confirmed.
+    pub(crate) async fn writes(&self, more: u64, within: Duration) {
+        let before = self.tally.lock().written.clone();
         crate::scene::until("the application writes", within, async || {
             let tally = self.tally.lock();
-            match tally.confirmed.len() >= before + more {
+            match tally.written.iter().all(|(writer, count)| *count >= before[writer] + more) {
                 true => Ok(()),
-                false => Err(format!("{} of {more}; {}", tally.confirmed.len() - before, *tally)),
+                false => Err(format!("{:?} after {before:?}; {}", tally.written, *tally)),
             }
         })
         .await;
@@ -129,7 +139,8 @@ impl Traffic {
     pub(crate) async fn finish(mut self, primary: &mut Conn) -> Tally {
         self.stop.cancel();
         while self.work.join_next().await.is_some() {}
-        let tally = self.tally.lock().clone();
+        let mut tally = self.tally.lock().clone();
+        tally.confirmed.sort_unstable();
         let there: Vec<u64> =
             primary.query("SELECT id FROM shop.orders ORDER BY id").await.expect("the primary answers");
         let lost: Vec<&u64> = tally.confirmed.iter().filter(|id| there.binary_search(id).is_err()).collect();
@@ -187,21 +198,24 @@ struct Client {
     kubelet: std::sync::Weak<crate::kubelet::Kubelet>,
     doors: Vec<String>,
     next: usize,
-    connection: Option<Conn>,
+    connection: Option<(String, Conn)>,
+    begun: Instant,
 }
 
 impl Client {
-    /// The connection, logged in anew if need be.
-    async fn connection(&mut self) -> Result<&mut Conn, String> {
+    /// The connection and its door, logged in anew if need be.
+    async fn connection(&mut self) -> Result<&mut (String, Conn), String> {
         if self.connection.is_none() {
-            let door = &self.doors[self.next % self.doors.len()];
-            self.next += 1;
             let kubelet = self.kubelet.upgrade().ok_or("the scene is over")?;
+            let doors = kubelet.ready(&self.doors);
+            let door = doors.get(self.next % doors.len().max(1)).ok_or("login: no Readwright is ready")?;
+            self.next += 1;
             let address = kubelet.address(door).ok_or_else(|| format!("login: {door} is not there"))?;
             drop(kubelet);
             let made =
                 connect(SocketAddr::from((address, 3306)), APPLICATION.user, APPLICATION.password).await;
-            self.connection = Some(made.map_err(|why| format!("login at {door}: {why}"))?);
+            let made = made.map_err(|why| format!("login at {door}: {why}"))?;
+            self.connection = Some((door.clone(), made));
         }
         self.connection.as_mut().ok_or_else(|| "no connection".to_owned())
     }
@@ -211,23 +225,21 @@ impl Client {
         &mut self,
         sql: &str,
     ) -> Result<Option<T>, Trouble> {
-        let connection = self.connection().await.map_err(Trouble::Refused)?;
+        let begun = self.begun;
+        let (door, connection) = self.connection().await.map_err(Trouble::Refused)?;
         let answer = timeout(PATIENCE, connection.query_first::<T, _>(sql)).await;
-        match answer {
-            Ok(Ok(row)) => Ok(row),
+        let told = |why: String| format!("{:.1} s, {door}: {why}", begun.elapsed().as_secs_f64());
+        let trouble = match answer {
+            Ok(Ok(row)) => return Ok(row),
             // ER_SERVER_SHUTDOWN and ER_QUERY_INTERRUPTED come in the middle of a statement, too.
             Ok(Err(mysql_async::Error::Server(error))) if !matches!(error.code, 1053 | 1317) => {
-                Err(Trouble::Refused(error.to_string()))
+                return Err(Trouble::Refused(told(error.to_string())));
             }
-            Ok(Err(error)) => {
-                self.connection = None;
-                Err(Trouble::Broken(error.to_string()))
-            }
-            Err(_) => {
-                self.connection = None;
-                Err(Trouble::Broken(format!("no answer within {} s", PATIENCE.as_secs())))
-            }
-        }
+            Ok(Err(error)) => Trouble::Broken(told(error.to_string())),
+            Err(_) => Trouble::Broken(told(format!("no answer within {} s", PATIENCE.as_secs()))),
+        };
+        self.connection = None;
+        Err(trouble)
     }
 }
 
@@ -238,15 +250,18 @@ enum Trouble {
     Broken(String),
 }
 
-async fn write(mut client: Client, tally: &Mutex<Tally>, stop: &CancellationToken) {
+async fn write(mut client: Client, writer: u64, tally: &Mutex<Tally>, stop: &CancellationToken) {
     let mut last = Instant::now();
-    let mut id = 0_u64;
-    while !stop.is_cancelled() {
-        id += 1;
+    for number in 1_u64.. {
+        if stop.is_cancelled() {
+            return;
+        }
+        let id = number * WRITERS + writer;
         match client.ask::<u8>(&format!("INSERT INTO shop.orders (id) VALUES ({id})")).await {
             Ok(_) => {
                 let mut tally = tally.lock();
                 tally.confirmed.push(id);
+                *tally.written.entry(writer).or_default() += 1;
                 tally.longest_pause = tally.longest_pause.max(last.elapsed());
                 last = Instant::now();
             }
@@ -273,7 +288,7 @@ async fn read(mut client: Client, tally: &Mutex<Tally>, stop: &CancellationToken
         }
         // A session that never rests keeps the server it has as long as that is not busier than another.
         if number.is_multiple_of(20)
-            && let Some(connection) = client.connection.take()
+            && let Some((_, connection)) = client.connection.take()
         {
             let _ = connection.disconnect().await;
         }
@@ -292,5 +307,7 @@ async fn read(mut client: Client, tally: &Mutex<Tally>, stop: &CancellationToken
 
 /// Several servers and clients share two processors: a steady trickle, not a load.
 const PACE: Duration = Duration::from_millis(20);
+/// At most; their numbers do not meet.
+const WRITERS: u64 = 8;
 /// Longer than any wait that the proxy promises.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -27,7 +27,7 @@ pub(crate) use status::Observed;
 
 use container::send;
 use names::Names;
-use pod::{Life, Machine};
+use pod::{Life, Machine, is_deleted};
 use process::Entered;
 use scheduler::{Scheduler, node_of};
 
@@ -146,6 +146,21 @@ impl Kubelet {
             fs::read_to_string(handle.folder.join(container).join("log")).unwrap_or_default()
         })
         .unwrap_or_default()
+    }
+
+    /// Names of the pods whose names begin with one of these, whose containers are all ready, and that stay.
+    pub(crate) fn ready(&self, beginnings: &[String]) -> Vec<String> {
+        let pods = self.pods.lock();
+        let ready = |handle: &&Handle| {
+            let seen = handle.seen.borrow();
+            let stays = handle.pod.borrow().as_deref().is_some_and(|pod| !is_deleted(pod));
+            stays && seen.initialised && seen.containers.values().all(|one| one.ready)
+        };
+        let wanted = |handle: &&Handle| beginnings.iter().any(|beginning| handle.name.starts_with(beginning));
+        let mut names: Vec<String> =
+            pods.values().filter(wanted).filter(ready).map(|handle| handle.name.clone()).collect();
+        names.sort();
+        names
     }
 
     /// Names of the pods that run here.
