@@ -15,31 +15,7 @@ use crate::traffic::{APPLICATION, Traffic};
 #[test]
 fn a_statefulset_of_the_tutorial() {
     scenario("existing", async |scene| {
-        scene.apply(include_str!("existing.yaml")).await;
-        for name in ["full", "sidecar"] {
-            scene.apply(&include_str!("proxy.yaml").replace("NAME", name)).await;
-        }
-        for name in SERVERS {
-            until("the server accepts connections", BOOT, async || root(scene, name).await).await;
-        }
-        // What the sidecar's `topology.primary_service` selects.
-        scene.kubectl(&["label", "pod", "mysql-0", "readwright.dev/role=primary"]).await;
-        let mut primary = root(scene, "mysql-0").await.expect("it runs");
-        for statement in [
-            "CREATE DATABASE shop",
-            "CREATE TABLE shop.orders (id BIGINT PRIMARY KEY)",
-            "CREATE USER app@'%' IDENTIFIED BY 'app-password'",
-            "GRANT ALL ON shop.* TO app@'%'",
-        ] {
-            primary.query_drop(statement).await.expect("root may");
-        }
-        assert_eq!((APPLICATION.user, APPLICATION.password), ("app", "app-password"));
-        for replica in ["mysql-1", "mysql-2"] {
-            replicate(scene, replica).await;
-        }
-        scene.ready(&SERVERS, BOOT).await;
-        scene.ready(&DOORS, SOON).await;
-
+        set_up(scene).await;
         let traffic = Traffic::start(scene, &DOORS, 2, 4);
         traffic.reads_go_to(scene, &["mysql-1", "mysql-2"], SOON).await;
         traffic.so_far().assert_no_errors();
@@ -82,6 +58,100 @@ fn a_statefulset_of_the_tutorial() {
         tally.assert_fresh();
         assert!(tally.read_errors.is_empty() && tally.write_errors.len() <= 2, "{tally}");
     });
+}
+
+#[test]
+fn a_network_that_fails_and_pods_that_move() {
+    scenario("network", async |scene| {
+        set_up(scene).await;
+        let traffic = Traffic::start(scene, &DOORS, 2, 4);
+        traffic.reads_go_to(scene, &["mysql-1", "mysql-2"], SOON).await;
+
+        // Packets of a replica vanish: reads that wait for it are answered elsewhere.
+        assert!(scene.kubelet.link("mysql-2", false));
+        traffic.reads_go_to(scene, &["mysql-1"], SOON).await;
+        assert!(scene.kubelet.link("mysql-2", true));
+        traffic.reads_go_to(scene, &["mysql-1", "mysql-2"], SOON).await;
+        traffic.so_far().assert_no_errors();
+
+        // A node is drained: its pods come back elsewhere, with their data.
+        let node = scene.field("pod/mysql-1", ".spec.nodeName").await.expect("it is there");
+        scene.kubectl(&["cordon", &node]).await;
+        scene.kubectl(&["drain", &node, "--pod-selector=app=mysql", "--timeout=60s"]).await;
+        traffic.reads_go_to(scene, &["mysql-1", "mysql-2"], SOON).await;
+        assert_ne!(scene.field("pod/mysql-1", ".spec.nodeName").await, Ok(node.clone()));
+        scene.kubectl(&["uncordon", &node]).await;
+        traffic.so_far().assert_no_errors();
+
+        // What Readwright may read is taken from it, and its watches break: what it knew still holds.
+        scene.kubectl(&["delete", "rolebinding", "full", "sidecar"]).await;
+        scene.world.kube.go_away().await;
+        scene.world.kube.serve().await.expect("it starts again");
+        until("it is refused", SOON, async || match scene.kubelet.log("sidecar-0", "readwright") {
+            log if log.contains("no permission to list endpointslices") => Ok(()),
+            log => Err(log),
+        })
+        .await;
+        traffic.writes(50, SOON).await;
+        traffic.reads_go_to(scene, &["mysql-1", "mysql-2"], SOON).await;
+        scene.apply(include_str!("existing.yaml")).await;
+        traffic.so_far().assert_no_errors();
+
+        // A Readwright's pod is deleted: each client loses its connection once, and finds the other.
+        scene.kubectl(&["delete", "pod", "full-0", "--wait=true"]).await;
+        traffic.writes(50, SOON).await;
+        scene.ready(&DOORS, SOON).await;
+        let errors = traffic.so_far();
+        let lost = errors.write_errors.iter().chain(&errors.read_errors);
+        assert!(lost.clone().count() <= 6 && lost.clone().all(|why| why.contains("full-0")), "{errors}");
+
+        // Packets of the primary vanish: writes wait. Those that were under way may or may not have been carried out.
+        assert!(scene.kubelet.link("mysql-0", false));
+        until("the primary is missed", SOON, async || match scene.status("sidecar-0").await? {
+            status if status["servers"][0]["health"] == "down" => Ok(()),
+            status => Err(status["servers"].to_string()),
+        })
+        .await;
+        assert!(scene.kubelet.link("mysql-0", true));
+        traffic.writes(50, SOON).await;
+        traffic.reads_go_to(scene, &["mysql-1", "mysql-2"], SOON).await;
+
+        let mut primary = root(scene, "mysql-0").await.expect("it runs");
+        let tally = traffic.finish(&mut primary).await;
+        eprintln!("network: {tally}");
+        tally.assert_fresh();
+        // Each Readwright finds it out by itself: a writer may lose one write at the first, and one at the other.
+        let more = tally.write_errors.len() - errors.write_errors.len();
+        assert!(more <= 4 && tally.read_errors.len() == errors.read_errors.len(), "{tally}");
+    });
+}
+
+/// Three servers, replication, the application's table, and two Readwrights.
+async fn set_up(scene: &Scene) {
+    scene.apply(include_str!("existing.yaml")).await;
+    for name in ["full", "sidecar"] {
+        scene.apply(&include_str!("proxy.yaml").replace("NAME", name)).await;
+    }
+    for name in SERVERS {
+        until("the server accepts connections", BOOT, async || root(scene, name).await).await;
+    }
+    // What the sidecar's `topology.primary_service` selects.
+    scene.kubectl(&["label", "pod", "mysql-0", "readwright.dev/role=primary"]).await;
+    let mut primary = root(scene, "mysql-0").await.expect("it runs");
+    for statement in [
+        "CREATE DATABASE shop",
+        "CREATE TABLE shop.orders (id BIGINT PRIMARY KEY)",
+        "CREATE USER app@'%' IDENTIFIED BY 'app-password'",
+        "GRANT ALL ON shop.* TO app@'%'",
+    ] {
+        primary.query_drop(statement).await.expect("root may");
+    }
+    assert_eq!((APPLICATION.user, APPLICATION.password), ("app", "app-password"));
+    for replica in ["mysql-1", "mysql-2"] {
+        replicate(scene, replica).await;
+    }
+    scene.ready(&SERVERS, BOOT).await;
+    scene.ready(&DOORS, SOON).await;
 }
 
 /// What the controller does, done by hand: the record holds new writes, the old primary refuses them, the new one takes
