@@ -48,6 +48,8 @@ pub(crate) struct Server {
     state: watch::Sender<State>,
     snapshots: watch::Sender<Arc<Topology>>,
     requests: ProbeRequests,
+    /// Who is the primary by a controller's record, where discovery brings no such word itself.
+    appointments: Option<watch::Receiver<Appointment>>,
 }
 
 /// Why the proxy did not start; each says what to do.
@@ -196,7 +198,27 @@ impl Server {
             metrics,
             clients,
         });
-        Ok(Self { config, proxy, pools, listeners, http, sql, tls, source, state, snapshots, requests })
+        let appointments = None;
+        Ok(Self {
+            config,
+            proxy,
+            pools,
+            listeners,
+            http,
+            sql,
+            tls,
+            source,
+            state,
+            snapshots,
+            requests,
+            appointments,
+        })
+    }
+
+    /// The primary is whom this says, not whom discovery names.
+    pub(crate) fn appointed_by(mut self, appointments: watch::Receiver<Appointment>) -> Self {
+        self.appointments = Some(appointments);
+        self
     }
 
     pub(crate) fn addresses(&self) -> Addresses {
@@ -228,6 +250,7 @@ impl Server {
             zone: self.config.routing.prefer_zone.clone(),
         };
         let Discovered { endpoints, appointments } = discover(&self.config, &control, &tasks, &last).await?;
+        let appointments = self.appointments.unwrap_or(appointments);
         // Reports of all servers wait here for the one writer of snapshots; it takes them at once.
         let (reports, reported) = mpsc::channel(64);
         let monitor = self.config.monitor.clone();

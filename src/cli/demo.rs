@@ -20,7 +20,9 @@ use crate::controller::{self, Logins, Record, SaveError, Store, Tools};
 use crate::demo::mysqld::AfterDeath;
 use crate::demo::screen::{Screen, Traffic, progress_lines};
 use crate::demo::{self, Demo, Memory, Options, statements};
+use crate::model::appointment::Appointment;
 use crate::model::progress::Progress;
+use crate::model::wishes::Wishes;
 use crate::server::{ControlThread, Server, StartError};
 use crate::telemetry::logging;
 
@@ -54,7 +56,8 @@ async fn run_demo(arguments: &DemoArguments, control: Handle) -> Result<(), Fail
         if interrupted.or(controlled.serving(&mut screen)).await?.is_none() {
             return Ok(());
         }
-        serve(arguments, &mut demo, control, &interrupted, &mut screen).await
+        let appointments = controlled.appointments.clone();
+        serve(arguments, &mut demo, appointments, control, &interrupted, &mut screen).await
     }
     .await;
     screen.say("Stopping ...");
@@ -71,12 +74,13 @@ async fn run_demo(arguments: &DemoArguments, control: Handle) -> Result<(), Fail
 async fn serve(
     arguments: &DemoArguments,
     demo: &mut Demo,
+    appointments: watch::Receiver<Appointment>,
     control: Handle,
     interrupted: &Interrupts,
     screen: &mut Screen,
 ) -> Result<(), Failure> {
     let config = demo.config().map_err(Failure::Configuration)?;
-    let server = Server::bind(config).await.map_err(failed)?;
+    let server = Server::bind(config).await.map_err(failed)?.appointed_by(appointments);
     let demo = &*demo;
     let source = server.source();
     let stop = CancellationToken::new();
@@ -194,17 +198,28 @@ fn failed(error: impl std::error::Error) -> Failure {
 }
 
 /// The controller's record, kept in the demo's own file.
-struct Kept(Memory);
+struct Kept {
+    memory: Memory,
+    appointments: watch::Sender<Appointment>,
+}
 
 impl Store for Kept {
     async fn save(&mut self, record: &Record) -> Result<(), SaveError> {
-        self.0.set_record(record.to_text()).map_err(|error| SaveError(error.to_string()))
+        self.memory.set_record(record.to_text()).map_err(|error| SaveError(error.to_string()))?;
+        self.appointments.send_replace(record.appointment());
+        Ok(())
     }
 }
 
 /// The controller at work on the demo's servers.
 struct Controlled {
     progress: watch::Receiver<Arc<Progress>>,
+    /// Whom the record names; the proxy follows it.
+    appointments: watch::Receiver<Appointment>,
+    #[cfg(test)]
+    memory: Memory,
+    #[cfg_attr(not(test), expect(dead_code, reason = "keeps the channel; nobody wishes anything yet"))]
+    wishes: watch::Sender<Wishes>,
     tasks: JoinSet<()>,
     stop: CancellationToken,
 }
@@ -227,15 +242,25 @@ impl Controlled {
         };
         let (sender, progress) = watch::channel(Arc::default());
         let (known, endpoints) = watch::channel(demo.endpoints());
+        let (wishes, wanted) = watch::channel(Wishes::default());
         let stop = CancellationToken::new();
-        let store = Kept(demo.memory().clone());
+        let (sender_of_appointments, appointments) = watch::channel(record.appointment());
+        let store = Kept { memory: demo.memory().clone(), appointments: sender_of_appointments };
         let mut tasks = JoinSet::new();
-        let run = controller::run(settings, endpoints, record, store, sender, stop.clone());
+        let run = controller::run(settings, endpoints, wanted, record, store, sender, stop.clone());
         tasks.spawn(async move {
             run.await;
             drop(known);
         });
-        Ok(Self { progress, tasks, stop })
+        Ok(Self {
+            progress,
+            appointments,
+            #[cfg(test)]
+            memory: demo.memory().clone(),
+            wishes,
+            tasks,
+            stop,
+        })
     }
 
     /// Shows what the controller does until every server serves.
@@ -255,6 +280,12 @@ impl Controlled {
         }
     }
 
+    #[cfg(test)]
+    fn record(&self) -> Record {
+        let text = self.memory.record();
+        text.map_or_else(Record::default, |text| Record::from_text(&text).expect("we wrote it"))
+    }
+
     async fn end(mut self) {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
@@ -264,9 +295,15 @@ impl Controlled {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use parking_lot::Mutex;
+
     use crate::dba::{Answer, Session};
+    use crate::model::wishes::Wish;
 
     const LONG: Duration = Duration::from_secs(180);
+    const PROMPT: Duration = Duration::from_secs(30);
 
     async fn start(name: &str, replicas: u32) -> Demo {
         let folder = std::env::temp_dir().join(format!("readwright-{name}-{}", std::process::id()));
@@ -352,5 +389,168 @@ mod tests {
 
         controlled.end().await;
         demo.stop().await.expect("it stops");
+    }
+
+    /// Clients at work through the proxy, until told to stop.
+    struct Clients {
+        tasks: JoinSet<Vec<String>>,
+        stop: CancellationToken,
+        /// Rows whose transaction was acknowledged.
+        acknowledged: Arc<Mutex<Vec<u64>>>,
+        longest: Arc<Mutex<Duration>>,
+    }
+
+    impl Clients {
+        /// Each of `works` is what one client says over and over; `{}` is a new number.
+        fn start(demo: &Demo, works: &'static [&'static [&'static str]]) -> Self {
+            let (account, schema) = demo.accounts().application.expect("the demo has one");
+            let (stop, next) = (CancellationToken::new(), Arc::new(AtomicU64::new(1)));
+            let acknowledged: Arc<Mutex<Vec<u64>>> = Arc::default();
+            let longest: Arc<Mutex<Duration>> = Arc::default();
+            let mut tasks = JoinSet::new();
+            for work in works {
+                let (login, schema, proxy) = (demo.login(account.clone()), schema.clone(), demo.proxy());
+                let (stop, next) = (stop.clone(), Arc::clone(&next));
+                let (acknowledged, longest) = (Arc::clone(&acknowledged), Arc::clone(&longest));
+                tasks.spawn(async move {
+                    let mut errors = Vec::new();
+                    let mut session =
+                        Session::guest(&proxy, &login, &schema).await.expect("the proxy lets in");
+                    while !stop.is_cancelled() && errors.len() < 10 {
+                        let (number, began) = (next.fetch_add(1, Ordering::Relaxed), Instant::now());
+                        let mut failed = false;
+                        for statement in *work {
+                            let sql = statement.replace("{}", &number.to_string());
+                            if let Err(error) = session.ask(&sql).await {
+                                errors.push(format!("{sql}: {error}"));
+                                failed = true;
+                                break;
+                            }
+                        }
+                        let mut longest = longest.lock();
+                        *longest = longest.max(began.elapsed());
+                        if !failed && work.iter().any(|statement| statement.starts_with("INSERT")) {
+                            acknowledged.lock().push(number);
+                        }
+                    }
+                    errors
+                });
+            }
+            Self { tasks, stop, acknowledged, longest }
+        }
+
+        /// Waits until so many more rows are acknowledged, and gives the longest that anybody waited.
+        async fn go_on(&self, rows: usize) -> Duration {
+            let enough = self.acknowledged.lock().len() + rows;
+            let began = Instant::now();
+            while self.acknowledged.lock().len() < enough && began.elapsed() < LONG {
+                sleep(Duration::from_millis(5)).await;
+            }
+            assert!(self.acknowledged.lock().len() >= enough, "clients do not get on");
+            std::mem::take(&mut *self.longest.lock())
+        }
+
+        async fn end(mut self) -> (Vec<u64>, Vec<String>) {
+            self.stop.cancel();
+            let mut errors = Vec::new();
+            while let Some(ended) = self.tasks.join_next().await {
+                errors.extend(ended.expect("a client does not panic"));
+            }
+            (self.acknowledged.lock().clone(), errors)
+        }
+    }
+
+    /// Wishes for a switchover and waits until it has ended; gives who the primary is then.
+    async fn switch(controlled: &mut Controlled, to: Option<&str>, id: &str) -> (String, Option<String>) {
+        let wish = Wish { id: id.into(), to: to.map(crate::model::server::ServerId::new) };
+        controlled.wishes.send_replace(Wishes { paused: false, switchover: Some(wish) });
+        let began = Instant::now();
+        loop {
+            let record = controlled.record();
+            if let Some(ended) = record.ended.filter(|ended| *ended.id == *id) {
+                let primary = record.primary.expect("there is one").to_string();
+                return (primary, ended.failure.map(|why| why.to_string()));
+            }
+            assert!(began.elapsed() < PROMPT, "not answered: {:#?}", *controlled.progress.borrow());
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Clients write and read while the primary moves, back and forth, and while it cannot.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn clients_see_no_error_of_a_switchover() {
+        let mut demo = start("switchover", 2).await;
+        let mut controlled = Controlled::start(&demo).expect("nothing on record");
+        reach(&mut controlled, "Primary Serving Serving").await;
+        ask(&demo, 0, "CREATE TABLE demo.t (id BIGINT PRIMARY KEY)").await;
+        let config = demo.config().expect("it is right");
+        let server =
+            Server::bind(config).await.expect("it binds").appointed_by(controlled.appointments.clone());
+        let (source, stop) = (server.source(), CancellationToken::new());
+        let control = ControlThread::start().expect("a thread");
+        let mut serving = JoinSet::new();
+        let (handle, stopped) = (control.handle.clone(), stop.clone());
+        serving.spawn(async move { server.run(handle, stopped).await });
+        ready(&source, 2).await.map_err(|failure| format!("{failure:?}")).expect("it is ready");
+
+        const WORKS: &[&[&str]] = &[
+            &["INSERT INTO t VALUES ({})"],
+            &["INSERT INTO t VALUES ({})"],
+            &["BEGIN", "INSERT INTO t VALUES ({})", "SELECT COUNT(*) FROM t", "COMMIT"],
+            &["SET autocommit = 0", "INSERT INTO t VALUES ({})", "COMMIT"],
+            &["SELECT COUNT(*) FROM t"],
+            &["SELECT MAX(id) FROM t"],
+        ];
+        let clients = Clients::start(&demo, WORKS);
+        clients.go_on(100).await;
+        for (to, states) in
+            [(1, "Serving Primary Serving"), (2, "Serving Serving Primary"), (0, "Primary Serving Serving")]
+        {
+            let (name, id) = (format!("mysql-{to}"), format!("to {to}"));
+            assert_eq!(switch(&mut controlled, Some(&name), &id).await, (name, None));
+            let pause = clients.go_on(100).await;
+            println!("to mysql-{to}: nobody waited longer than {} ms", pause.as_millis());
+            for server in 0..3 {
+                let expected = if server == to { "0" } else { "1" };
+                assert_eq!(ask(&demo, server, "SELECT @@read_only").await, expected, "mysql-{server}");
+            }
+            // The clients' own transactions make any replica a look behind.
+            settled(&mut controlled, states).await;
+        }
+
+        // A transaction that does not end keeps the primary where it is, and others wait only so long.
+        let (account, schema) = demo.accounts().application.expect("the demo has one");
+        let mut stuck = Session::guest(&demo.proxy(), &demo.login(account), &schema).await.expect("let in");
+        for sql in ["BEGIN", "INSERT INTO t VALUES (0)"] {
+            stuck.ask(sql).await.expect("it writes");
+        }
+        let (primary, failure) = switch(&mut controlled, None, "stuck").await;
+        assert_eq!(primary, "mysql-0");
+        assert!(failure.as_ref().is_some_and(|why| why.contains("did not end")), "{failure:?}");
+        println!("tried in vain: nobody waited longer than {} ms", clients.go_on(100).await.as_millis());
+        stuck.ask("COMMIT").await.expect("it may end");
+
+        let (acknowledged, errors) = clients.end().await;
+        assert!(errors.is_empty(), "{errors:#?}");
+        let there = ask(&demo, 0, "SELECT id FROM demo.t").await;
+        let there: std::collections::BTreeSet<u64> =
+            there.split(' ').map(|id| id.parse().expect("a number")).collect();
+        let lost: Vec<&u64> = acknowledged.iter().filter(|id| !there.contains(id)).collect();
+        assert!(lost.is_empty(), "{lost:?} of {}", acknowledged.len());
+
+        stop.cancel();
+        while serving.join_next().await.is_some() {}
+        controlled.end().await;
+        demo.stop().await.expect("it stops");
+    }
+
+    /// As [`reach`], where replicas may be a moment behind.
+    async fn settled(controlled: &mut Controlled, states: &str) {
+        let fits = |progress: &Arc<Progress>| {
+            let seen = progress.servers.iter().map(|server| server.state.replace("CatchingUp", "Serving"));
+            seen.collect::<Vec<_>>().join(" ") == states
+        };
+        let reached = timeout(LONG, controlled.progress.wait_for(fits)).await.map(|found| found.is_ok());
+        assert_eq!(reached, Ok(true), "not {states}: {:#?}", *controlled.progress.borrow());
     }
 }

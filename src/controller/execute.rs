@@ -32,6 +32,10 @@ pub(crate) enum Error {
     NotBack(ServerId, Duration),
     #[error("the copy to {0} failed: {1}")]
     CopyFailed(ServerId, Arc<str>),
+    #[error(
+        "{1} transactions that have written on {0} did not end within {2:?}; commit them, or end their sessions"
+    )]
+    StillOpen(ServerId, usize, Duration),
     #[error("{0} already has the marker {1}")]
     OtherMarker(ServerId, String),
 }
@@ -107,6 +111,17 @@ impl Job {
                 dba::drop_channel(&mut session).await?;
                 session.close().await;
             }
+            (Step::Fence { server, impatient }, _) => {
+                let mut session = open().await?;
+                fence(&mut session, server, *impatient).await?;
+                session.close().await;
+            }
+            (Step::AwaitExecuted { executed, .. }, _) => {
+                let mut session = open().await?;
+                // What it has by then is seen in the next look.
+                dba::await_executed(&mut session, executed, AWAIT).await?;
+                session.close().await;
+            }
             (Step::Follow { .. }, Some(source)) => {
                 let mut session = open().await?;
                 dba::fence(&mut session).await?;
@@ -125,6 +140,40 @@ impl Job {
         }
         Ok(())
     }
+}
+
+/// How long open transactions may take to end before a switchover goes on without them, or not at all.
+const WRITERS: Duration = Duration::from_secs(5);
+/// The same of those that have written nothing: connections that never commit what they read keep some open for ever.
+const READERS: Duration = Duration::from_secs(2);
+const ASK_EVERY: Duration = Duration::from_millis(20);
+/// How long statements that write may keep the fence from closing; meanwhile they keep everybody else too.
+const CLOSING: Duration = Duration::from_secs(2);
+/// One wait for a replica; the look that follows says whether to wait on.
+const AWAIT: Duration = Duration::from_secs(1);
+
+/// Waits for open transactions, then closes. Proxies hold what is new by now, so that their number only falls.
+async fn fence(session: &mut Session, id: &ServerId, impatient: bool) -> Result<(), Error> {
+    let began = Instant::now();
+    loop {
+        let open = dba::open_transactions(session).await?;
+        let waited = began.elapsed();
+        if open.writing.is_empty() && (open.begun == 0 || waited >= READERS) {
+            break;
+        }
+        if waited >= WRITERS {
+            if !impatient {
+                return Err(Error::StillOpen(id.clone(), open.writing.len(), WRITERS));
+            }
+            tracing::warn!(server = %id, sessions = ?open.writing, "transactions that do not end are ended");
+            for process in open.writing {
+                dba::end_session(session, process).await?;
+            }
+            break;
+        }
+        sleep(ASK_EVERY).await;
+    }
+    Ok(dba::fence_within(session, CLOSING).await?)
 }
 
 /// How long mysqld may take to come back after a copy: crash recovery of the copied data is part of it.

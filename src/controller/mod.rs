@@ -6,6 +6,8 @@ mod observe;
 mod plan;
 mod record;
 #[cfg(test)]
+mod rehearsal;
+#[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod story;
@@ -23,15 +25,17 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use execute::Tools;
 pub(crate) use observe::Logins;
+use world::Handover;
 pub(crate) use world::Record;
 
 use crate::config::Diverged;
 use crate::dba::CloneState;
 use crate::model::progress::{CopyProgress, Progress, ServerProgress};
 use crate::model::server::{Endpoint, ServerId};
+use crate::model::wishes::Wishes;
 use execute::Job;
 use observe::{Look, Observer};
-use plan::{Class, Plan, Step};
+use plan::{Change, Class, Plan, Step};
 use world::{Resting, World};
 
 #[derive(Clone, Debug)]
@@ -59,7 +63,8 @@ pub(crate) struct SaveError(pub(crate) String);
 /// Runs until `stop`. `record` is what the store last had.
 pub(crate) async fn run(
     settings: Settings,
-    endpoints: watch::Receiver<Arc<[Endpoint]>>,
+    mut endpoints: watch::Receiver<Arc<[Endpoint]>>,
+    mut wishes: watch::Receiver<Wishes>,
     record: Record,
     store: impl Store,
     progress: watch::Sender<Arc<Progress>>,
@@ -78,12 +83,17 @@ pub(crate) async fn run(
         primary_before: crate::model::gtid::GtidSet::default(),
         watermark_saved: Instant::now(),
         last_problems: Vec::new(),
+        handover: Switchover::default(),
     };
     let mut ticks = interval(controller.settings.interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
+            // A sender that is gone says nothing new.
+            Ok(()) = endpoints.changed() => {}
+            Ok(()) = wishes.changed() => {}
+            () = std::future::ready(()), if controller.handover.changed => {}
             Some(finished) = controller.running.join_next() => {
                 if let Ok((step, outcome)) = finished {
                     controller.finished(&step, outcome).await;
@@ -91,8 +101,9 @@ pub(crate) async fn run(
             }
             () = stop.cancelled() => break,
         }
-        let known = Arc::clone(&endpoints.borrow());
-        let round = controller.round(&known);
+        let known = Arc::clone(&endpoints.borrow_and_update());
+        let wanted = wishes.borrow_and_update().clone();
+        let round = controller.round(&known, wanted);
         tokio::select! {
             seen = round => {
                 progress.send_replace(Arc::new(seen));
@@ -117,6 +128,20 @@ struct Controller<S> {
     primary_before: crate::model::gtid::GtidSet,
     watermark_saved: Instant,
     last_problems: Vec<Arc<str>>,
+    handover: Switchover,
+}
+
+/// What is remembered of switchovers besides the record; who takes over from us does without.
+#[derive(Debug, Default)]
+struct Switchover {
+    /// The one of the record, and since when we know of it.
+    running: Option<(Arc<str>, Instant)>,
+    /// Why a step of it failed.
+    failed: Option<Arc<str>>,
+    /// Until then none begins that nobody asked for.
+    rests_until: Option<Instant>,
+    /// The record has just changed: clients wait, so the next look does not.
+    changed: bool,
 }
 
 /// What was tried on a server since it last served for a while.
@@ -130,17 +155,22 @@ struct Attempts {
 
 impl<S: Store> Controller<S> {
     /// One look, one plan, and its steps begun.
-    async fn round(&mut self, endpoints: &[Endpoint]) -> Progress {
+    async fn round(&mut self, endpoints: &[Endpoint], wishes: Wishes) -> Progress {
         let named = endpoints.iter().find(|endpoint| endpoint.role == crate::model::server::Role::Primary);
         let primary = self.record.primary.clone().or_else(|| named.map(|endpoint| endpoint.id.clone()));
         let look = self.observer.look(endpoints, primary.as_ref()).await;
-        let world = self.world(look);
+        let world = self.world(look, wishes);
         let plan = plan::plan(&world);
         self.remember(&plan);
         let violations = verify::verify(&world, &plan);
         let mut progress = report(&world, &plan);
+        self.handover.changed = false;
         if violations.is_empty() {
-            self.begin(&world, &plan).await;
+            match &plan.change {
+                // Whatever else is to be done is seen again in the next look, which follows at once.
+                Some(change) => self.change(change).await,
+                None => self.begin(&world, &plan).await,
+            }
         } else {
             for violation in &violations {
                 tracing::error!(%violation, "a plan was refused");
@@ -155,9 +185,17 @@ impl<S: Store> Controller<S> {
         progress
     }
 
-    fn world(&mut self, look: Look) -> World {
+    fn world(&mut self, look: Look, wishes: Wishes) -> World {
         self.note_copies(&look);
         let now = Instant::now();
+        let handover = &mut self.handover;
+        match &self.record.handover {
+            Some(Handover { id, .. }) if handover.running.as_ref().is_none_or(|(ours, _)| ours != id) => {
+                (handover.running, handover.failed) = (Some((Arc::clone(id), now)), None);
+            }
+            Some(_) => {}
+            None => (handover.running, handover.failed) = (None, None),
+        }
         let resting = self.attempts.iter().map(|(id, attempts)| {
             let left = attempts.until.saturating_duration_since(now);
             let why = Arc::clone(&attempts.why);
@@ -173,6 +211,10 @@ impl<S: Store> Controller<S> {
             busy: self.busy.clone(),
             resting: resting.collect(),
             diverged: self.settings.diverged,
+            handover_for: handover.running.as_ref().map_or(Duration::ZERO, |(_, since)| now - *since),
+            handover_failed: handover.failed.clone(),
+            handover_rests: handover.rests_until.is_some_and(|until| now < until),
+            wishes,
             fresh_cluster: Arc::clone(&self.settings.fresh_cluster),
         }
     }
@@ -248,6 +290,17 @@ impl<S: Store> Controller<S> {
         }
     }
 
+    /// Writes one step of a switchover down. Each is complete by itself: whoever reads the record next goes on from it.
+    async fn change(&mut self, change: &Change) {
+        let record = self.record.after(change);
+        if matches!(change, Change::Abandon { .. }) {
+            self.handover.rests_until = Some(Instant::now() + FIRST_REST);
+        }
+        tracing::info!(?change, "controller");
+        // What cannot be written is tried again with the next look, not at once.
+        self.handover.changed = self.save(record).await;
+    }
+
     async fn finished(&mut self, step: &Step, outcome: Result<(), execute::Error>) {
         let id = step.server();
         if matches!(step, Step::StopCopy { .. }) {
@@ -257,6 +310,16 @@ impl<S: Store> Controller<S> {
             return;
         }
         self.busy.remove(id);
+        if matches!(step, Step::Fence { .. } | Step::AwaitExecuted { .. }) {
+            if let Err(error) = outcome {
+                tracing::warn!(?step, %error, "a step failed");
+                // A replica that did not answer is asked again, until time is up.
+                if matches!(step, Step::Fence { .. }) {
+                    self.handover.failed = Some(Arc::from(error.to_string()));
+                }
+            }
+            return;
+        }
         let why: Arc<str> = match outcome {
             Ok(()) => {
                 tracing::info!(?step, "done");
@@ -288,6 +351,10 @@ impl<S: Store> Controller<S> {
 
     /// What the primary has been seen to have only grows; a replica is up to date when it has the last of it.
     async fn raise_watermark(&mut self, world: &World, plan: &Plan) {
+        // What was seen is of the primary of before, if the record names another one by now.
+        if world.record != self.record {
+            return;
+        }
         let Some(id) = world.primary() else { return };
         let proven = plan.verdicts.iter().any(|verdict| {
             verdict.id == *id && matches!(verdict.class, Class::Primary | Class::PrimaryFenced)

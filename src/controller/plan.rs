@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use step::{Change, Step};
+
 use super::world::{LoggedIn, Node, Seen, State, World};
 use crate::config::Diverged;
 use crate::dba::{Channel, CloneState, ThreadState};
@@ -16,6 +18,8 @@ use crate::model::version::Version;
 pub(crate) struct Plan {
     pub(crate) verdicts: Vec<Verdict>,
     pub(crate) steps: Vec<Step>,
+    /// What is to be written into the record; the steps then wait for the next plan.
+    pub(crate) change: Option<Change>,
     /// What concerns the cluster as a whole, for people.
     pub(crate) problems: Vec<Arc<str>>,
 }
@@ -61,53 +65,6 @@ pub(crate) enum Class {
     PrimaryFenced,
 }
 
-/// One thing to do. Each is safe to repeat.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// Sets the first primary up: accounts, marker, writes. Only ever once in a cluster's life.
-    Initialise {
-        server: ServerId,
-        cluster: Arc<str>,
-    },
-    /// Takes a cluster that is there already into our record.
-    Adopt {
-        server: ServerId,
-        cluster: Arc<str>,
-    },
-    /// Creates our accounts on the primary, which has lost or never had them.
-    CreateAccounts {
-        server: ServerId,
-    },
-    AllowWrites {
-        server: ServerId,
-    },
-    ForbidWrites {
-        server: ServerId,
-    },
-    /// Overwrites `server` with a copy of `donor`.
-    Clone {
-        server: ServerId,
-        donor: ServerId,
-    },
-    /// Ends a copy to `server` that does not move.
-    StopCopy {
-        server: ServerId,
-        process: u64,
-    },
-    /// Forgets the channel it has and replicates from `source`.
-    Follow {
-        server: ServerId,
-        source: ServerId,
-    },
-    StopReceiving {
-        server: ServerId,
-    },
-    /// Forgets a channel that should not be.
-    DropChannel {
-        server: ServerId,
-    },
-}
-
 impl Class {
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -135,28 +92,21 @@ impl Class {
     }
 }
 
-impl Step {
-    /// The server that the step acts on.
-    pub(crate) fn server(&self) -> &ServerId {
-        match self {
-            Self::Initialise { server, .. }
-            | Self::Adopt { server, .. }
-            | Self::CreateAccounts { server }
-            | Self::AllowWrites { server }
-            | Self::ForbidWrites { server }
-            | Self::Clone { server, .. }
-            | Self::StopCopy { server, .. }
-            | Self::Follow { server, .. }
-            | Self::StopReceiving { server }
-            | Self::DropChannel { server } => server,
-        }
-    }
-}
-
 /// How long a replica must have been seen with transactions of its own before that is believed.
 const ERRANT_AFTER: Duration = Duration::from_secs(10);
 
 pub(crate) fn plan(world: &World) -> Plan {
+    let mut plan = wanted(world);
+    // Half a switchover would hold writes for as long as the pause lasts.
+    if world.wishes.paused && world.record.handover.is_none() {
+        plan.steps.clear();
+        plan.change = None;
+        plan.problems.push("the controller is paused: it looks, and changes nothing".into());
+    }
+    plan
+}
+
+fn wanted(world: &World) -> Plan {
     let mut plan = Plan::default();
     let Some(primary_id) = world.primary() else {
         plan.problems.push("discovery names no primary".into());
@@ -174,9 +124,14 @@ pub(crate) fn plan(world: &World) -> Plan {
         let found = judge(world, node, source.as_ref());
         plan.verdict(node, found);
     }
-    match source {
-        Some(source) => replicas(world, &source, &mut plan),
+    match &source {
+        Some(source) => replicas(world, source, &mut plan),
         None => keep_replicas_from(world, primary_id, &mut plan),
+    }
+    match (&world.record.handover, &source) {
+        (Some(running), source) => handover::go_on(world, running, source.as_ref(), &mut plan),
+        (None, Some(source)) => handover::begin(world, source, &mut plan),
+        (None, None) => {}
     }
     // The step that a stalled copy keeps busy is the one to be ended.
     plan.steps.retain(|step| {
@@ -330,7 +285,7 @@ fn primary<'a>(world: &'a World, id: &'a ServerId, plan: &mut Plan) -> Option<So
     };
     let State::Seen(seen) = &node.state else {
         plan.verdict(node, first_glance(world, node));
-        plan.problems.push(format!("{id}, the primary, does not answer").into());
+        plan.problems.push(at_risk(world, id).into());
         return None;
     };
     let probe = seen.probe();
@@ -374,6 +329,39 @@ fn primary<'a>(world: &'a World, id: &'a ServerId, plan: &mut Plan) -> Option<So
         plan.steps.push(Step::AllowWrites { server: id.clone() });
     }
     Some(SourceServer { id, address: &node.endpoint.address, seen, executed })
+}
+
+/// Nothing is done about a primary that is away but to say what giving it up would cost.
+fn at_risk(world: &World, id: &ServerId) -> String {
+    let mut known = world.record.watermark.clone();
+    known.union(&world.primary_before);
+    let ours = |node: &&Node| {
+        node.endpoint.id != *id
+            && node.seen().is_some_and(|seen| seen.probe().cluster == world.record.cluster)
+    };
+    let best = world
+        .nodes
+        .iter()
+        .filter(ours)
+        .filter_map(|node| Some((node, node.seen()?)))
+        .min_by_key(|(_, seen)| known.subtract(&seen.probe().executed).count());
+    let Some((best, seen)) = best else {
+        return format!("{id}, the primary, does not answer, and no replica with its data does");
+    };
+    let best = &best.endpoint.id;
+    let missing = known.subtract(&seen.probe().executed);
+    let more = match &seen.probe().channel {
+        Some(channel) if !channel.receiver.applied_all => " (it has received more, and applies it)",
+        _ => "",
+    };
+    let risk = match missing.count() {
+        0 => format!("{best} has all that is known of{more}"),
+        count => format!("{best} has most; at risk are {count} transactions: {missing}{more}"),
+    };
+    format!(
+        "{id}, the primary, does not answer; writes wait for it. {risk}. What it committed after it was last asked is \
+         not known"
+    )
 }
 
 /// With a lost primary, what must not happen is that replicas merge its new history. An unreachable one is waited for.
@@ -646,5 +634,7 @@ fn unlike(recipient: &Seen, donor: &Seen) -> Option<String> {
     (!missing.is_empty()).then(|| format!("it lacks plugins: {}", missing.join(", ")))
 }
 
+mod handover;
+mod step;
 #[cfg(test)]
 mod tests;

@@ -243,6 +243,7 @@ impl Cluster {
                     channel.receiver.state = ThreadState::Off;
                 }
             }
+            Step::Fence { .. } | Step::AwaitExecuted { .. } => panic!("nobody wants a switchover here"),
             Step::DropChannel { .. } => {
                 let probe = &mut self.real(server).survey.probe;
                 (probe.channel, probe.channels) = (None, 0);

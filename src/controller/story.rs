@@ -10,6 +10,7 @@ use crate::dba::{Applier, Channel, CloneRun, CloneState, Probe, Receiver, Survey
 use crate::model::gtid::GtidSet;
 use crate::model::server::{Address, Endpoint, Role, ServerId};
 use crate::model::version::Version;
+use crate::model::wishes::Wishes;
 
 pub(super) const CLUSTER: &str = "5f0c1b9e-0000-4000-8000-000000000001";
 
@@ -109,6 +110,7 @@ pub(super) fn well() -> World {
             zone: None,
             node: None,
             ready: true,
+            terminating: false,
             role: if primary { Role::Primary } else { Role::Replica },
         };
         Node { endpoint, state: State::Seen(Box::new(Seen { survey, login: LoggedIn::Ours })) }
@@ -120,6 +122,7 @@ pub(super) fn well() -> World {
             primary: Some(id(0)),
             primary_uuid: Some(Arc::from(uuid(0))),
             watermark: gtids("0:1-9"),
+            ..Record::default()
         },
         nodes: (0..3).map(node).collect(),
         primary_after: Some(gtids("0:1-9")),
@@ -129,6 +132,10 @@ pub(super) fn well() -> World {
         busy: BTreeSet::new(),
         resting: BTreeMap::new(),
         diverged: Diverged::Hold,
+        handover_for: Duration::ZERO,
+        handover_failed: None,
+        handover_rests: false,
+        wishes: Wishes::default(),
         fresh_cluster: Arc::from(CLUSTER),
     }
 }

@@ -1,6 +1,6 @@
 //! What no plan may contain, whoever made it. Written apart from the planner: it shares none of its reasoning.
 
-use super::plan::{Plan, Step};
+use super::plan::{Change, Plan, Step};
 use super::world::{Seen, World};
 use crate::config::Diverged;
 use crate::dba::CloneState;
@@ -21,6 +21,8 @@ pub(crate) enum Violation {
     Unseen(ServerId),
     #[error("R6: {0} may not take writes: {1}")]
     Writable(ServerId, &'static str),
+    #[error("R8: {0}")]
+    Switchover(&'static str),
     #[error("R7: {server} would follow {source_server}, which is not the proven primary")]
     WrongSource { server: ServerId, source_server: ServerId },
 }
@@ -28,6 +30,9 @@ pub(crate) enum Violation {
 /// Every rule that the plan breaks. A plan that breaks any is not carried out at all.
 pub(crate) fn verify(world: &World, plan: &Plan) -> Vec<Violation> {
     let mut violations = Vec::new();
+    if let Some(change) = &plan.change {
+        violations.extend(bad_change(world, change).map(Violation::Switchover));
+    }
     let clones = plan.steps.iter().filter(|step| matches!(step, Step::Clone { .. })).count();
     let running = world
         .nodes
@@ -88,7 +93,16 @@ pub(crate) fn verify(world: &World, plan: &Plan) -> Vec<Violation> {
                     violations.push(Violation::WrongSource { server, source_server });
                 }
             }
-            Step::ForbidWrites { .. }
+            Step::Fence { server, .. } => {
+                let hands_over = world.record.handover.as_ref().is_some_and(|running| {
+                    running.from == *server && world.record.primary.as_ref() == Some(server)
+                });
+                if !hands_over {
+                    violations.push(Violation::Switchover("a primary is fenced that hands nothing over"));
+                }
+            }
+            Step::AwaitExecuted { .. }
+            | Step::ForbidWrites { .. }
             | Step::StopReceiving { .. }
             | Step::DropChannel { .. }
             | Step::StopCopy { .. } => {}
@@ -120,7 +134,88 @@ fn writable(world: &World, server: &ServerId) -> Option<&'static str> {
                 .seen()
                 .is_some_and(|seen| seen.probe().cluster == world.record.cluster && !seen.probe().read_only)
     });
-    another.then_some("another server of the cluster takes writes")
+    if another {
+        return Some("another server of the cluster takes writes");
+    }
+    let Some(running) = &world.record.handover else { return None };
+    if running.to != *server {
+        return Some("it hands over to another server");
+    }
+    // Unseen may be writable.
+    let Some(old) = world.seen(&running.from) else { return Some("nothing is known of the old primary") };
+    if !old.probe().super_read_only {
+        return Some("the old primary is not fenced");
+    }
+    let has_all =
+        world.seen(server).is_some_and(|new| new.probe().executed.contains_all(&old.probe().executed));
+    (!has_all).then_some("it lacks transactions of the old primary")
+}
+
+/// What the record may not become.
+fn bad_change(world: &World, change: &Change) -> Option<&'static str> {
+    let running = world.record.handover.as_ref();
+    let primary = world.record.primary.as_ref();
+    match change {
+        Change::Begin { handover } => {
+            if running.is_some() {
+                return Some("a second switchover would begin");
+            }
+            let Some((from, old)) = proven_primary(world) else { return Some("the primary is not proven") };
+            let Some(new) = world.seen(&handover.to) else { return Some("nothing is known of the target") };
+            if handover.from != *from || handover.to == *from {
+                return Some("it is not the primary that would hand over, or not to another server");
+            }
+            bad_target(world, old, new)
+        }
+        Change::Appoint { server, uuid, executed } => {
+            let Some(running) = running else { return Some("another primary without a switchover") };
+            let Some((from, old)) = proven_primary(world) else { return Some("the primary is not proven") };
+            if running.from != *from || running.to != *server || server == from {
+                return Some("another primary than the switchover's");
+            }
+            if !old.probe().super_read_only || world.busy.contains(from) {
+                return Some("the old primary may take writes");
+            }
+            let Some(new) = world.seen(server) else { return Some("nothing is known of the target") };
+            let has = &new.probe().executed;
+            let all = world.primary_after.iter().all(|after| has.contains_all(after));
+            if !all || !has.contains_all(&old.probe().executed) || !has.contains_all(&world.record.watermark)
+            {
+                return Some("the target lacks transactions");
+            }
+            if !executed.contains_all(&old.probe().executed) || new.probe().uuid != *uuid {
+                return Some("the record would not be that of the target");
+            }
+            bad_target(world, old, new)
+        }
+        Change::End => {
+            let takes_writes = proven_primary(world).is_some_and(|(_, seen)| !seen.probe().read_only);
+            let appointed = running.is_some_and(|running| Some(&running.to) == primary);
+            (!takes_writes || !appointed).then_some("the new primary does not take writes yet")
+        }
+        Change::Abandon { .. } => {
+            let still = running.is_some_and(|running| Some(&running.from) == primary);
+            (!still).then_some("the new primary is appointed, and there is no way back")
+        }
+        Change::Refuse { .. } => None,
+    }
+}
+
+fn bad_target(world: &World, old: &Seen, new: &Seen) -> Option<&'static str> {
+    let (has, had) = (&new.probe().executed, world.primary_after.as_ref().unwrap_or(&old.probe().executed));
+    if new.probe().cluster != world.record.cluster {
+        Some("the target has not this cluster's data")
+    } else if !had.contains_all(has) {
+        Some("the target has transactions that the primary has not")
+    } else if !new.probe().super_read_only {
+        Some("the target takes writes before it is the primary")
+    } else if !new.probe().version.same_series(old.probe().version) {
+        Some("the versions are of different series")
+    } else if new.clone_state() == Some(CloneState::Running) {
+        Some("the target is being overwritten")
+    } else {
+        None
+    }
 }
 
 fn overwrite(world: &World, server: &ServerId, copies: usize) -> Vec<Violation> {

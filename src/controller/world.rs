@@ -8,6 +8,7 @@ use crate::config::Diverged;
 use crate::dba::{CloneState, Probe, Survey};
 use crate::model::gtid::GtidSet;
 use crate::model::server::{Endpoint, Role, ServerId};
+use crate::model::wishes::Wishes;
 
 /// What must outlive the controller. Saved before it is acted upon.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +21,28 @@ pub(crate) struct Record {
     pub(crate) primary_uuid: Option<Arc<str>>,
     /// What the primary was last seen to have. A primary without it has lost data.
     pub(crate) watermark: GtidSet,
+    /// Counts appointments of another primary.
+    pub(crate) epoch: u64,
+    /// A planned switchover runs: proxies hold new writes.
+    pub(crate) handover: Option<Handover>,
+    /// How the last switchover that was wanted or tried ended.
+    pub(crate) ended: Option<Ended>,
+}
+
+/// While `primary` is still `from`, it can go back; once it is `to`, it only goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Handover {
+    pub(crate) from: ServerId,
+    pub(crate) to: ServerId,
+    /// Of the wish that is fulfilled, or what else led to it.
+    pub(crate) id: Arc<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ended {
+    pub(crate) id: Arc<str>,
+    /// Why it failed; None when it did not.
+    pub(crate) failure: Option<Arc<str>>,
 }
 
 /// One server, as just seen.
@@ -69,6 +92,13 @@ pub(crate) struct World {
     /// Servers on which steps were tried, and how long to leave them alone.
     pub(crate) resting: BTreeMap<ServerId, Resting>,
     pub(crate) diverged: Diverged,
+    /// How long the switchover of the record has run, as far as this controller knows.
+    pub(crate) handover_for: Duration,
+    /// Why a step of it failed.
+    pub(crate) handover_failed: Option<Arc<str>>,
+    /// One has just failed: nobody but people begins another.
+    pub(crate) handover_rests: bool,
+    pub(crate) wishes: Wishes,
     /// The id of a cluster that is yet to be made.
     pub(crate) fresh_cluster: Arc<str>,
 }

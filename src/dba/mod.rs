@@ -4,6 +4,7 @@
 mod access;
 mod clone;
 mod error;
+mod handover;
 mod probe;
 mod replication;
 mod session;
@@ -12,6 +13,7 @@ mod survey;
 pub(crate) use access::{AccountPlan, create_accounts, create_marker};
 pub(crate) use clone::{clone_from, install_clone_plugin, prepare_recipient, stop_clone};
 pub(crate) use error::Error;
+pub(crate) use handover::{await_executed, end_session, fence_within, open_transactions};
 #[cfg(test)]
 pub(crate) use probe::{Applier, Receiver};
 pub(crate) use probe::{Channel, Micros, Probe, ThreadError, ThreadState, probe};

@@ -124,6 +124,7 @@ impl Demo {
                 zone: None,
                 node: None,
                 ready: true,
+                terminating: false,
             }
         };
         self.servers.iter().map(endpoint).collect()

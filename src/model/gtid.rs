@@ -70,7 +70,6 @@ impl GtidSet {
         })
     }
 
-    #[cfg(test)]
     pub(crate) fn union(&mut self, other: &Self) {
         for (source, intervals) in &other.0 {
             for &(first, last) in intervals {

@@ -10,3 +10,4 @@ pub(crate) mod server;
 pub(crate) mod settings;
 pub(crate) mod topology;
 pub(crate) mod version;
+pub(crate) mod wishes;

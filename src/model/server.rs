@@ -55,6 +55,8 @@ pub(crate) struct Endpoint {
     pub(crate) node: Option<Arc<str>>,
     /// False when discovery says that no new connections should go there.
     pub(crate) ready: bool,
+    /// It is being taken away, and still answers: its last chance to hand over what it does.
+    pub(crate) terminating: bool,
     pub(crate) role: Role,
 }
 

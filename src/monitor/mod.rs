@@ -281,6 +281,7 @@ mod tests {
             zone: None,
             node: None,
             ready: true,
+            terminating: false,
             role: Role::Primary,
         }
     }

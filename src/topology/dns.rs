@@ -160,6 +160,7 @@ impl Finder {
                 zone: None,
                 node: None,
                 ready: true,
+                terminating: false,
             });
         }
         endpoints.sort_by_key(|endpoint: &Endpoint| endpoint.id.ordinal());

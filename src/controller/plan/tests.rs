@@ -2,8 +2,10 @@
 
 use super::super::story::*;
 use super::super::verify::verify;
+use super::super::world::{Ended, Handover};
 use super::*;
 use crate::model::version::Version;
+use crate::model::wishes::Wish;
 
 /// The plan in short: each server's class, then the steps.
 fn short(plan: &Plan) -> (String, String) {
@@ -20,6 +22,9 @@ fn short(plan: &Plan) -> (String, String) {
             Step::Follow { source, .. } => format!("follow {server}>{}", source.ordinal().expect("mysql-N")),
             Step::StopReceiving { .. } => format!("stop {server}"),
             Step::DropChannel { .. } => format!("drop {server}"),
+            Step::Fence { impatient: false, .. } => format!("fence {server}"),
+            Step::Fence { impatient: true, .. } => format!("fence {server} now"),
+            Step::AwaitExecuted { .. } => format!("await {server}"),
             Step::StopCopy { process, .. } => format!("kill {process} on {server}"),
         }
     };
@@ -591,4 +596,146 @@ fn a_server_with_a_running_step_gets_no_other() {
         "Primary Serving Detached",
         "",
     );
+}
+
+/// What is to be written into the record, in short.
+#[track_caller]
+fn check_change(name: &str, change: impl FnOnce(&mut World), expected: &str) {
+    let mut world = well();
+    change(&mut world);
+    let plan = plan(&world);
+    let violations = verify(&world, &plan);
+    assert!(violations.is_empty(), "{name}: {violations:?}");
+    let found = match &plan.change {
+        None => String::new(),
+        Some(Change::Begin { handover }) => format!("{} to {}", handover.from, handover.to),
+        Some(Change::Appoint { server, .. }) => format!("appoint {server}"),
+        Some(Change::End) => "end".to_owned(),
+        Some(Change::Abandon { why }) => format!("back: {why}"),
+        Some(Change::Refuse { why, .. }) => format!("no: {why}"),
+    };
+    assert_eq!(found, expected, "{name}: {plan:#?}");
+}
+
+fn wish(world: &mut World, to: Option<u8>) {
+    world.wishes.switchover = Some(Wish { id: "w".into(), to: to.map(id) });
+}
+
+#[test]
+fn who_takes_over() {
+    check_change("nobody wants it", |_| (), "");
+    check_change("a wish", |w| wish(w, Some(2)), "mysql-0 to mysql-2");
+    check_change("anybody", |w| wish(w, None), "mysql-0 to mysql-1");
+    check_change(
+        "anybody, the best",
+        |w| {
+            wish(w, None);
+            w.primary_before = gtids("0:1-8");
+            probe(w, 1).executed = gtids("0:1-8");
+        },
+        "mysql-0 to mysql-2",
+    );
+    check_change(
+        "answered",
+        |w| {
+            wish(w, None);
+            w.record.ended = Some(Ended { id: "w".into(), failure: None });
+        },
+        "",
+    );
+    check_change("paused", |w| (wish(w, None), w.wishes.paused = true).1, "");
+    check_change("the primary itself", |w| wish(w, Some(0)), "no: mysql-0 is the primary already");
+    check_change("unknown", |w| wish(w, Some(7)), "no: mysql-7 is not among the servers");
+    check_change("away", |w| (wish(w, Some(1)), unreachable(w, 1)).1, "no: mysql-1 does not answer");
+    check_change("behind", |w| (wish(w, Some(1)), probe(w, 1).executed = gtids("0:1-3")).1, "");
+    check_change(
+        "errant",
+        |w| (wish(w, Some(1)), probe(w, 1).executed = gtids("0:1-9,1:1")).1,
+        "no: mysql-1 cannot be the primary: it is Errant",
+    );
+    check_change(
+        "of the others, one is errant",
+        |w| (wish(w, None), probe(w, 1).executed = gtids("0:1-9,1:1")).1,
+        "mysql-0 to mysql-2",
+    );
+    check_change("the pod goes", |w| w.nodes[0].endpoint.terminating = true, "mysql-0 to mysql-1");
+    check_change(
+        "both pods go",
+        |w| (0..2).for_each(|at| w.nodes[at].endpoint.terminating = true),
+        "mysql-0 to mysql-2",
+    );
+    check_change(
+        "it has just failed",
+        |w| (w.nodes[0].endpoint.terminating = true, w.handover_rests = true).1,
+        "",
+    );
+    check_change("the primary is away", |w| (wish(w, None), unreachable(w, 0)).1, "");
+}
+
+fn running(world: &mut World) {
+    world.record.handover = Some(Handover { from: id(0), to: id(1), id: "w".into() });
+}
+
+fn fenced(world: &mut World) {
+    running(world);
+    (probe(world, 0).read_only, probe(world, 0).super_read_only) = (true, true);
+}
+
+fn appointed(world: &mut World) {
+    fenced(world);
+    world.record.primary = Some(id(1));
+    world.record.primary_uuid = Some(uuid(1).into());
+}
+
+#[test]
+fn a_switchover_that_runs() {
+    check("open", well(), running, WELL, "fence 0");
+    let leaves = |w: &mut World| (running(w), w.nodes[0].endpoint.terminating = true).1;
+    check("in a hurry", well(), leaves, WELL, "fence 0 now");
+    check_change("all there", fenced, "appoint mysql-1");
+    let behind = |w: &mut World| (fenced(w), probe(w, 1).executed = gtids("0:1-8")).1;
+    check("not all there", well(), behind, "PrimaryFenced CatchingUp Serving", "await 1");
+    check_change(
+        "too long",
+        |w| (behind(w), w.handover_for = Duration::from_secs(8)).1,
+        "back: it took longer than 8 s",
+    );
+    check_change("open for ever", |w| (running(w), w.handover_failed = Some("why".into())).1, "back: why");
+    check_change("the target is gone", |w| (fenced(w), unreachable(w, 1)).1, "");
+    check_change(
+        "the target is errant",
+        |w| (fenced(w), probe(w, 1).executed = gtids("0:1-9,1:1")).1,
+        "back: mysql-1 cannot be the primary: it is Errant",
+    );
+    check("appointed", well(), appointed, "Detached PrimaryFenced Detached", "drop 1, allow 1");
+    let unseen = |w: &mut World| (appointed(w), unreachable(w, 0)).1;
+    check("appointed, the old one unseen", well(), unseen, "Unreachable PrimaryFenced Detached", "drop 1");
+    check_change(
+        "it takes writes",
+        |w| {
+            appointed(w);
+            probe(w, 1).channel = None;
+            (probe(w, 1).read_only, probe(w, 1).super_read_only) = (false, false);
+        },
+        "end",
+    );
+}
+
+#[test]
+fn a_dead_primary_is_reported() {
+    let dead = |w: &mut World| {
+        unreachable(w, 0);
+        probe(w, 1).executed = gtids("0:1-7");
+        probe(w, 2).executed = gtids("0:1-8");
+    };
+    check("nothing is done", well(), dead, "Unreachable Serving Serving", "");
+    check_problem("what is at risk", well(), dead, "mysql-2 has most; at risk are 1 transactions: 00000000");
+    check_problem("nothing is", well(), |w| unreachable(w, 0), "mysql-1 has all that is known of");
+}
+
+#[test]
+fn a_pause_changes_nothing() {
+    let broken = |w: &mut World| (blank(w, 2), w.wishes.paused = true).1;
+    check("paused", well(), broken, "Primary Serving Blank", "");
+    check("in the middle", well(), |w| (running(w), w.wishes.paused = true).1, WELL, "fence 0");
 }

@@ -2,6 +2,7 @@
 
 use super::super::plan::Plan;
 use super::super::story::*;
+use super::super::world::Handover;
 use super::*;
 
 /// The names of the rules that a plan of these steps breaks.
@@ -136,4 +137,63 @@ fn r7_nobody_follows_an_unproven_primary() {
     check("a replica", well(), |_| (), &[follow(2, 1)], &["R7"]);
     check("empty", well(), |w| blank(w, 0), &[follow(2, 0)], &["R7"]);
     check("before the cluster is made", new(), |_| (), &[follow(2, 0)], &["R7"]);
+}
+
+#[test]
+fn r8_switchovers() {
+    let change = |name: &str, before: &dyn Fn(&mut World), change: Change, expected: &[&str]| {
+        let mut world = well();
+        before(&mut world);
+        let plan = Plan { change: Some(change), ..Plan::default() };
+        let broken: Vec<String> =
+            verify(&world, &plan).iter().map(|violation| violation.to_string()[..2].to_owned()).collect();
+        assert_eq!(broken, expected, "{name}");
+    };
+    let handover = |to| Handover { from: id(0), to: id(to), id: "w".into() };
+    let begin = |to| Change::Begin { handover: handover(to) };
+    let appoint = || Change::Appoint { server: id(1), uuid: uuid(1).into(), executed: gtids("0:1-9") };
+    let fenced = |w: &mut World| {
+        w.record.handover = Some(handover(1));
+        (probe(w, 0).read_only, probe(w, 0).super_read_only) = (true, true);
+    };
+    let appointed = |w: &mut World| {
+        fenced(w);
+        (w.record.primary, w.record.primary_uuid) = (Some(id(1)), Some(uuid(1).into()));
+    };
+    change("begin", &|_| (), begin(1), &[]);
+    change("a second", &fenced, begin(1), &["R8"]);
+    change("to itself", &|_| (), begin(0), &["R8"]);
+    change("to an errant one", &|w| probe(w, 1).executed = gtids("0:1-9,1:1"), begin(1), &["R8"]);
+    change("to one unseen", &|w| unreachable(w, 1), begin(1), &["R8"]);
+    change("to one that takes writes", &|w| probe(w, 1).super_read_only = false, begin(1), &["R8"]);
+    change("from one unseen", &|w| unreachable(w, 0), begin(1), &["R8"]);
+    change("appoint", &fenced, appoint(), &[]);
+    change("without a switchover", &|_| (), appoint(), &["R8"]);
+    change("the old one is open", &|w| w.record.handover = Some(handover(1)), appoint(), &["R8"]);
+    change("the old one unseen", &|w| (fenced(w), unreachable(w, 0)).1, appoint(), &["R8"]);
+    change("a step runs on it", &|w| _ = (fenced(w), w.busy.insert(id(0))), appoint(), &["R8"]);
+    change("a lack", &|w| (fenced(w), probe(w, 1).executed = gtids("0:1-8")).1, appoint(), &["R8"]);
+    change("a late lack", &|w| (fenced(w), w.primary_after = Some(gtids("0:1-10"))).1, appoint(), &["R8"]);
+    change("errant", &|w| (fenced(w), probe(w, 1).executed = gtids("0:1-9,1:1")).1, appoint(), &["R8"]);
+    change("going back", &fenced, Change::Abandon { why: "".into() }, &[]);
+    change("too late to go back", &appointed, Change::Abandon { why: "".into() }, &["R8"]);
+    change("not open yet", &appointed, Change::End, &["R8"]);
+
+    let allow = |ordinal: u8| Step::AllowWrites { server: id(ordinal) };
+    check("the new one", well(), appointed, &[allow(1)], &[]);
+    check("the old one", well(), appointed, &[allow(0)], &["R6"]);
+    check("the old one, while it hands over", well(), fenced, &[allow(0)], &["R6"]);
+    check("the new one, too early", well(), fenced, &[allow(1)], &["R6"]);
+    check("the old one unseen", well(), |w| (appointed(w), unreachable(w, 0)).1, &[allow(1)], &["R6"]);
+    check(
+        "the old one half open",
+        well(),
+        |w| (appointed(w), probe(w, 0).super_read_only = false).1,
+        &[allow(1)],
+        &["R6"],
+    );
+    let ahead = |w: &mut World| (appointed(w), probe(w, 0).executed = gtids("0:1-10")).1;
+    check("the old one has more", well(), ahead, &[allow(1)], &["R6"]);
+    let fence = Step::Fence { server: id(0), impatient: false };
+    check("nobody takes over", well(), |_| (), &[fence], &["R8"]);
 }

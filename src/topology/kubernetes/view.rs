@@ -63,6 +63,7 @@ pub(super) fn view(objects: &Objects, settings: &Settings) -> View {
                 zone: member.zone,
                 node: member.node,
                 ready: member.ready && !member.terminating,
+                terminating: member.terminating,
                 role: if primary.as_ref() == Some(&id) { Role::Primary } else { Role::Replica },
                 id,
             }
