@@ -1,7 +1,9 @@
 //! The composition root: builds every part, connects them, owns the order of start and stop. Decides nothing.
 
+use std::fs::Permissions;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -437,7 +439,10 @@ fn listen_unix(path: &Path) -> Result<UnixListener, StartError> {
     if stale {
         std::fs::remove_file(path).map_err(failed)?;
     }
-    UnixListener::bind(path).map_err(failed)
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    // As mysqld's own: containers of one pod run as different users, and who may come in is asked at the login.
+    std::fs::set_permissions(path, Permissions::from_mode(0o777)).map_err(failed)?;
+    Ok(listener)
 }
 
 /// Moves a bound listener to the control thread's reactor.

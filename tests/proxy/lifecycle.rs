@@ -228,6 +228,9 @@ fn a_unix_socket_serves_too() {
             .await
             .unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stdout), "app@%\n", "{output:?}");
+        // The application beside it is another user.
+        let mode = std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o777);
         let mut rude = UnixStream::connect(&path).await.unwrap();
         rude.write_all(&[0xFF; 100]).await.unwrap();
         drop(rude);
