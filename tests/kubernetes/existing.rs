@@ -126,6 +126,45 @@ fn a_network_that_fails_and_pods_that_move() {
     });
 }
 
+#[test]
+fn an_application_with_a_sidecar() {
+    scenario("sidecar", async |scene| {
+        set_up(scene).await;
+        scene.apply(include_str!("sidecar.yaml")).await;
+        // The init container, then the sidecar, then, when that is ready, the application: it cannot fail at its first try.
+        scene.ready(&["shop-0"], BOOT).await;
+        until("it works by the socket", SOON, async || match scene.kubelet.log("shop-0", "shop") {
+            log if log.contains("first\n") && log.contains("by port\n") && log.contains("by socket\n") => {
+                Ok(())
+            }
+            log => Err(log),
+        })
+        .await;
+
+        // The sidecar dies: it is started again, alone; the application is so only if it asked in between.
+        assert!(scene.kubelet.signal("shop-0", "readwright", Signal::KILL));
+        until("both run", BOOT, async || {
+            let seen = scene.kubelet.seen("shop-0").ok_or("it is gone")?;
+            let restarts = |container: &str| seen.containers.get(container).map(|one| one.restarts);
+            match (restarts("readwright"), restarts("first"), seen.containers.values().all(|one| one.ready)) {
+                (Some(1), Some(0), true) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+
+        // The pod is deleted: the sidecar serves until the application has ended.
+        scene.kubectl(&["delete", "statefulset", "shop", "--wait=true"]).await;
+        until("the pod is gone", BOOT, async || match scene.pod("shop-0").await {
+            Ok(_) => Err("it is there".to_owned()),
+            Err(_) => Ok(()),
+        })
+        .await;
+        let end = std::fs::read_to_string(scene.kubelet.claim("kept-shop-0").join("end"));
+        assert_eq!(end.ok().as_deref(), Some("to the end\n"));
+    });
+}
+
 /// Three servers, replication, the application's table, and two Readwrights.
 async fn set_up(scene: &Scene) {
     scene.apply(include_str!("existing.yaml")).await;

@@ -88,6 +88,7 @@ impl Supervisor {
             };
             let (End::Exited(status) | End::Stopped(status)) = end;
             let code = status.code().or_else(|| Some(128 + status.signal()?)).unwrap_or(255);
+            let done = self.kind == Kind::Init && code == 0;
             let ended = Ended { code, since, finished: Timestamp::now() };
             self.set(|seen| {
                 *seen = Seen {
@@ -95,10 +96,11 @@ impl Supervisor {
                     last: seen.last.take(),
                     restarts: seen.restarts,
                     started: false,
-                    ready: false,
+                    // As the kubelet says of one that has done its work.
+                    ready: done,
                 };
             });
-            if matches!(end, End::Stopped(_)) || (self.kind == Kind::Init && code == 0) {
+            if matches!(end, End::Stopped(_)) || done {
                 return;
             }
             // The first time at once; a container that has run for a while starts over.

@@ -46,6 +46,7 @@ mod volume;
 /// Ends its pods when dropped; [`Self::close`] waits for that.
 pub(crate) struct Kubelet {
     pods: Pods,
+    claims: PathBuf,
     images: Images,
     stop: CancellationToken,
     work: JoinSet<()>,
@@ -90,15 +91,19 @@ impl Kubelet {
             ],
         };
         let nodes = nodes.iter().map(|(name, zone)| (format!("{namespace}-{name}"), (*zone).to_owned()));
-        let scheduler =
-            Arc::new(Scheduler { client, namespace: namespace.to_owned(), claims, nodes: nodes.collect() });
+        let scheduler = Arc::new(Scheduler {
+            client,
+            namespace: namespace.to_owned(),
+            claims: claims.clone(),
+            nodes: nodes.collect(),
+        });
         scheduler.keep_nodes().await.map_err(|error| format!("nodes: {error}"))?;
         let (pods, stop) = (Pods::default(), CancellationToken::new());
         let mut work = JoinSet::new();
         let known = watch::Sender::new(BTreeMap::new());
         work.spawn(schedule(scheduler, known.subscribe(), stop.clone()));
         work.spawn(run(machine, Arc::clone(&pods), known, stop.clone()));
-        Ok(Self { pods, images, stop, work })
+        Ok(Self { pods, claims, images, stop, work })
     }
 
     /// Kills all pods and waits until they are gone from this machine; the API server is told nothing.
@@ -146,6 +151,11 @@ impl Kubelet {
             fs::read_to_string(handle.folder.join(container).join("log")).unwrap_or_default()
         })
         .unwrap_or_default()
+    }
+
+    /// The folder of a claim.
+    pub(crate) fn claim(&self, name: &str) -> PathBuf {
+        self.claims.join(name)
     }
 
     /// Names of the pods whose names begin with one of these, whose containers are all ready, and that stay.
