@@ -8,6 +8,7 @@ mod explain;
 mod output;
 mod run;
 mod status;
+mod switchover;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -38,6 +39,9 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Switchover(arguments) => switchover::switch(&arguments),
+        Command::Pause(arguments) => switchover::pause(&arguments, true),
+        Command::Resume(arguments) => switchover::pause(&arguments, false),
     }
 }
 
@@ -56,6 +60,11 @@ enum Command {
     Explain(ExplainArguments),
     Check(CheckArguments),
     Status(StatusArguments),
+    Switchover(SwitchoverArguments),
+    /// Let the controller look and report, and change nothing, until `resume`
+    Pause(StateArguments),
+    /// Let the controller go on
+    Resume(StateArguments),
 }
 
 /// Run the proxy until SIGTERM or SIGINT
@@ -143,6 +152,33 @@ struct StatusArguments {
     /// A table for people, or JSON
     #[arg(short, long, value_enum, default_value_t = StatusOutput::Table)]
     output: StatusOutput,
+}
+
+/// Make another server the primary; clients wait for a moment. Exit code 0 when it is, 1 when all is as before
+///
+/// Asks the controller for it, by the ConfigMap that both know, and follows what it does: in a pod with the pod's service
+/// account, elsewhere with KUBECONFIG.
+#[derive(Debug, clap::Args)]
+struct SwitchoverArguments {
+    /// The server that takes over [default: the best replica]
+    #[arg(long, value_name = "SERVER")]
+    to: Option<String>,
+    /// Give up when the controller has not answered after so many seconds
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    timeout: u64,
+    #[command(flatten)]
+    state: StateArguments,
+}
+
+/// Where the controller keeps its record.
+#[derive(Debug, clap::Args)]
+struct StateArguments {
+    /// [default: the pod's own, or that of the kubeconfig]
+    #[arg(long)]
+    namespace: Option<String>,
+    /// The controller's ConfigMap (`controller.state`)
+    #[arg(long, default_value = "readwright", value_name = "CONFIGMAP")]
+    state: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

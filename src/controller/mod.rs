@@ -293,6 +293,11 @@ impl<S: Store> Controller<S> {
     /// Writes one step of a switchover down. Each is complete by itself: whoever reads the record next goes on from it.
     async fn change(&mut self, change: &Change) {
         let record = self.record.after(change);
+        if let Change::Begin { handover } = change {
+            // Both are well: having been repaired a moment ago must not make anybody wait now.
+            self.attempts.remove(&handover.from);
+            self.attempts.remove(&handover.to);
+        }
         if matches!(change, Change::Abandon { .. }) {
             self.handover.rests_until = Some(Instant::now() + FIRST_REST);
         }
