@@ -107,8 +107,7 @@ fn pods_are_real_servers() {
         // A drained node loses its pods to another.
         let node = scene.field("pod/mysql-1", ".spec.nodeName").await.expect("it is there");
         scene.kubectl(&["drain", &node, "--force", "--timeout=60s"]).await;
-        // The controllers' watches broke with the API server: some of them wait longer than others before they try again.
-        until("mysql-1 runs elsewhere", BOOT, async || {
+        until("mysql-1 runs elsewhere", SOON, async || {
             let now = scene.field("pod/mysql-1", ".spec.nodeName").await?;
             if now.is_empty() || now == node { Err(format!("it is on {now}")) } else { Ok(()) }
         })

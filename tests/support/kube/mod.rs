@@ -26,8 +26,9 @@ pub(crate) struct Kube {
     address: SocketAddr,
     etcd_port: u16,
     client: Client,
-    api: Mutex<Option<Child>>,
-    _others: Vec<Child>,
+    /// The API server and the controllers.
+    running: Mutex<Vec<Child>>,
+    _etcd: Child,
     /// Kills what is left when its standard input ends, which is when this process is gone.
     _watchdog: Child,
 }
@@ -78,30 +79,17 @@ impl Kube {
             ],
         )?;
         let client = client(&folder.join("admin.conf")).await?;
-        let mut kube = Self {
+        let kube = Self {
             assets,
             folder,
             address,
             etcd_port,
             client,
-            api: Mutex::default(),
-            _others: vec![etcd],
+            running: Mutex::default(),
+            _etcd: etcd,
             _watchdog: watchdog,
         };
         kube.serve().await?;
-        kube._others.push(spawn(
-            &kube.assets.join("kube-controller-manager"),
-            &kube.folder,
-            &[
-                format!("--kubeconfig={}", kube.folder.join("controllers.conf").display()),
-                "--leader-elect=false".to_owned(),
-                "--use-service-account-credentials".to_owned(),
-                format!("--service-account-private-key-file={}", kube.folder.join("accounts.key").display()),
-                format!("--root-ca-file={}", kube.folder.join("ca.crt").display()),
-                "--secure-port=0".to_owned(),
-                "--concurrent-statefulset-syncs=5".to_owned(),
-            ],
-        )?);
         Ok(kube)
     }
 
@@ -125,7 +113,7 @@ impl Kube {
         self.address
     }
 
-    /// Starts the API server, again after [`Self::go_away`], and waits until it is ready.
+    /// Starts the API server and the controllers, again after [`Self::go_away`], and waits until it is ready.
     pub(crate) async fn serve(&self) -> Result<(), String> {
         let at = |name: &str| self.folder.join(name).display().to_string();
         let child = spawn(
@@ -147,23 +135,39 @@ impl Kube {
                 "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
             ],
         )?;
-        *self.api.lock().await = Some(child);
+        self.running.lock().await.push(child);
         let patience = Instant::now() + Duration::from_secs(60);
         loop {
             let ready = hyper::Request::get("/readyz").body(Vec::new()).map_err(|error| error.to_string())?;
             match timeout(Duration::from_secs(5), self.client.request_text(ready)).await {
-                Ok(Ok(_)) => return Ok(()),
+                Ok(Ok(_)) => break,
                 answer if Instant::now() > patience => {
                     return Err(format!("the API server is not ready: {answer:?}; {}", self.complaints()));
                 }
                 _ => sleep(Duration::from_millis(100)).await,
             }
         }
+        let controllers = spawn(
+            &self.assets.join("kube-controller-manager"),
+            &self.folder,
+            &[
+                format!("--kubeconfig={}", at("controllers.conf")),
+                "--leader-elect=false".to_owned(),
+                "--use-service-account-credentials".to_owned(),
+                format!("--service-account-private-key-file={}", at("accounts.key")),
+                format!("--root-ca-file={}", at("ca.crt")),
+                "--secure-port=0".to_owned(),
+                "--concurrent-statefulset-syncs=5".to_owned(),
+            ],
+        )?;
+        self.running.lock().await.push(controllers);
+        Ok(())
     }
 
-    /// Kills the API server; what it knows stays in etcd.
+    /// Kills the API server; what it knows stays in etcd. The controllers go, too: they would wait for up to a minute before
+    /// they try again, the longer the more often this happens.
     pub(crate) async fn go_away(&self) {
-        if let Some(mut child) = self.api.lock().await.take() {
+        for mut child in std::mem::take(&mut *self.running.lock().await) {
             let _ = child.kill().await;
         }
     }
