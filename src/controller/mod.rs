@@ -30,7 +30,7 @@ pub(crate) use world::Record;
 
 use crate::config::Diverged;
 use crate::dba::CloneState;
-use crate::model::progress::{CopyProgress, Progress, ServerProgress};
+use crate::model::progress::{CopyProgress, Problem, Progress, ServerProgress};
 use crate::model::server::{Endpoint, ServerId};
 use crate::model::wishes::Wishes;
 use execute::Job;
@@ -127,7 +127,7 @@ struct Controller<S> {
     copied: BTreeMap<ServerId, (u64, Instant)>,
     primary_before: crate::model::gtid::GtidSet,
     watermark_saved: Instant,
-    last_problems: Vec<Arc<str>>,
+    last_problems: Vec<Problem>,
     handover: Switchover,
 }
 
@@ -174,11 +174,12 @@ impl<S: Store> Controller<S> {
         } else {
             for violation in &violations {
                 tracing::error!(%violation, "a plan was refused");
-                progress.problems.push(Arc::from(violation.to_string()));
+                let words = Arc::from(violation.to_string());
+                progress.problems.push(Problem { reason: "PlanRefused", server: None, words });
             }
         }
         for problem in progress.problems.iter().filter(|problem| !self.last_problems.contains(problem)) {
-            tracing::warn!(problem = &**problem, "controller");
+            tracing::warn!(reason = problem.reason, %problem, "controller");
         }
         self.last_problems.clone_from(&progress.problems);
         self.raise_watermark(&world, &plan).await;

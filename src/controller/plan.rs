@@ -10,6 +10,7 @@ use super::world::{LoggedIn, Node, Seen, State, World};
 use crate::config::Diverged;
 use crate::dba::{Channel, CloneState, ThreadState};
 use crate::model::gtid::GtidSet;
+use crate::model::progress::Problem;
 use crate::model::server::{Address, ServerId};
 use crate::model::version::Version;
 
@@ -20,8 +21,8 @@ pub(crate) struct Plan {
     pub(crate) steps: Vec<Step>,
     /// What is to be written into the record; the steps then wait for the next plan.
     pub(crate) change: Option<Change>,
-    /// What concerns the cluster as a whole, for people.
-    pub(crate) problems: Vec<Arc<str>>,
+    /// What waits, or is left to people.
+    pub(crate) problems: Vec<Problem>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,7 +102,7 @@ pub(crate) fn plan(world: &World) -> Plan {
     if world.wishes.paused && world.record.handover.is_none() {
         plan.steps.clear();
         plan.change = None;
-        plan.problems.push("the controller is paused: it looks, and changes nothing".into());
+        plan.problem("Paused", None, "the controller is paused: it looks, and changes nothing");
     }
     plan
 }
@@ -109,7 +110,7 @@ pub(crate) fn plan(world: &World) -> Plan {
 fn wanted(world: &World) -> Plan {
     let mut plan = Plan::default();
     let Some(primary_id) = world.primary() else {
-        plan.problems.push("discovery names no primary".into());
+        plan.problem("PrimaryUnknown", None, "discovery names no primary");
         for node in &world.nodes {
             plan.verdict(node, first_glance(world, node));
         }
@@ -159,6 +160,11 @@ fn rests(world: &World, step: &Step) -> bool {
 impl Plan {
     fn verdict(&mut self, node: &Node, (class, words): Found) {
         self.verdicts.push(Verdict { id: node.endpoint.id.clone(), class, words });
+    }
+
+    /// `reason` is one word, and stays: people and programs look for it.
+    fn problem(&mut self, reason: &'static str, server: Option<&ServerId>, words: impl Into<Arc<str>>) {
+        self.problems.push(Problem { reason, server: server.cloned(), words: words.into() });
     }
 
     fn class(&self, id: &ServerId) -> Option<Class> {
@@ -225,7 +231,7 @@ fn first_start(world: &World, primary_id: &ServerId, plan: &mut Plan) {
     for node in &world.nodes {
         if node.seen().is_none() {
             let words = format!("the first start waits for {}: it may have the data", node.endpoint.id);
-            plan.problems.push(words.into());
+            plan.problem("FirstStartWaits", Some(&node.endpoint.id), words);
         }
     }
     if !plan.problems.is_empty() {
@@ -236,12 +242,14 @@ fn first_start(world: &World, primary_id: &ServerId, plan: &mut Plan) {
         return;
     }
     let Some(primary) = world.seen(primary_id) else {
-        plan.problems.push(format!("{primary_id} is to be the primary, and is not among the servers").into());
+        let words = format!("{primary_id} is to be the primary, and is not among the servers");
+        plan.problem("PrimaryUnknown", Some(primary_id), words);
         return;
     };
     if let Some(theirs) = &primary.probe().cluster {
         if world.record.cluster.as_ref().is_some_and(|ours| ours != theirs) {
-            plan.problems.push(format!("{primary_id} has the data of another cluster ({theirs})").into());
+            let words = format!("{primary_id} has the data of another cluster ({theirs})");
+            plan.problem("ForeignData", Some(primary_id), words);
             return;
         }
         let has = world.primary_after.as_ref().unwrap_or(&primary.probe().executed);
@@ -252,7 +260,7 @@ fn first_start(world: &World, primary_id: &ServerId, plan: &mut Plan) {
             if ahead {
                 let id = &node.endpoint.id;
                 let words = format!("{id} has transactions that {primary_id}, the primary to be, has not");
-                plan.problems.push(words.into());
+                plan.problem("PrimaryBehind", Some(id), words);
             }
         }
         if !plan.problems.is_empty() {
@@ -267,7 +275,8 @@ fn first_start(world: &World, primary_id: &ServerId, plan: &mut Plan) {
         let follows = primary.probe().executed.contains_all(&seen.probe().executed);
         if seen.probe().cluster.is_some() || !(seen.blank() || seen.half_cloned() || follows) {
             let id = &node.endpoint.id;
-            plan.problems.push(format!("{id} has data that {primary_id}, the primary to be, has not").into());
+            let words = format!("{id} has data that {primary_id}, the primary to be, has not");
+            plan.problem("OtherData", Some(id), words);
         }
     }
     if plan.problems.is_empty() {
@@ -280,12 +289,13 @@ fn first_start(world: &World, primary_id: &ServerId, plan: &mut Plan) {
 /// Judges the primary; gives it when it is proven, writable or not.
 fn primary<'a>(world: &'a World, id: &'a ServerId, plan: &mut Plan) -> Option<SourceServer<'a>> {
     let Some(node) = world.node(id) else {
-        plan.problems.push(format!("{id} is the primary, and discovery does not know it").into());
+        let words = format!("{id} is the primary, and discovery does not know it");
+        plan.problem("PrimaryUnknown", Some(id), words);
         return None;
     };
     let State::Seen(seen) = &node.state else {
         plan.verdict(node, first_glance(world, node));
-        plan.problems.push(at_risk(world, id).into());
+        plan.problem("PrimaryUnreachable", Some(id), at_risk(world, id));
         return None;
     };
     let probe = seen.probe();
@@ -303,7 +313,7 @@ fn primary<'a>(world: &'a World, id: &'a ServerId, plan: &mut Plan) -> Option<So
     if let Some(why) = lost {
         let words = format!("{why}; it takes no writes, and no replica follows it");
         plan.verdict(node, (Class::PrimaryLost, words.as_str().into()));
-        plan.problems.push(format!("{id}, the primary: {words}").into());
+        plan.problem("PrimaryLost", Some(id), format!("{id}, the primary: {words}"));
         if !probe.super_read_only {
             plan.steps.push(Step::ForbidWrites { server: id.clone() });
         }
@@ -530,7 +540,7 @@ fn replicas(world: &World, source: &SourceServer<'_>, plan: &mut Plan) {
         let recipient = node.seen().zip(world.seen(&donor));
         if let Some(why) = recipient.and_then(|(recipient, donor)| unlike(recipient, donor)) {
             plan.say(id, format!("cannot be copied from {donor}: {why}"));
-            plan.problems.push(format!("{id} cannot be copied from {donor}: {why}").into());
+            plan.problem("CloneImpossible", Some(id), format!("{id} cannot be copied from {donor}: {why}"));
             continue;
         }
         plan.say(id, format!("is copied from {donor}"));

@@ -194,7 +194,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::progress::ServerProgress;
+    use crate::model::progress::{Problem, ServerProgress};
     use crate::model::server::ServerId;
 
     #[test]
@@ -248,7 +248,11 @@ readwright_uptime_seconds 3.5
         };
         let progress = Progress {
             servers: vec![server("mysql-1", Some(copy)), server("mysql-2", None)],
-            problems: vec![Arc::from("mysql-0 does not answer")],
+            problems: vec![Problem {
+                reason: "PrimaryUnreachable",
+                server: None,
+                words: Arc::from("mysql-0 does not answer"),
+            }],
         };
         assert_eq!(
             progress_lines(&progress),

@@ -1,5 +1,6 @@
 //! What the controller is doing, for people: `demo`, `status` and the admin port show it.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +11,25 @@ use super::server::ServerId;
 pub(crate) struct Progress {
     /// In the order of the topology.
     pub(crate) servers: Vec<ServerProgress>,
-    /// What keeps the cluster as a whole from being right; empty when nothing does.
-    pub(crate) problems: Vec<Arc<str>>,
+    /// What keeps the cluster from being right; empty when nothing does.
+    pub(crate) problems: Vec<Problem>,
+}
+
+/// Something that is not right, and that the controller waits for, or leaves to people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Problem {
+    /// One word that stays while the text changes, such as `CloneImpossible`.
+    pub(crate) reason: &'static str,
+    /// The server that it is about; None for the cluster as a whole.
+    pub(crate) server: Option<ServerId>,
+    /// The cause and the remedy, for people.
+    pub(crate) words: Arc<str>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -40,7 +40,8 @@ pub(super) fn begin(world: &World, source: &SourceServer<'_>, plan: &mut Plan) {
                     return;
                 }
                 Err(Unfit::Now(why)) => {
-                    plan.problems.push(format!("the switchover that is wanted waits: {why}").into());
+                    let words = format!("the switchover that is wanted waits: {why}");
+                    plan.problem("SwitchoverWaits", None, words);
                     return;
                 }
             }
@@ -49,7 +50,7 @@ pub(super) fn begin(world: &World, source: &SourceServer<'_>, plan: &mut Plan) {
             Ok(to) => (format!("{from} leaves, epoch {}", world.record.epoch).into(), to),
             Err(Unfit::Never(why) | Unfit::Now(why)) => {
                 let words = format!("{from}, the primary, is being taken away, and nobody can follow: {why}");
-                plan.problems.push(words.into());
+                plan.problem("PrimaryLeaves", Some(from), words);
                 return;
             }
         },
@@ -57,7 +58,8 @@ pub(super) fn begin(world: &World, source: &SourceServer<'_>, plan: &mut Plan) {
     };
     // A primary that is only just coming back is not taken away again; steps that still run there could undo a fence.
     if plan.class(from) != Some(Class::Primary) || world.busy.contains(from) || world.busy.contains(&chosen) {
-        plan.problems.push(format!("a switchover to {chosen} waits until {from} and it are settled").into());
+        let words = format!("a switchover to {chosen} waits until {from} and it are settled");
+        plan.problem("SwitchoverWaits", None, words);
         return;
     }
     plan.change = Some(Change::Begin { handover: Handover { from: from.clone(), to: chosen, id } });
@@ -98,7 +100,8 @@ fn hand_over(world: &World, handover: &Handover, source: Option<&SourceServer<'_
     }
     // One missed look says nothing; the time limit ends the wait.
     let (Some(source), Some(target)) = (source, world.seen(to)) else {
-        plan.problems.push(format!("the switchover from {from} to {to} waits for an answer").into());
+        let words = format!("the switchover from {from} to {to} waits for an answer");
+        plan.problem("SwitchoverWaits", None, words);
         return;
     };
     match fit(world, plan, source, to) {
@@ -151,7 +154,7 @@ fn forward(world: &World, handover: &Handover, plan: &mut Plan) {
         plan.steps.retain(|step| !matches!(step, Step::AllowWrites { .. }));
         let why =
             format!("{to} is to be the primary, and takes no writes before {from} is seen to take none");
-        plan.problems.push(why.as_str().into());
+        plan.problem("SwitchoverWaits", Some(to), why.as_str());
         plan.say(to, why);
         let seen = world.seen(from).is_some();
         let planned =

@@ -46,7 +46,7 @@ fn check_problem(name: &str, mut world: World, change: impl FnOnce(&mut World), 
     change(&mut world);
     let plan = plan(&world);
     assert!(
-        plan.problems.iter().any(|problem| problem.contains(expected)),
+        plan.problems.iter().any(|problem| problem.words.contains(expected)),
         "{name}: {:?} lacks {expected}",
         plan.problems
     );
