@@ -74,6 +74,7 @@ pub(super) fn has_old_transaction_names(version: u32, mariadb: bool) -> bool {
     version < if mariadb { 110_101 } else { 50_720 }
 }
 
+/// Not server_id and hostname: with these people look where their reads go, and no client takes a role from them.
 const IDENTITY: &[&str] = &[
     "admin_address",
     "admin_port",
@@ -81,7 +82,6 @@ const IDENTITY: &[&str] = &[
     "bind_address",
     "datadir",
     "general_log_file",
-    "hostname",
     "innodb_read_only",
     "log_bin",
     "log_bin_basename",
@@ -101,7 +101,6 @@ const IDENTITY: &[&str] = &[
     "rpl_semi_sync_replica_enabled",
     "rpl_semi_sync_slave_enabled",
     "rpl_semi_sync_source_enabled",
-    "server_id",
     "server_uid",
     "server_uuid",
     "slow_query_log_file",
@@ -256,7 +255,8 @@ mod tests {
         check("%read_only%", true);
         check("server_%", true);
         check("gtid%", true);
-        check("hostname", true);
+        check("hostname", false);
+        check("server_id", false);
         check("port", true);
         check("sql_mode", false);
         check("%", false);
