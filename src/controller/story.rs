@@ -110,6 +110,7 @@ pub(super) fn well() -> World {
             zone: None,
             node: None,
             ready: true,
+            uid: None,
             terminating: false,
             role: if primary { Role::Primary } else { Role::Replica },
         };

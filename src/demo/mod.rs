@@ -124,6 +124,7 @@ impl Demo {
                 zone: None,
                 node: None,
                 ready: true,
+                uid: None,
                 terminating: false,
             }
         };

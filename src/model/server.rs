@@ -46,6 +46,8 @@ pub(crate) struct Address {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Endpoint {
     pub(crate) id: ServerId,
+    /// The pod's uid, where discovery knows it: the next pod of the same name is another one.
+    pub(crate) uid: Option<Arc<str>>,
     pub(crate) address: Address,
     /// Where the other servers find it. Outlives its IP address, so that replication may be set up with it.
     pub(crate) name: Address,

@@ -281,6 +281,7 @@ mod tests {
             zone: None,
             node: None,
             ready: true,
+            uid: None,
             terminating: false,
             role: Role::Primary,
         }

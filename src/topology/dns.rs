@@ -160,6 +160,7 @@ impl Finder {
                 zone: None,
                 node: None,
                 ready: true,
+                uid: None,
                 terminating: false,
             });
         }

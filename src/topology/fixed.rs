@@ -19,6 +19,7 @@ pub(crate) fn endpoints(servers: &[FixedServer], primary: Option<&ServerId>) -> 
             node: None,
             zone: server.zone.as_deref().map(Arc::from),
             ready: true,
+            uid: None,
             terminating: false,
             role: if Some(&server.id) == primary { Role::Primary } else { Role::Replica },
         })

@@ -15,6 +15,7 @@ fn endpoint(name: &str, host: &str) -> Endpoint {
         zone: None,
         node: None,
         ready: true,
+        uid: None,
         terminating: false,
         role: if name == "mysql-0" { Role::Primary } else { Role::Replica },
     }

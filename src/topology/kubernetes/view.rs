@@ -32,6 +32,7 @@ pub(super) struct View {
 /// One server, as far as one kind of object knows it.
 #[derive(Clone, Debug)]
 struct Member {
+    uid: Option<Arc<str>>,
     host: Arc<str>,
     port: Option<u16>,
     ready: bool,
@@ -65,6 +66,7 @@ pub(super) fn view(objects: &Objects, settings: &Settings) -> View {
                 ready: member.ready && !member.terminating,
                 terminating: member.terminating,
                 role: if primary.as_ref() == Some(&id) { Role::Primary } else { Role::Replica },
+                uid: member.uid,
                 id,
             }
         })
@@ -120,6 +122,7 @@ fn pod_members(pods: &[Arc<Pod>], sliced: &BTreeMap<ServerId, Member>) -> BTreeM
         let is_ready = |condition: &PodCondition| condition.type_ == "Ready" && condition.status == "True";
         let slice = sliced.get(&id);
         let member = Member {
+            uid: pod.metadata.uid.as_deref().map(Arc::from),
             host: Arc::from(host),
             port: slice.and_then(|slice| slice.port),
             ready: status.conditions.as_ref().is_some_and(|all| all.iter().any(is_ready)),
@@ -160,6 +163,7 @@ fn slice_member(endpoint: &SliceEndpoint, port: Option<u16>) -> Option<(ServerId
     // `ready` is always true where the Service publishes addresses that are not ready; None means true.
     let said = conditions.and_then(|conditions| conditions.serving.or(conditions.ready));
     let member = Member {
+        uid: pod.and_then(|pod| pod.uid.as_deref()).map(Arc::from),
         host: Arc::from(endpoint.addresses.first()?.as_str()),
         port,
         ready: said.unwrap_or(true),

@@ -27,6 +27,7 @@ impl Story {
             zone: None,
             node: None,
             ready: true,
+            uid: None,
             terminating: false,
             role: if *name == "mysql-0" { Role::Primary } else { Role::Replica },
         };

@@ -18,7 +18,7 @@ fn settings() -> Settings {
 /// A pod that is Ready, or what `change` makes of it.
 fn pod(name: &str, ip: &str, change: Value) -> Arc<Pod> {
     let mut pod = json!({
-        "metadata": {"name": name},
+        "metadata": {"name": name, "uid": format!("uid-of-{name}")},
         "spec": {"containers": [], "nodeName": format!("node-of-{name}")},
         "status": {"phase": "Running", "podIP": ip, "conditions": [{"type": "Ready", "status": "True"}]},
     });
@@ -45,7 +45,7 @@ fn endpoint(text: &str) -> Value {
     json!({
         "addresses": [ip],
         "conditions": {"ready": true, "serving": !flags.contains('-'), "terminating": flags.contains('x')},
-        "targetRef": {"kind": "Pod", "name": name},
+        "targetRef": {"kind": "Pod", "name": name, "uid": "u"},
         "zone": words.next(),
         "nodeName": "n",
     })
@@ -87,6 +87,7 @@ fn pods_with_their_slices() {
     let view = check(Some(both.to_vec()), slices, true, "mysql-0=10.0.0.1:3307*@a mysql-1=10.0.0.2:3307@b");
     assert_eq!(view.endpoints[1].name.to_string(), "mysql-1.mysql:3307");
     assert_eq!(view.endpoints[1].node.as_deref(), Some("node-of-mysql-1"));
+    assert_eq!(view.endpoints[1].uid.as_deref(), Some("uid-of-mysql-1"));
     assert!(view.notices.is_empty());
     // A pod that no slice has yet, and one that only a slice has: it was deleted a moment ago.
     let one = vec![pod("mysql-2", "10.0.0.3", json!({}))];
@@ -120,6 +121,7 @@ fn slices_alone() {
     let check = |endpoints: &[&str], expected: &str| {
         self::check(None, vec![slice("mysql", "IPv4", endpoints)], false, expected)
     };
+    assert_eq!(check(&["mysql-0 10.0.0.1"], "mysql-0=10.0.0.1:3307*").endpoints[0].uid.as_deref(), Some("u"));
     check(&["mysql-0 10.0.0.1", "mysql-1 10.0.0.2  b"], "mysql-0=10.0.0.1:3307* mysql-1=10.0.0.2:3307@b");
     check(&["mysql-0 10.0.0.1 -", "mysql-1 10.0.0.2 x"], "mysql-0=10.0.0.1:3307*- mysql-1=10.0.0.2:3307-");
     // Twice, while it moves from one slice to another, or while the pod was made anew.
