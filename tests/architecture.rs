@@ -17,6 +17,8 @@ const FENCES: &[(&str, &[&str])] = &[
     ("rustls", &["wire/tls"]),
     ("tokio_rustls", &["wire"]),
     ("rcgen", &["wire/tls"]),
+    ("flate2", &["wire/compress"]),
+    ("zstd", &["wire/compress"]),
     ("hickory_resolver", &["topology/dns"]),
     ("hyper", &["admin/http"]),
     ("clap", &["cli"]),

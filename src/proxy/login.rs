@@ -12,6 +12,7 @@ use crate::wire::auth::{
     CryptoError, FAST_AUTH_SUCCESS, FULL_AUTHENTICATION, Nonce, Plugin, REQUEST_PUBLIC_KEY, RsaKey,
     is_empty_answer, is_right,
 };
+use crate::wire::compress::{Algorithm, ZstdLevel};
 use crate::wire::flags::Capabilities;
 use crate::wire::handshake::{
     AUTH_MORE_DATA, Answer, Attributes, AuthSwitch, ChangeUser, Greeting, HandshakeResponse, MAX_AUTH_PACKET,
@@ -39,7 +40,7 @@ pub(crate) struct LoginContext {
 pub(crate) struct Introduction<'a> {
     /// Such as `9.7.4-readwright`; drivers choose by it what they dare to do.
     pub(crate) server_version: &'a str,
-    /// What the primary offers; we offer no more than that, and no more than [`RELAYED`].
+    /// What the primary offers; we offer no more than that, and no more than [`RELAYED`] and [`COMPRESSION`].
     pub(crate) server_capabilities: Capabilities,
     /// The server's default collation.
     pub(crate) collation: u8,
@@ -135,7 +136,10 @@ impl LoginError {
     }
 }
 
-/// Everything that the relay passes on. No compression: it would have to be undone to route.
+/// The compressed protocol ends here: towards servers nothing is compressed.
+pub(crate) const COMPRESSION: Capabilities = Capabilities::COMPRESS.with(Capabilities::ZSTD);
+
+/// Everything that the relay passes on.
 pub(crate) const RELAYED: Capabilities = Capabilities::LONG_PASSWORD
     .with(Capabilities::FOUND_ROWS)
     .with(Capabilities::LONG_FLAG)
@@ -173,7 +177,7 @@ pub(crate) async fn login(
     check: &impl Check,
 ) -> Result<LoggedIn, LoginError> {
     let nonce = Nonce::random().map_err(LoginError::Crypto)?;
-    let mut offered = RELAYED & introduction.server_capabilities;
+    let mut offered = (RELAYED | COMPRESSION) & introduction.server_capabilities;
     if context.tls.is_some() {
         offered |= Capabilities::SSL;
     }
@@ -207,7 +211,12 @@ pub(crate) async fn login(
     if context.tls_is_needed && !talk.stream.is_secure() {
         return Err(talk.refuse(insecure_transport()).await);
     }
-    let capabilities = (response.capabilities & offered) - OWN;
+    let agreed = response.capabilities & offered;
+    let compression = match choose_compression(agreed, response.zstd_level) {
+        Ok(compression) => compression,
+        Err(error) => return Err(talk.refuse(error).await),
+    };
+    let capabilities = agreed - OWN;
     let claim = Claim {
         user: response.user,
         plugin: response.plugin,
@@ -220,6 +229,9 @@ pub(crate) async fn login(
     };
     let identity = talk.admit(context, claim, check).await?;
     talk.finish();
+    if let Some(algorithm) = compression {
+        stream = stream.compressed(algorithm);
+    }
     Ok(LoggedIn { stream, capabilities, identity })
 }
 
@@ -256,6 +268,18 @@ pub(crate) async fn change_user(
     let identity = talk.admit(context, claim, check).await?;
     talk.finish();
     Ok(identity)
+}
+
+/// As servers choose: zlib before zstd where the client takes both.
+fn choose_compression(agreed: Capabilities, zstd_level: Option<u8>) -> Result<Option<Algorithm>, ErrPacket> {
+    if agreed.contains(Capabilities::COMPRESS) {
+        return Ok(Some(Algorithm::Zlib));
+    }
+    if !agreed.contains(Capabilities::ZSTD) {
+        return Ok(None);
+    }
+    let level = zstd_level.and_then(ZstdLevel::new).ok_or_else(wrong_compression_level)?;
+    Ok(Some(Algorithm::Zstd(level)))
 }
 
 /// Who a client says it is.
@@ -601,6 +625,11 @@ fn cannot_authenticate() -> ErrPacket {
 fn insecure_transport() -> ErrPacket {
     let text = "Connections using insecure transport are prohibited while --require_secure_transport=ON.";
     ErrPacket::new(3159, "HY000", text)
+}
+
+/// ER_WRONG_COMPRESSION_LEVEL_CLIENT.
+fn wrong_compression_level() -> ErrPacket {
+    ErrPacket::new(3923, "HY000", "Invalid zstd compression level for algorithm 'zstd'.")
 }
 
 fn user_is_not_utf8() -> ErrPacket {

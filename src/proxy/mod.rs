@@ -421,9 +421,12 @@ fn primary_version(topology: &Topology) -> Version {
 
 /// What a server of this version offers, of all that we relay.
 fn offered(version: Version) -> Capabilities {
-    let mut offered = login::RELAYED;
+    let mut offered = login::RELAYED | login::COMPRESSION;
     if version.mariadb || version < Version::mysql(8, 0, 23) {
         offered = offered.without(Capabilities::QUERY_ATTRIBUTES);
+    }
+    if version.mariadb || version < Version::mysql(8, 0, 18) {
+        offered = offered.without(Capabilities::ZSTD);
     }
     if version.mariadb || version < Version::mysql(8, 0, 3) {
         offered = offered.without(Capabilities::OPTIONAL_RESULTSET_METADATA);

@@ -393,7 +393,7 @@ impl<A: Attend> Relay<'_, A> {
             let stream = &mut self.client.stream;
             let sent = send_some(stream, &self.buffer.bytes()[..self.ready]).await;
             let sent = match sent {
-                Ok(count) if count == self.ready && !stream.is_tls() => Ok(()),
+                Ok(count) if count == self.ready && !stream.needs_flush() => Ok(()),
                 Ok(count) => Box::pin(self.deliver_slowly(count)).await?,
                 Err(error) => Err(error),
             };
@@ -412,7 +412,7 @@ impl<A: Attend> Relay<'_, A> {
     /// a client that takes nothing can be killed too.
     async fn deliver_slowly(&mut self, mut at: usize) -> Result<io::Result<()>, Broken> {
         let mut patience = pin!(sleep(self.client.write_limit));
-        while at < self.ready || self.client.stream.is_tls() {
+        while at < self.ready || self.client.stream.needs_flush() {
             let ClientEnd { stream, registration, .. } = &mut *self.client;
             let bytes = &self.buffer.bytes()[at..self.ready];
             let event = poll_fn(|context| {
@@ -662,7 +662,7 @@ pub(super) async fn send(stream: &mut Stream, mut bytes: &[u8], limit: Duration)
     if !bytes.is_empty() {
         Box::pin(send_slowly(stream, bytes, limit)).await?;
     }
-    if stream.is_tls() { stream.flush().await } else { Ok(()) }
+    if stream.needs_flush() { stream.flush().await } else { Ok(()) }
 }
 
 async fn send_slowly(stream: &mut Stream, mut bytes: &[u8], limit: Duration) -> io::Result<()> {

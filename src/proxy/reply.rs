@@ -5,7 +5,7 @@ use crate::backend::pool::LeaseError;
 use crate::model::server::ServerId;
 use crate::routing::session::Session;
 use crate::wire::flags::Capabilities;
-use crate::wire::packet::{ErrPacket, encode_ok, push_packet};
+use crate::wire::packet::{ErrPacket, WireError, encode_ok, push_packet};
 use crate::wire::response::{self, status};
 
 use super::hold::NotHeld;
@@ -91,6 +91,14 @@ pub(super) fn out_of_statement_memory() -> ErrPacket {
 
 pub(super) fn malformed(what: &impl std::fmt::Display) -> ErrPacket {
     ErrPacket::new(1835, "HY000", format!("Readwright: {what}"))
+}
+
+/// What the compressed protocol's layer cannot read: ER_NET_PACKETS_OUT_OF_ORDER or ER_NET_UNCOMPRESS_ERROR. None for a
+/// connection that is gone.
+pub(super) fn broken_compression(error: &std::io::Error) -> Option<ErrPacket> {
+    let error = error.get_ref()?.downcast_ref::<WireError>()?;
+    let code = if matches!(error, WireError::OutOfOrder { .. }) { 1156 } else { 1157 };
+    Some(ErrPacket::new(code, "08S01", format!("Readwright: {error}")))
 }
 
 pub(super) fn unknown_command() -> ErrPacket {

@@ -227,6 +227,9 @@ impl ClientSession {
             match happened {
                 Happened::Read => return Ok(()),
                 Happened::Gone(error) => {
+                    if let Some(wording) = reply::broken_compression(&error) {
+                        return self.refuse(&wording).await.and(Err(End::Malformed));
+                    }
                     return Err(match self.client.inbox.is_empty() {
                         true => End::Quit,
                         false => End::ClientGone(error),

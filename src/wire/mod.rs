@@ -3,6 +3,7 @@
 pub(crate) mod auth;
 pub(crate) mod buffer;
 pub(crate) mod command;
+pub(crate) mod compress;
 pub(crate) mod flags;
 pub(crate) mod handshake;
 pub(crate) mod packet;

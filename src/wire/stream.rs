@@ -1,5 +1,5 @@
-//! A connection to a client or a server, whatever carries it: TCP, a Unix socket, TLS on either. Holds no buffer of its
-//! own while idle.
+//! A connection to a client or a server, whatever carries it: TCP, a Unix socket, TLS on either, compression on any. Holds
+//! no buffer of its own while idle.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -13,6 +13,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::compress::{Algorithm, Compressed};
 use super::tls::TlsStream;
 
 pub(crate) struct Stream {
@@ -25,6 +26,7 @@ enum Transport {
     Tcp(TcpStream),
     Unix(UnixStream),
     Tls(Box<TlsStream>),
+    Compressed(Box<Compressed>),
 }
 
 /// The other end, for logs and for the connection list.
@@ -51,20 +53,39 @@ impl Stream {
         Self { transport: Transport::Tls(Box::new(stream)), unread: Vec::new() }
     }
 
+    /// From here on everything goes and comes in compressed packets.
+    pub(crate) fn compressed(self, algorithm: Algorithm) -> Self {
+        let compressed = Compressed::new(self, algorithm);
+        Self { transport: Transport::Compressed(Box::new(compressed)), unread: Vec::new() }
+    }
+
     /// True when nobody on the way can read along: TLS, or a Unix socket. Then a password may be sent in the clear.
     pub(crate) fn is_secure(&self) -> bool {
-        !matches!(self.transport, Transport::Tcp(_))
+        match &self.transport {
+            Transport::Tcp(_) => false,
+            Transport::Unix(_) | Transport::Tls(_) => true,
+            Transport::Compressed(stream) => stream.inner.is_secure(),
+        }
     }
 
     pub(crate) fn is_tls(&self) -> bool {
-        matches!(self.transport, Transport::Tls(_))
+        match &self.transport {
+            Transport::Tcp(_) | Transport::Unix(_) => false,
+            Transport::Tls(_) => true,
+            Transport::Compressed(stream) => stream.inner.is_tls(),
+        }
+    }
+
+    /// True when what was written leaves only with a flush.
+    pub(crate) fn needs_flush(&self) -> bool {
+        matches!(self.transport, Transport::Tls(_) | Transport::Compressed(_))
     }
 
     #[cfg(test)]
     pub(super) fn as_tls(&self) -> Option<&TlsStream> {
         match &self.transport {
             Transport::Tls(stream) => Some(stream),
-            Transport::Tcp(_) | Transport::Unix(_) => None,
+            Transport::Tcp(_) | Transport::Unix(_) | Transport::Compressed(_) => None,
         }
     }
 
@@ -73,6 +94,7 @@ impl Stream {
             Transport::Tcp(stream) => stream.peer_addr().map_or(Peer::Unknown, Peer::Tcp),
             Transport::Unix(_) => Peer::Unix,
             Transport::Tls(stream) => stream.get_ref().0.peer(),
+            Transport::Compressed(stream) => stream.inner.peer(),
         }
     }
 
@@ -86,6 +108,10 @@ impl Stream {
     pub(crate) async fn close_after_last_words(&mut self) {
         const WAIT: Duration = Duration::from_secs(1);
         const INPUT: usize = 64 << 20;
+        // What is only thrown away need not be decompressed, and perhaps cannot be.
+        if let Transport::Compressed(stream) = &mut self.transport {
+            return Box::pin(stream.inner.close_after_last_words()).await;
+        }
         let take_all = async {
             self.shutdown().await?;
             let mut taken = 0;
@@ -116,6 +142,7 @@ impl fmt::Debug for Stream {
             Transport::Tcp(_) => "TCP",
             Transport::Unix(_) => "Unix socket",
             Transport::Tls(_) => "TLS",
+            Transport::Compressed(stream) => return stream.fmt(f),
         };
         write!(f, "Stream({kind}, {})", self.peer())
     }
@@ -164,6 +191,7 @@ impl AsyncRead for Stream {
             Transport::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
             Transport::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
             Transport::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+            Transport::Compressed(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
 }
@@ -178,6 +206,7 @@ impl AsyncWrite for Stream {
             Transport::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
             Transport::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
             Transport::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+            Transport::Compressed(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
 
@@ -190,6 +219,7 @@ impl AsyncWrite for Stream {
             Transport::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Transport::Unix(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Transport::Compressed(stream) => Pin::new(stream).poll_write_vectored(context, slices),
         }
     }
 
@@ -202,6 +232,7 @@ impl AsyncWrite for Stream {
             Transport::Tcp(stream) => Pin::new(stream).poll_flush(context),
             Transport::Unix(stream) => Pin::new(stream).poll_flush(context),
             Transport::Tls(stream) => Pin::new(stream).poll_flush(context),
+            Transport::Compressed(stream) => Pin::new(stream).poll_flush(context),
         }
     }
 
@@ -210,6 +241,7 @@ impl AsyncWrite for Stream {
             Transport::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
             Transport::Unix(stream) => Pin::new(stream).poll_shutdown(context),
             Transport::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+            Transport::Compressed(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 }

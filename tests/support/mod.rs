@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 
 use tokio::runtime::Runtime;
 
+pub(crate) mod client;
 pub(crate) mod cluster;
 pub(crate) mod general_log;
 #[path = "../../src/demo/mysqld/mod.rs"]

@@ -16,6 +16,7 @@ use super::cluster::{Account, connect};
 pub(crate) mod flag {
     pub(crate) const FOUND_ROWS: u32 = 1 << 1;
     pub(crate) const CONNECT_WITH_DB: u32 = 1 << 3;
+    pub(crate) const COMPRESS: u32 = 1 << 5;
     pub(crate) const LOCAL_FILES: u32 = 1 << 7;
     pub(crate) const MULTI_STATEMENTS: u32 = 1 << 16;
     pub(crate) const MULTI_RESULTS: u32 = 1 << 17;
@@ -23,6 +24,7 @@ pub(crate) mod flag {
     pub(crate) const SESSION_TRACK: u32 = 1 << 23;
     pub(crate) const DEPRECATE_EOF: u32 = 1 << 24;
     pub(crate) const OPTIONAL_RESULTSET_METADATA: u32 = 1 << 25;
+    pub(crate) const ZSTD: u32 = 1 << 26;
     pub(crate) const QUERY_ATTRIBUTES: u32 = 1 << 27;
     /// LONG_PASSWORD, PROTOCOL_41, TRANSACTIONS, SECURE_CONNECTION, PLUGIN_AUTH.
     pub(super) const BASE: u32 = 1 | 1 << 9 | 1 << 13 | 1 << 15 | 1 << 19;
@@ -185,6 +187,10 @@ impl Raw {
             answer.push(0);
         }
         answer.extend_from_slice(b"caching_sha2_password\0");
+        if raw.capabilities & flag::ZSTD != 0 {
+            // A level that there is not.
+            answer.push(23);
+        }
         raw.continue_with(&answer).await;
         raw.authenticated().await
     }
