@@ -78,6 +78,18 @@ fn rows(lib: &str) -> BTreeMap<String, u32> {
     lib.lines().filter_map(row).flat_map(names).collect()
 }
 
+#[test]
+fn alerts_are_about_metrics_that_are_there() {
+    let metrics = fs::read_to_string("src/telemetry/metrics.rs").expect("UTF-8");
+    let rules = fs::read_to_string("deploy/monitoring/readwright.rules.yaml").expect("UTF-8");
+    let words = rules.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let names: Vec<&str> = words.filter(|word| word.starts_with("readwright_")).collect();
+    assert!(names.len() > 5);
+    for name in names {
+        assert!(metrics.contains(&format!("\"{name}\"")), "{name}");
+    }
+}
+
 fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
     let entries =
         fs::read_dir(folder).expect("a folder of sources").map(|entry| entry.expect("readable").path());

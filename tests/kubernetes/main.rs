@@ -5,6 +5,7 @@ mod existing;
 mod kube_api;
 #[path = "../support/kubelet/mod.rs"]
 mod kubelet;
+mod manifests;
 #[expect(dead_code, reason = "only the installation is used")]
 #[path = "../../src/demo/mysqld/mod.rs"]
 mod mysqld;
