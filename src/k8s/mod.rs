@@ -2,4 +2,6 @@
 
 pub(crate) mod client;
 pub(crate) mod follow;
+pub(crate) mod keep;
+pub(crate) mod lease;
 pub(crate) mod state;

@@ -4,6 +4,7 @@ pub(crate) mod access;
 pub(crate) mod appointment;
 pub(crate) mod gtid;
 pub(crate) mod health;
+pub(crate) mod leadership;
 pub(crate) mod progress;
 pub(crate) mod report;
 pub(crate) mod server;

@@ -1,0 +1,206 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// The one lease, as an API server keeps it.
+#[derive(Default)]
+struct Api {
+    lease: Option<Lease>,
+    version: u64,
+}
+
+impl Api {
+    fn carry_out(&mut self, wanted: Move) -> Result<Option<Lease>, ()> {
+        let (mut lease, fits) = match wanted {
+            Move::Wait => return Ok(None),
+            Move::Create(lease) => (lease, self.lease.is_none()),
+            Move::Replace(lease) => {
+                let known = self.lease.as_ref().map(|lease| &lease.metadata.resource_version);
+                let fits = known == Some(&lease.metadata.resource_version);
+                (lease, fits)
+            }
+        };
+        if !fits {
+            return Err(());
+        }
+        self.version += 1;
+        lease.metadata.resource_version = Some(self.version.to_string());
+        self.lease = Some(lease.clone());
+        Ok(Some(lease))
+    }
+
+    fn holder(&self) -> Option<&str> {
+        self.lease.as_ref()?.spec.as_ref()?.holder_identity.as_deref()
+    }
+
+    fn term(&self) -> Option<i32> {
+        self.lease.as_ref()?.spec.as_ref()?.lease_transitions
+    }
+}
+
+fn candidate(name: &str) -> Candidate {
+    Candidate::new("readwright", Arc::from(name))
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// What one whole turn does, as `turn` above it.
+fn turn(candidate: &mut Candidate, api: &mut Api, now: Instant) {
+    for _ in 0..TRIES {
+        let lease = candidate.held.clone().or_else(|| api.lease.clone());
+        let wanted = candidate.next(lease.as_ref(), now);
+        match api.carry_out(wanted) {
+            Ok(Some(lease)) => return candidate.holds(lease, now),
+            Ok(None) => return,
+            Err(()) => candidate.held = None,
+        }
+    }
+}
+
+/// What becomes of `b` and of the lease: moments in seconds, what happens then, who holds the lease after it, and
+/// whether `b` leads.
+fn check(story: &[(u64, &str, Option<&str>, bool)]) {
+    let (begin, mut api) = (Instant::now(), Api::default());
+    let (mut a, mut b) = (candidate("a"), candidate("b"));
+    for &(at, what, holder, leads) in story {
+        let now = begin + seconds(at);
+        match what {
+            "a" => turn(&mut a, &mut api, now),
+            "b" => turn(&mut b, &mut api, now),
+            "delete" => api.lease = None,
+            "a stops" => {
+                let lease = a.given_back().expect("it is a's");
+                api.carry_out(Move::Replace(lease)).expect("nobody was faster");
+            }
+            "steal" => {
+                let mut lease = api.lease.clone().expect("there is one");
+                lease.spec.get_or_insert_default().holder_identity = Some("c".to_owned());
+                api.carry_out(Move::Replace(lease)).expect("nobody was faster");
+            }
+            other => panic!("{other}"),
+        }
+        assert_eq!((api.holder(), b.leads_at(now)), (holder, leads), "{what} at {at} s of {story:?}");
+    }
+}
+
+#[test]
+fn a_lease_is_taken_held_and_lost() {
+    // The first to come; it renews, and after a pause of more than `RENEW` it leads again if nobody was faster.
+    check(&[(0, "b", Some("b"), true), (2, "b", Some("b"), true), (30, "b", Some("b"), true)]);
+    // Another's is respected while it changes, and for its duration after the last change that was seen.
+    check(&[
+        (0, "a", Some("a"), false),
+        (1, "b", Some("a"), false),
+        (14, "a", Some("a"), false),
+        (16, "b", Some("a"), false),
+        (30, "b", Some("a"), false),
+        (31, "b", Some("b"), true),
+        // The old holder sees it.
+        (32, "a", Some("b"), true),
+    ]);
+    // However old it looks: this clock has not seen it expire.
+    check(&[(0, "a", Some("a"), false), (1000, "b", Some("a"), false), (1015, "b", Some("b"), true)]);
+    // One that is given back is free.
+    check(&[
+        (0, "a", Some("a"), false),
+        (1, "b", Some("a"), false),
+        (2, "a stops", None, false),
+        (3, "b", Some("b"), true),
+    ]);
+    // Taken from it by hand, it stops at the next look.
+    check(&[(0, "b", Some("b"), true), (1, "steal", Some("c"), true), (2, "b", Some("c"), false)]);
+}
+
+#[test]
+fn a_lease_that_was_deleted_is_its_holders_first() {
+    check(&[(0, "b", Some("b"), true), (1, "delete", None, true), (2, "b", Some("b"), true)]);
+    check(&[
+        (0, "a", Some("a"), false),
+        (1, "b", Some("a"), false),
+        (18, "a", Some("a"), false),
+        (19, "delete", None, false),
+        // For all it knows, the holder acts on.
+        (20, "b", None, false),
+        (34, "b", None, false),
+        (35, "b", Some("b"), true),
+    ]);
+}
+
+#[test]
+fn terms_count_leaders() {
+    let (begin, mut api) = (Instant::now(), Api::default());
+    let (mut a, mut b) = (candidate("a"), candidate("b"));
+    let mut check = |who: &mut Candidate, at: u64, term: i32| {
+        turn(who, &mut api, begin + seconds(at));
+        assert_eq!(api.term(), Some(term), "at {at} s");
+    };
+    check(&mut a, 0, 0);
+    check(&mut a, 2, 0);
+    check(&mut b, 3, 0);
+    check(&mut b, 18, 1);
+    check(&mut a, 19, 1);
+    assert_eq!((a.term, a.leader.as_deref(), b.term), (1, Some("b"), 1));
+    api.lease = None;
+    turn(&mut b, &mut api, begin + seconds(20));
+    assert_eq!(api.term(), Some(1), "who still leads goes on");
+    api.lease = None;
+    turn(&mut a, &mut api, begin + seconds(40));
+    turn(&mut a, &mut api, begin + seconds(55));
+    assert_eq!(api.term(), Some(2), "another one begins anew");
+}
+
+/// One thing that happens: time passes, then a candidate reads, or writes what it wanted when it read; or somebody
+/// deletes the lease.
+#[derive(Clone, Debug)]
+enum Event {
+    Candidate(usize, u64),
+    Delete,
+}
+
+proptest! {
+    /// Invariant: however requests are delayed, and whenever processes pause, two never lead at the same time.
+    #[test]
+    fn at_most_one_leads(events in prop::collection::vec(
+        prop_oneof![
+            20 => (0..3_usize, prop_oneof![0..3000_u64, 0..20_000_u64]).prop_map(|(who, ms)| Event::Candidate(who, ms)),
+            1 => Just(Event::Delete),
+        ],
+        1..200,
+    )) {
+        let (mut now, mut api) = (Instant::now(), Api::default());
+        let mut candidates = ["a", "b", "c"].map(candidate);
+        let mut wanted: [Option<(Move, Instant)>; 3] = [const { None }; 3];
+        for (candidate, name) in candidates.iter_mut().zip(["a", "b", "c"]) {
+            // One that has never seen the lease may take it at once, so all have.
+            candidate.leader = Some(Arc::from(name));
+        }
+        for event in events {
+            match event {
+                // One absence looks like another: a holder between the two could be missed.
+                Event::Delete
+                    if candidates.iter().any(|one| one.other.as_ref().is_some_and(|other| other.version.is_none()))
+                        || wanted.iter().flatten().any(|(wanted, _)| matches!(wanted, Move::Create(_))) => {}
+                Event::Delete => api.lease = None,
+                Event::Candidate(who, ms) => {
+                    now += Duration::from_millis(ms);
+                    let candidate = &mut candidates[who];
+                    match wanted[who].take() {
+                        None => {
+                            let lease = candidate.held.clone().or_else(|| api.lease.clone());
+                            wanted[who] = Some((candidate.next(lease.as_ref(), now), now));
+                        }
+                        Some((wanted, begun)) => match api.carry_out(wanted) {
+                            Ok(Some(lease)) => candidate.holds(lease, begun),
+                            Ok(None) => {}
+                            Err(()) => candidate.held = None,
+                        },
+                    }
+                }
+            }
+            let leaders = candidates.iter().filter(|candidate| candidate.leads_at(now)).count();
+            prop_assert!(leaders <= 1);
+        }
+    }
+}
