@@ -20,7 +20,6 @@ mod config;
 mod controller;
 mod dba;
 mod demo;
-#[expect(dead_code, reason = "kind kubernetes and the controller are being built on it")]
 mod k8s;
 mod model;
 mod monitor;

@@ -1,5 +1,7 @@
 //! The composition root: builds every part, connects them, owns the order of start and stop. Decides nothing.
 
+mod controller;
+
 use std::fs::Permissions;
 use std::io;
 use std::net::SocketAddr;
@@ -27,6 +29,7 @@ use crate::model::health::Health;
 use crate::model::report::{PoolReport, State};
 use crate::model::server::Endpoint;
 use crate::model::topology::Topology;
+use crate::model::wishes::Wishes;
 use crate::monitor::{self, ProbeNow, ProbeRequests};
 use crate::proxy::login::LoginContext;
 use crate::proxy::users::Users;
@@ -52,6 +55,8 @@ pub(crate) struct Server {
     requests: ProbeRequests,
     /// Who is the primary by a controller's record, where discovery brings no such word itself.
     appointments: Option<watch::Receiver<Appointment>>,
+    /// None where the controller is off.
+    controller: Option<controller::Outputs>,
 }
 
 /// Why the proxy did not start; each says what to do.
@@ -174,11 +179,12 @@ impl Server {
         let (probe, requests) = ProbeNow::channel();
         let (metrics, clients) = (Metrics::new(), Clients::default());
         let (state, states) = watch::channel(State::Starting);
+        let (outputs, told) = config.controller.enabled.then(controller::Outputs::new).unzip();
         let source = Arc::new(Source {
             started: Instant::now(),
             state: states,
             topology: topology.clone(),
-            progress: None,
+            controller: told,
             pools: pool_reports(&pools, config.pool.max_per_server),
             clients: clients.clone(),
             max_clients: config.limits.clients,
@@ -214,6 +220,7 @@ impl Server {
             snapshots,
             requests,
             appointments,
+            controller: outputs,
         })
     }
 
@@ -251,7 +258,13 @@ impl Server {
             needs_gtids: self.config.routing.consistency != config::Consistency::Eventual,
             zone: self.config.routing.prefer_zone.clone(),
         };
-        let Discovered { endpoints, appointments } = discover(&self.config, &control, &tasks, &last).await?;
+        let Discovered { endpoints, appointments, kubernetes } =
+            discover(&self.config, &control, &tasks, &last).await?;
+        if let (Some(outputs), Some(kubernetes)) = (self.controller, kubernetes) {
+            // Ends when no new clients are let in: another one is to act while ours drain.
+            let parts = (outputs, kubernetes, endpoints.clone());
+            controller::start(&self.config, parts, (&control, &tasks), stop.clone());
+        }
         let appointments = self.appointments.unwrap_or(appointments);
         // Reports of all servers wait here for the one writer of snapshots; it takes them at once.
         let (reports, reported) = mpsc::channel(64);
@@ -303,6 +316,13 @@ impl Server {
 struct Discovered {
     endpoints: watch::Receiver<Arc<[Endpoint]>>,
     appointments: watch::Receiver<Appointment>,
+    /// What only kind kubernetes has.
+    kubernetes: Option<Kubernetes>,
+}
+
+struct Kubernetes {
+    access: Access,
+    wishes: watch::Receiver<Wishes>,
 }
 
 /// Starts discovery; the first answer may be empty where there is none yet.
@@ -316,7 +336,7 @@ async fn discover(
         config::Topology::Fixed { servers, primary } => {
             let (sender, endpoints) = watch::channel(topology::fixed::endpoints(servers, primary.as_ref()));
             let appointments = nobody_appointed(control, tasks, stop, sender);
-            Ok(Discovered { endpoints, appointments })
+            Ok(Discovered { endpoints, appointments, kubernetes: None })
         }
         config::Topology::Kubernetes(kubernetes) => {
             let hosts = hosts(config);
@@ -328,9 +348,12 @@ async fn discover(
             let access = access.map_err(StartError::Kubernetes)?;
             let (sender, endpoints) = watch::channel(Arc::from([]));
             let (appoints, appointments) = watch::channel(Appointment::default());
-            let outputs = topology::kubernetes::Outputs { endpoints: sender, appointments: appoints };
-            tasks.spawn_on(topology::kubernetes::run(access, settings, outputs, stop.clone()), control);
-            Ok(Discovered { endpoints, appointments })
+            let (wanted, wishes) = watch::channel(Wishes::default());
+            let outputs =
+                topology::kubernetes::Outputs { endpoints: sender, appointments: appoints, wishes: wanted };
+            let running = topology::kubernetes::run(access.clone(), settings, outputs, stop.clone());
+            tasks.spawn_on(running, control);
+            Ok(Discovered { endpoints, appointments, kubernetes: Some(Kubernetes { access, wishes }) })
         }
         config::Topology::Dns { service, port, refresh } => {
             let (service, hosts) = (service.clone(), hosts(config));
@@ -346,7 +369,7 @@ async fn discover(
             let (sender, endpoints) = watch::channel(first);
             tasks.spawn_on(finder.run(sender, stop.clone()), control);
             let appointments = nobody_appointed(control, tasks, stop, ());
-            Ok(Discovered { endpoints, appointments })
+            Ok(Discovered { endpoints, appointments, kubernetes: None })
         }
     }
 }

@@ -14,8 +14,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::config::Setting;
+use crate::model::leadership::Leadership;
 use crate::model::progress::Progress;
-use crate::model::report::{ClientsReport, Observed, PinsReport, PoolReport, State, StatusReport};
+use crate::model::report::{
+    ClientsReport, ControllerReport, Observed, PinsReport, PoolReport, State, StatusReport,
+};
 use crate::model::topology::Topology;
 use crate::telemetry::clients::Clients;
 use crate::telemetry::metrics::{Gauges, Metrics};
@@ -26,7 +29,7 @@ pub(crate) struct Source {
     pub(crate) state: watch::Receiver<State>,
     pub(crate) topology: watch::Receiver<Arc<Topology>>,
     /// None where the controller is off.
-    pub(crate) progress: Option<watch::Receiver<Progress>>,
+    pub(crate) controller: Option<Controller>,
     pub(crate) pools: Box<dyn Fn() -> Vec<PoolReport> + Send + Sync>,
     pub(crate) clients: Clients,
     pub(crate) max_clients: u32,
@@ -35,10 +38,18 @@ pub(crate) struct Source {
     pub(crate) settings: Vec<Setting>,
 }
 
+/// What the controller tells.
+pub(crate) struct Controller {
+    pub(crate) progress: watch::Receiver<Arc<Progress>>,
+    pub(crate) leadership: watch::Receiver<Leadership>,
+}
+
 impl Source {
     pub(crate) fn report(&self) -> StatusReport {
         let topology = Arc::clone(&self.topology.borrow());
-        let progress = self.progress.as_ref().map(|progress| progress.borrow().clone());
+        let controller = self.controller.as_ref().map(|controller| {
+            ControllerReport::new(&controller.progress.borrow(), &controller.leadership.borrow())
+        });
         let summary = self.clients.summary();
         let pin = |(cause, sessions): (&'static str, u64)| PinsReport { cause: cause.to_owned(), sessions };
         StatusReport::new(Observed {
@@ -54,7 +65,7 @@ impl Source {
                 to_servers: summary.to_servers,
             },
             pins: summary.pins.into_iter().map(pin).collect(),
-            progress: progress.as_ref(),
+            controller,
         })
     }
 
@@ -100,7 +111,7 @@ pub(crate) mod tests {
             started: Instant::now(),
             state,
             topology,
-            progress: None,
+            controller: None,
             pools: Box::new(|| {
                 vec![PoolReport {
                     server: "mysql-0".into(),

@@ -188,6 +188,8 @@ fn status(report: &StatusReport) -> Table {
         rows.push((format!("pinned.{}", pin.cause), pin.sessions.to_string()));
     }
     if let Some(controller) = &report.controller {
+        let leader = controller.leader.clone().unwrap_or_else(|| "unknown".to_owned());
+        rows.push(("controller.leader".to_owned(), leader));
         for server in &controller.servers {
             rows.push((format!("controller.{}", server.name), format!("{}: {}", server.state, server.doing)));
         }

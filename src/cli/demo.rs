@@ -21,6 +21,7 @@ use crate::demo::mysqld::AfterDeath;
 use crate::demo::screen::{Screen, Traffic, progress_lines};
 use crate::demo::{self, Demo, Memory, Options, statements};
 use crate::model::appointment::Appointment;
+use crate::model::leadership::Mandate;
 use crate::model::progress::Progress;
 use crate::model::wishes::Wishes;
 use crate::server::{ControlThread, Server, StartError};
@@ -231,8 +232,12 @@ impl Controlled {
             Some(text) => Record::from_text(&text).map_err(|error| Failure::Failed(error.to_string()))?,
         };
         let accounts = demo.accounts();
-        let logins =
-            Logins { ours: accounts.ours.clone(), installation: Some(demo.root()), tls: demo::tls() };
+        let logins = Logins {
+            ours: accounts.ours.clone(),
+            installation: Some(demo.root()),
+            tls: demo::tls(),
+            mandate: Mandate::Unlimited,
+        };
         let settings = controller::Settings {
             tools: Tools { logins, accounts, deadline: Duration::from_secs(30) },
             interval: Duration::from_millis(500),
@@ -246,10 +251,12 @@ impl Controlled {
         let stop = CancellationToken::new();
         let (sender_of_appointments, appointments) = watch::channel(record.appointment());
         let store = Kept { memory: demo.memory().clone(), appointments: sender_of_appointments };
-        let mut tasks = JoinSet::new();
-        let run = controller::run(settings, endpoints, wanted, record, store, sender, stop.clone());
+        let (mut tasks, stopped) = (JoinSet::new(), stop.clone());
         tasks.spawn(async move {
-            run.await;
+            let run = controller::run(settings, endpoints, wanted, record, store, &sender, stopped);
+            if let Err(error) = run.await {
+                tracing::error!(%error, "the controller has ended; start the demo again");
+            }
             drop(known);
         });
         Ok(Self {

@@ -102,8 +102,12 @@ fn words(report: &StatusReport) -> String {
             .iter()
             .map(|server| vec![server.name.clone(), server.state.clone(), server.doing.clone()])
             .collect();
-        text.push('\n');
-        text.push_str(&output::table(&["controller", "state", "doing"], &rows));
+        let (leader, here) =
+            (controller.leader.as_deref(), if controller.leads { " (this one)" } else { "" });
+        text.push_str(&format!("\ncontroller: {} leads{here}\n", leader.unwrap_or("nobody is known who")));
+        if !rows.is_empty() {
+            text.push_str(&output::table(&["server", "state", "doing"], &rows));
+        }
         for problem in &controller.problems {
             text.push_str(&format!("! {problem}\n"));
         }

@@ -71,10 +71,11 @@ pub(crate) struct Kubernetes {
 }
 
 /// The embedded controller, and the accounts it works with. Who creates no server needs none of it.
-#[expect(dead_code, reason = "the server that runs the controller comes next")]
 #[derive(Clone, Debug)]
 pub(crate) struct Controller {
     pub(crate) enabled: bool,
+    /// This process's pod, as the Lease is to name it.
+    pub(crate) pod: String,
     /// Name of the ConfigMap with the record; those who do not act follow it too.
     pub(crate) state: String,
     /// Name of the Lease whose holder acts.
@@ -100,10 +101,10 @@ pub(crate) enum Diverged {
 }
 
 /// An account as it was at the start, and the file whose content is its password from then on.
-#[cfg_attr(not(test), expect(dead_code, reason = "the server that runs the controller comes next"))]
 #[derive(Clone, Debug)]
 pub(crate) struct KeptAccount {
     pub(crate) account: Account,
+    #[cfg_attr(not(test), expect(dead_code, reason = "passwords that change come next"))]
     pub(crate) file: Option<PathBuf>,
 }
 

@@ -201,6 +201,7 @@ fn controller(keys: &mut Keys<'_>) -> Controller {
     let policies = [("hold", Diverged::Hold), ("reclone", Diverged::Reclone)];
     let controller = Controller {
         enabled,
+        pod: pod(keys),
         state: keys.text("controller.state", Some("readwright")).unwrap_or_default(),
         lease: keys.text("controller.lease", Some("readwright")).unwrap_or_default(),
         diverged: keys.choice("controller.diverged", Diverged::Hold, &policies),
@@ -224,6 +225,12 @@ fn controller(keys: &mut Keys<'_>) -> Controller {
         }
     }
     controller
+}
+
+/// A container's host name is its pod's.
+fn pod(keys: &Keys<'_>) -> String {
+    let names = ["READWRIGHT_POD", "HOSTNAME"].map(|name| keys.variable(name));
+    names.into_iter().flatten().find(|name| !name.is_empty()).unwrap_or("readwright").to_owned()
 }
 
 fn kept_account(keys: &mut Keys<'_>, prefix: &str, user: &str) -> KeptAccount {

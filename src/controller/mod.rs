@@ -2,6 +2,7 @@
 //! next to nothing: what was done is seen in the servers, and a controller that takes over sees the same.
 
 mod execute;
+pub(crate) mod lead;
 mod observe;
 mod plan;
 mod record;
@@ -60,16 +61,17 @@ pub(crate) trait Store: Send {
 #[error("the controller's record cannot be saved: {0}")]
 pub(crate) struct SaveError(pub(crate) String);
 
-/// Runs until `stop`. `record` is what the store last had.
+/// Runs until `stop`, or until the record cannot be saved: what the store has is then unknown, and who goes on has to read
+/// it again. `record` is what the store last had.
 pub(crate) async fn run(
     settings: Settings,
     mut endpoints: watch::Receiver<Arc<[Endpoint]>>,
     mut wishes: watch::Receiver<Wishes>,
     record: Record,
     store: impl Store,
-    progress: watch::Sender<Arc<Progress>>,
+    progress: &watch::Sender<Arc<Progress>>,
     stop: CancellationToken,
-) {
+) -> Result<(), SaveError> {
     let mut controller = Controller {
         observer: Observer::new(settings.tools.logins.clone(), settings.look_deadline),
         settings,
@@ -84,10 +86,11 @@ pub(crate) async fn run(
         watermark_saved: Instant::now(),
         last_problems: Vec::new(),
         handover: Switchover::default(),
+        unsaved: None,
     };
     let mut ticks = interval(controller.settings.interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
+    while controller.unsaved.is_none() {
         tokio::select! {
             _ = ticks.tick() => {}
             // A sender that is gone says nothing new.
@@ -112,6 +115,7 @@ pub(crate) async fn run(
         }
     }
     controller.running.shutdown().await;
+    controller.unsaved.map_or(Ok(()), Err)
 }
 
 struct Controller<S> {
@@ -129,6 +133,8 @@ struct Controller<S> {
     watermark_saved: Instant,
     last_problems: Vec<Problem>,
     handover: Switchover,
+    /// Why the record was not saved.
+    unsaved: Option<SaveError>,
 }
 
 /// What is remembered of switchovers besides the record; who takes over from us does without.
@@ -303,7 +309,6 @@ impl<S: Store> Controller<S> {
             self.handover.rests_until = Some(Instant::now() + FIRST_REST);
         }
         tracing::info!(?change, "controller");
-        // What cannot be written is tried again with the next look, not at once.
         self.handover.changed = self.save(record).await;
     }
 
@@ -385,7 +390,7 @@ impl<S: Store> Controller<S> {
                 true
             }
             Err(error) => {
-                tracing::error!(%error, "controller");
+                self.unsaved = Some(error);
                 false
             }
         }

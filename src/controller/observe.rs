@@ -9,6 +9,7 @@ use super::world::{LoggedIn, Node, Seen, State};
 use crate::dba::{self, Login, Session, Survey};
 use crate::model::access::{Account, ServerTls};
 use crate::model::gtid::GtidSet;
+use crate::model::leadership::Mandate;
 use crate::model::server::{Address, Endpoint, ServerId};
 
 /// How the controller logs in: with its own account, and where that is unknown with the installation's.
@@ -17,6 +18,8 @@ pub(crate) struct Logins {
     pub(crate) ours: Account,
     pub(crate) installation: Option<Account>,
     pub(crate) tls: ServerTls,
+    /// Holds for every session, of looks and of steps.
+    pub(crate) mandate: Mandate,
 }
 
 impl Logins {
@@ -27,13 +30,13 @@ impl Logins {
     ) -> Result<(Session, LoggedIn), dba::Error> {
         let login = |account: &Account| Login { account: account.clone(), tls: self.tls.clone(), deadline };
         let denied = match Session::open(address, &login(&self.ours)).await {
-            Ok(session) => return Ok((session, LoggedIn::Ours)),
+            Ok(session) => return Ok((session.under(&self.mandate), LoggedIn::Ours)),
             Err(error) if error.denied() => error,
             Err(error) => return Err(error),
         };
         let Some(installation) = &self.installation else { return Err(denied) };
         let session = Session::open(address, &login(installation)).await?;
-        Ok((session, LoggedIn::Installation))
+        Ok((session.under(&self.mandate), LoggedIn::Installation))
     }
 }
 

@@ -11,6 +11,8 @@ pub(crate) struct AccountPlan {
     pub(crate) ours: Account,
     /// The replicas' threads.
     pub(crate) replication: Account,
+    /// The proxies' account for probes, where it is one to be created.
+    pub(crate) probes: Option<Account>,
     /// A developer's account with a schema to begin with, where one is wanted.
     pub(crate) application: Option<(Account, String)>,
 }
@@ -38,6 +40,14 @@ pub(crate) async fn create_accounts(session: &mut Session, plan: &AccountPlan) -
 
     let replication = create(session, &plan.replication).await?;
     session.execute(&format!("GRANT REPLICATION SLAVE ON *.* TO {replication}")).await?;
+
+    if let Some(account) = &plan.probes {
+        let probes = create(session, account).await?;
+        session.execute(&format!("GRANT PROCESS, REPLICATION CLIENT ON *.* TO {probes}")).await?;
+        for schema in ["performance_schema", "ctl"] {
+            session.execute(&format!("GRANT SELECT ON {schema}.* TO {probes}")).await?;
+        }
+    }
 
     if let Some((account, schema)) = &plan.application {
         let schema = schema.replace('`', "``");

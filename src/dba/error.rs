@@ -21,6 +21,8 @@ pub(crate) enum Error {
     TooOld(Address, Version),
     #[error("{0} sent an answer that makes no sense: {1}")]
     Unexpected(Address, String),
+    #[error("nothing more is sent to {0}: this process leads no more")]
+    NoMandate(Address),
 }
 
 impl Error {
@@ -43,7 +45,8 @@ impl Error {
             | Self::Timeout(..)
             | Self::Lost(..)
             | Self::TooOld(..)
-            | Self::Unexpected(..) => None,
+            | Self::Unexpected(..)
+            | Self::NoMandate(..) => None,
         }
     }
 

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::error::Error;
 use crate::model::access::{Account, ServerTls, TlsMode};
 use crate::model::gtid::GtidSet;
+use crate::model::leadership::Mandate;
 use crate::model::server::Address;
 use crate::model::version::Version;
 
@@ -27,6 +28,8 @@ pub(crate) struct Session {
     deadline: Duration,
     /// Zero in a guest's session, which does not ask.
     version: Version,
+    /// Asked before every statement.
+    mandate: Mandate,
     /// None once a call failed in a way that leaves the connection in doubt.
     conn: Option<Conn>,
 }
@@ -91,8 +94,14 @@ impl Session {
             address: address.clone(),
             deadline: login.deadline,
             version: Version::mysql(0, 0, 0),
+            mandate: Mandate::Unlimited,
             conn: Some(conn),
         })
+    }
+
+    /// From now on no statement is begun that the mandate does not cover.
+    pub(crate) fn under(self, mandate: &Mandate) -> Self {
+        Self { mandate: mandate.clone(), ..self }
     }
 
     pub(crate) fn address(&self) -> &Address {
@@ -194,6 +203,9 @@ impl Session {
         &mut self,
         call: impl AsyncFnOnce(&mut Conn) -> mysql_async::Result<T>,
     ) -> Result<T, Error> {
+        if !self.mandate.holds() {
+            return Err(Error::NoMandate(self.address.clone()));
+        }
         // Taken out for the call: if the caller is cancelled, the connection goes with it.
         let Some(mut conn) = self.conn.take() else {
             return Err(Error::Lost(

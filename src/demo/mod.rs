@@ -137,6 +137,7 @@ impl Demo {
         AccountPlan {
             ours: account(OURS, &content.account),
             replication: account(REPLICATION, &content.replication),
+            probes: None,
             application: Some((account(APPLICATION, &content.application), SCHEMA.to_owned())),
         }
     }

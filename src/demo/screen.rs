@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
-use crate::model::progress::{CopyProgress, Progress};
+use crate::model::progress::Progress;
 
 /// Standard error, so that standard output has results only.
 #[derive(Debug)]
@@ -60,24 +60,10 @@ pub(crate) fn progress_lines(progress: &Progress) -> Vec<String> {
     let mut lines: Vec<String> = progress
         .servers
         .iter()
-        .map(|server| {
-            let copy = server.copy.as_ref().map(copy_words).unwrap_or_default();
-            format!("  {:<9} {:<13} {}{copy}", server.id.as_str(), server.state, server.doing)
-        })
+        .map(|server| format!("  {:<9} {:<13} {}", server.id.as_str(), server.state, server.words()))
         .collect();
     lines.extend(progress.problems.iter().map(|problem| format!("  ! {problem}")));
     lines
-}
-
-fn copy_words(copy: &CopyProgress) -> String {
-    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    format!(
-        ", {:.1} of {:.1} MiB, {:.0} MiB/s, {:.1} s",
-        mib(copy.bytes),
-        mib(copy.estimate.max(copy.bytes)),
-        mib(copy.bytes_per_second),
-        copy.elapsed.as_secs_f64()
-    )
 }
 
 /// Statements so far, and how the servers are, as the proxy's metrics tell it.
@@ -194,7 +180,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::progress::{Problem, ServerProgress};
+    use crate::model::progress::{CopyProgress, Problem, ServerProgress};
     use crate::model::server::ServerId;
 
     #[test]
@@ -257,7 +243,7 @@ readwright_uptime_seconds 3.5
         assert_eq!(
             progress_lines(&progress),
             [
-                "  mysql-1   Cloning       copies from mysql-0, 3.0 of 6.0 MiB, 2 MiB/s, 1.5 s",
+                "  mysql-1   Cloning       copies from mysql-0, 3.0 of 6.0 MiB, 2 MiB/s, 1 s left",
                 "  mysql-2   Cloning       copies from mysql-0",
                 "  ! mysql-0 does not answer",
             ]

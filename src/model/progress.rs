@@ -53,6 +53,36 @@ pub(crate) struct CopyProgress {
     pub(crate) elapsed: Duration,
 }
 
+impl ServerProgress {
+    /// What is being done, and how far that is.
+    pub(crate) fn words(&self) -> String {
+        match &self.copy {
+            Some(copy) => format!("{}, {copy}", self.doing),
+            None => self.doing.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for CopyProgress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        let (done, all) = (mib(self.bytes), mib(self.estimate.max(self.bytes)));
+        write!(f, "{done:.1} of {all:.1} MiB, {:.0} MiB/s", mib(self.bytes_per_second))?;
+        match self.left() {
+            Some(left) => write!(f, ", {} s left", left.as_secs()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl CopyProgress {
+    /// What is left at this rate; None while nothing moves.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        let left = self.estimate.saturating_sub(self.bytes);
+        left.checked_div(self.bytes_per_second).map(Duration::from_secs)
+    }
+}
+
 impl Progress {
     pub(crate) fn all_serving(&self) -> bool {
         !self.servers.is_empty() && self.servers.iter().all(|server| server.serving)

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::health::{Health, Replication};
+use super::leadership::Leadership;
 use super::progress::Progress;
 use super::server::Role;
 use super::topology::{Server, Topology};
@@ -102,6 +103,10 @@ pub(crate) struct PinsReport {
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ControllerReport {
+    /// Who acts; None while that is not known.
+    pub(crate) leader: Option<String>,
+    /// It is this process: only it knows how the servers are.
+    pub(crate) leads: bool,
     pub(crate) all_serving: bool,
     pub(crate) problems: Vec<String>,
     pub(crate) servers: Vec<ControllerServer>,
@@ -114,6 +119,9 @@ pub(crate) struct ControllerServer {
     pub(crate) doing: String,
     /// Bytes copied and what it will be in all, while data is copied to it.
     pub(crate) copied: Option<(u64, u64)>,
+    pub(crate) bytes_per_second: Option<u64>,
+    /// When the copy ends, at this rate.
+    pub(crate) seconds_left: Option<u64>,
 }
 
 /// What a report is made of.
@@ -125,7 +133,7 @@ pub(crate) struct Observed<'a> {
     pub(crate) pools: Vec<PoolReport>,
     pub(crate) clients: ClientsReport,
     pub(crate) pins: Vec<PinsReport>,
-    pub(crate) progress: Option<&'a Progress>,
+    pub(crate) controller: Option<ControllerReport>,
 }
 
 impl StatusReport {
@@ -143,7 +151,7 @@ impl StatusReport {
             pools: observed.pools,
             clients: observed.clients,
             pins: observed.pins,
-            controller: observed.progress.map(ControllerReport::new),
+            controller: observed.controller,
         }
     }
 }
@@ -181,16 +189,21 @@ impl ServerReport {
 }
 
 impl ControllerReport {
-    fn new(progress: &Progress) -> Self {
+    pub(crate) fn new(progress: &Progress, leadership: &Leadership) -> Self {
+        let of_leader = leadership.problem.iter().map(ToString::to_string);
         let server = |server: &super::progress::ServerProgress| ControllerServer {
             name: server.id.to_string(),
             state: server.state.to_owned(),
-            doing: server.doing.to_string(),
+            doing: server.words(),
             copied: server.copy.map(|copy| (copy.bytes, copy.estimate)),
+            bytes_per_second: server.copy.map(|copy| copy.bytes_per_second),
+            seconds_left: server.copy.and_then(|copy| copy.left()).map(|left| left.as_secs()),
         };
         Self {
+            leader: leadership.leader.as_deref().map(str::to_owned),
+            leads: leadership.leads(),
             all_serving: progress.all_serving(),
-            problems: progress.problems.iter().map(ToString::to_string).collect(),
+            problems: of_leader.chain(progress.problems.iter().map(ToString::to_string)).collect(),
             servers: progress.servers.iter().map(server).collect(),
         }
     }
@@ -281,7 +294,7 @@ pub(crate) mod tests {
             }],
             clients: ClientsReport { connected: 5, busy: 1, max: 100, to_clients: 10, to_servers: 4 },
             pins: vec![PinsReport { cause: "named-lock".into(), sessions: 1 }],
-            progress: None,
+            controller: None,
         })
     }
 

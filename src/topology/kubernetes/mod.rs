@@ -23,6 +23,7 @@ use crate::k8s::follow::{Followed, Follower, Kind};
 use crate::k8s::state;
 use crate::model::appointment::Appointment;
 use crate::model::server::Endpoint;
+use crate::model::wishes::Wishes;
 
 /// What to look for.
 #[derive(Clone, Debug)]
@@ -51,6 +52,7 @@ impl Settings {
 pub(crate) struct Outputs {
     pub(crate) endpoints: watch::Sender<Arc<[Endpoint]>>,
     pub(crate) appointments: watch::Sender<Appointment>,
+    pub(crate) wishes: watch::Sender<Wishes>,
 }
 
 const PODS: Kind = Kind {
@@ -81,7 +83,16 @@ pub(crate) async fn run(access: Access, settings: Settings, outputs: Outputs, st
     let slices = follow_slices(&mut tasks, &access, &settings);
     let state = follow_state(&mut tasks, &access, &settings);
     tracing::info!(namespace = &**access.namespace(), service = &*settings.service, "kubernetes");
-    let mut finder = Finder { settings, pods, slices, state, outputs, notices: Vec::new(), mistake: None };
+    let mut finder = Finder {
+        settings,
+        pods,
+        slices,
+        state,
+        outputs,
+        notices: Vec::new(),
+        mistake: None,
+        misunderstood: None,
+    };
     loop {
         finder.tell();
         let told = tokio::select! {
@@ -110,6 +121,8 @@ struct Finder {
     /// What was last said to people.
     notices: Vec<String>,
     mistake: Option<state::BadState>,
+    /// The same of what people want.
+    misunderstood: Option<state::BadState>,
 }
 
 impl Finder {
@@ -120,9 +133,9 @@ impl Finder {
             return;
         }
         if let Some(states) = &states {
-            self.appoint(
-                states.iter().find(|state| state.name_any() == *self.settings.state).map(|state| &**state),
-            );
+            let state = states.iter().find(|state| state.name_any() == *self.settings.state);
+            self.appoint(state.map(|state| &**state));
+            self.wish(state.map(|state| &**state));
         }
         let slices = self.slices.list();
         let pods = self.pods.list();
@@ -170,6 +183,28 @@ impl Finder {
             if changed {
                 tracing::info!(?appointment, "record");
                 *known = appointment;
+            }
+            changed
+        });
+    }
+
+    /// What cannot be understood changes nothing.
+    fn wish(&mut self, state: Option<&ConfigMap>) {
+        let wishes = match state.map_or(Ok(Wishes::default()), state::wishes) {
+            Ok(wishes) => wishes,
+            Err(error) => {
+                if self.misunderstood.as_ref() != Some(&error) {
+                    tracing::error!(%error, "what was wanted before is wanted still");
+                    self.misunderstood = Some(error);
+                }
+                return;
+            }
+        };
+        self.misunderstood = None;
+        self.outputs.wishes.send_if_modified(|known| {
+            let changed = *known != wishes;
+            if changed {
+                *known = wishes;
             }
             changed
         });
