@@ -1,10 +1,12 @@
 //! Scenarios in a real API server with pods that are real servers; see tests/README.md for the list.
 
+mod controller;
 mod existing;
 #[path = "../support/kube/mod.rs"]
 mod kube_api;
 #[path = "../support/kubelet/mod.rs"]
 mod kubelet;
+mod managed;
 mod manifests;
 #[expect(dead_code, reason = "only the installation is used")]
 #[path = "../../src/demo/mysqld/mod.rs"]

@@ -1,0 +1,119 @@
+//! The embedded controller in a real API server: three empty servers become a cluster, one of two Readwrights leads, and
+//! whatever happens to the leader, its Lease or the API server, there is one leader or none.
+
+use serde_json::Value;
+
+use crate::kubelet::Signal;
+use crate::managed::{BOOT, DOORS, SOON, leader, record, root, serving, set_up};
+use crate::scene::{Scene, scenario, until};
+use crate::traffic::Traffic;
+
+#[test]
+fn two_controllers_and_one_leader() {
+    scenario("controller", async |scene| {
+        set_up(scene).await;
+        let found = record(scene).await.expect("it is there");
+        assert_eq!((&found["primary"], &found["bootstrapped"]), (&"mysql-0".into(), &true.into()), "{found}");
+        let traffic = Traffic::start(scene, &DOORS, 1, 2);
+        traffic.reads_go_to(scene, &["mysql-1", "mysql-2"], SOON).await;
+
+        // Both know who leads, and the Lease says so.
+        let (first, _) = serving(scene, 3, SOON).await;
+        let holder = holder(scene).await.expect("the Lease is there");
+        assert!(holder.starts_with(&format!("{first}_")), "{holder} is not {first}");
+        for door in DOORS {
+            let told = controller(scene, door).await.expect("it answers");
+            assert_eq!((&told["leader"], &told["leads"]), (&holder.as_str().into(), &(door == first).into()));
+        }
+
+        // The Lease is deleted: its holder makes a new one, and nobody else comes in between.
+        let before = scene.field("lease/readwright", ".metadata.uid").await.expect("it is there");
+        scene.kubectl(&["delete", "lease", "readwright"]).await;
+        until("there is a new Lease", SOON, async || {
+            match scene.field("lease/readwright", ".metadata.uid").await {
+                Ok(uid) if uid != before => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+        assert_eq!(self::holder(scene).await.as_ref(), Ok(&holder));
+        assert_eq!(leader(scene).await.map(|(leader, _)| leader).as_ref(), Ok(&first));
+
+        // The leader freezes for longer than its lease is good for: the other leads, and it does not when it goes on.
+        assert!(scene.kubelet.signal(&first, "readwright", Signal::STOP));
+        let second = DOORS.into_iter().find(|door| *door != first).expect("there are two");
+        leads(scene, second).await;
+        let writer = writer(scene, second).await;
+        assert!(scene.kubelet.signal(&first, "readwright", Signal::CONT));
+        until("it knows the other", SOON, async || match controller(scene, &first).await? {
+            told if told["leads"] == false && told["leader"] == writer.as_str() => Ok(()),
+            told => Err(told.to_string()),
+        })
+        .await;
+        assert_eq!(self::writer(scene, second).await, writer, "the old leader wrote");
+
+        // The leader's pod is deleted: it gives the lease back, and whoever is faster then, the other one or the new pod,
+        // repairs what breaks meanwhile.
+        let mut replica = root(scene, "mysql-2").await.expect("it serves");
+        mysql_async::prelude::Queryable::query_drop(&mut replica, "STOP REPLICA").await.expect("root may");
+        scene.kubectl(&["delete", "pod", second, "--wait=false"]).await;
+        until("another one leads", SOON, async || match self::holder(scene).await? {
+            holder if holder != writer && !holder.is_empty() => leader(scene).await.map(|_| ()),
+            holder => Err(holder),
+        })
+        .await;
+        let (third, _) = serving(scene, 3, SOON).await;
+
+        // Without the API server nobody leads, and the data goes on.
+        scene.world.kube.go_away().await;
+        until("it leads no more", SOON, async || match controller(scene, &third).await? {
+            told if told["leads"] == false && told["problems"].to_string().contains("cannot be reached") => {
+                Ok(())
+            }
+            told => Err(told.to_string()),
+        })
+        .await;
+        traffic.writes(50, SOON).await;
+        scene.world.kube.serve().await.expect("it starts again");
+        serving(scene, 3, SOON).await;
+        scene.ready(&DOORS, BOOT).await;
+
+        let mut primary = root(scene, "mysql-0").await.expect("it serves");
+        let tally = traffic.finish(&mut primary).await;
+        eprintln!("controller: {tally}");
+        tally.assert_fresh();
+        // The client of the Readwright that froze, and those of the one that was deleted.
+        let errors = tally.write_errors.iter().chain(&tally.read_errors);
+        assert!(errors.clone().all(|why| why.contains("readwright-")) && errors.count() <= 6, "{tally}");
+    });
+}
+
+/// Waits until the Readwright of this pod leads, alone.
+async fn leads(scene: &Scene, pod: &str) {
+    until(&format!("{pod} leads"), SOON, async || {
+        let told = controller(scene, pod).await?;
+        if told["leads"] == true && holder(scene).await?.starts_with(&format!("{pod}_")) {
+            Ok(())
+        } else {
+            Err(told.to_string())
+        }
+    })
+    .await;
+}
+
+async fn controller(scene: &Scene, pod: &str) -> Result<Value, String> {
+    Ok(scene.status(pod).await?["controller"].clone())
+}
+
+async fn holder(scene: &Scene) -> Result<String, String> {
+    scene.field("lease/readwright", ".spec.holderIdentity").await
+}
+
+/// Who has written the record last, once this pod's Readwright has.
+async fn writer(scene: &Scene, pod: &str) -> String {
+    until(&format!("{pod} writes the record"), SOON, async || {
+        let writer = scene.field("configmap/readwright", ".data.writer").await?;
+        if writer.starts_with(&format!("{pod}_")) { Ok(writer) } else { Err(writer) }
+    })
+    .await
+}
