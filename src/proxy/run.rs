@@ -147,9 +147,10 @@ impl ClientSession {
         };
         // A write must not run when what goes before it fails: then the prelude goes alone.
         if prelude.answers > 0 && !matches!(statement.kind, Kind::Read | Kind::Anywhere) {
-            match Box::pin(self.exchange(&Order::alone(&prelude.bytes, prelude.answers))).await {
-                Ok((Relayed::PreludeRefused(packet), _)) => {
-                    return self.prelude_refused(&packet, decision).await;
+            let alone = Order { waits: prelude.waits, ..Order::alone(&prelude.bytes, prelude.answers) };
+            match Box::pin(self.exchange(&alone)).await {
+                Ok((relayed @ (Relayed::PreludeRefused(_) | Relayed::NotFresh), _)) => {
+                    return self.judge(relayed, decision, work, tries).await;
                 }
                 Ok(_) => self.applied(),
                 Err(broken) => return self.broke(broken, statement, work, tries).await,

@@ -41,6 +41,25 @@ async fn look(raw: &mut Raw) -> String {
 }
 
 #[test]
+fn settings_and_freshness_together_come_before_a_read_only_transaction() {
+    run(async {
+        proxy().await;
+        let proxy = Proxy::start(Cluster::shared().await, "routing: {consistency: global}").await;
+        let mut raw = Raw::connect(proxy.port(), APP, USUAL).await;
+        for mode in ["ANSI_QUOTES", "NO_ZERO_DATE"] {
+            raw.run(&format!("SET sql_mode = '{mode}'")).await;
+            raw.run("UPDATE d.one SET t = t WHERE id = 0").await;
+            raw.run("START TRANSACTION READ ONLY").await;
+            assert_eq!(
+                raw.text("SELECT CONCAT_WS(' ', @@sql_mode, server > 0) FROM d.home").await,
+                format!("{mode} 1")
+            );
+            raw.run("COMMIT").await;
+        }
+    });
+}
+
+#[test]
 fn settings_follow_the_session_and_no_other() {
     run(async {
         let proxy = narrow().await;
