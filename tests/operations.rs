@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
-use support::cluster::{APP, Cluster, connect};
+use support::cluster::{APP, Cluster, ROOT, connect};
 use support::proxy::{ADMIN, Proxy, http_get};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -29,6 +29,26 @@ fn readwright(arguments: &[&str]) -> (Option<i32>, String) {
         Command::new(env!("CARGO_BIN_EXE_readwright")).args(arguments).output().expect("cargo built it");
     let text = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8(text).expect("UTF-8"))
+}
+
+#[test]
+fn limits_that_a_server_has_for_its_applications_do_not_make_it_look_dead() {
+    support::run(async {
+        let cluster = Cluster::start(1).await;
+        for ordinal in 0..2 {
+            let mut root = cluster.connect(ordinal, ROOT).await;
+            for limit in
+                ["max_join_size = 1", "sql_big_selects = 0", "sql_select_limit = 1", "sql_safe_updates = 1"]
+            {
+                root.query_drop(format!("SET GLOBAL {limit}")).await.expect("root may");
+            }
+        }
+        let proxy = Proxy::start(&cluster, "").await;
+        let mut admin = connect(proxy.sql().port(), ADMIN).await.expect("the admin port lets us in");
+        assert_eq!(column(&mut admin, "SHOW SERVERS", "health").await, ["up", "up"]);
+        let mut client = proxy.connect(APP).await;
+        client.query_drop("CREATE DATABASE d").await.expect("the primary takes it");
+    });
 }
 
 #[test]

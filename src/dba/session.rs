@@ -50,8 +50,11 @@ pub(super) struct Fields<'a> {
 impl Session {
     /// Connects and logs in, with settings that our own statements rely on.
     pub(crate) async fn open(address: &Address, login: &Login) -> Result<Self, Error> {
-        // Literals are written for an empty sql_mode, and timestamps are read as UTC.
-        let settings = ["SET SESSION sql_mode = '', time_zone = '+00:00', autocommit = 1"];
+        // Literals are written for an empty sql_mode, timestamps are read as UTC, and a server's own limits for its
+        // applications must not make it look dead.
+        let settings =
+            ["SET SESSION sql_mode = '', time_zone = '+00:00', autocommit = 1, sql_big_selects = 1, \
+             sql_select_limit = 18446744073709551615, sql_safe_updates = 0"];
         let mut session = Self::connect(address, login, None, &settings).await?;
         // The driver's own reading of the version does not tell MariaDB.
         let rows = session.rows("SELECT @@version").await?;
