@@ -291,7 +291,7 @@ fn writes_wait_for_a_primary_that_restarts() {
         for (raw, words) in clients.iter_mut().zip(["none came", "none came", "too many"]).rev() {
             match raw.outcome().await {
                 Outcome::Refused(refusal) => {
-                    assert!(refusal.code == 2003 && refusal.text.contains(words), "{refusal:?}")
+                    assert!(refusal.code == 1429 && refusal.text.contains(words), "{refusal:?}")
                 }
                 other => panic!("{other:?}"),
             }

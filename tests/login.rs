@@ -244,7 +244,7 @@ async fn nobody_gets_in(cluster: &Cluster, overrides: &str) {
             Ok(_) => panic!("nobody can have checked this login"),
         }
     };
-    assert_eq!(refused.code, 2003, "{refused}");
+    assert_eq!(refused.code, 1429, "{refused}");
     proxy.terminate();
     proxy.ended(Duration::from_secs(30)).await.expect("it ends when it is told to");
 }

@@ -23,6 +23,7 @@ use crate::wire::response::{self, status};
 use crate::wire::stream::{Peer, Stream};
 use crate::wire::tls::{Acceptor, TlsError};
 
+use super::reply;
 use super::users::{Known, Users};
 
 /// What all logins share.
@@ -595,11 +596,9 @@ async fn ask(users: &Users, login: ServerLogin<'_>, check: &impl Check) -> Resul
 fn wording(error: CheckError) -> ErrPacket {
     match error {
         CheckError::Refused(error) => error,
-        CheckError::Unavailable(reason) => ErrPacket::new(
-            2003,
-            "HY000",
-            format!("readwright: no MySQL server could check this login: {reason}"),
-        ),
+        CheckError::Unavailable(reason) => {
+            reply::unreachable(format!("readwright: no MySQL server could check this login: {reason}"))
+        }
     }
 }
 

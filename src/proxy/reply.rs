@@ -31,19 +31,25 @@ pub(super) fn no_connection(error: &LeaseError) -> ErrPacket {
     match error {
         LeaseError::Connect(_, connect) => match connect.server_error() {
             Some(theirs) => theirs.clone(),
-            None => ErrPacket::new(2003, "HY000", format!("Readwright: no connection to {error}")),
+            None => unreachable(format!("Readwright: no connection to {error}")),
         },
         LeaseError::TooManyWaiters(_) | LeaseError::TimedOut(_) => ErrPacket::new(
             1226,
             "42000",
             format!("Readwright: {error}; see pool.max_per_server, pool.max_waiters and pool.wait_ms"),
         ),
-        LeaseError::StaleWriter(_) => ErrPacket::new(2003, "HY000", format!("Readwright: {error}")),
+        LeaseError::StaleWriter(_) => unreachable(format!("Readwright: {error}")),
     }
 }
 
 pub(super) fn no_primary(why: &NotHeld) -> ErrPacket {
-    ErrPacket::new(2003, "HY000", format!("Readwright: there is no primary to send this to: {why}"))
+    unreachable(format!("Readwright: there is no primary to send this to: {why}"))
+}
+
+/// ER_CONNECT_TO_FOREIGN_DATA_SOURCE: a server's word for another one that it cannot reach. The numbers of clients (2003)
+/// are not for servers to send: MariaDB's C library takes such a packet for malformed.
+pub(super) fn unreachable(text: String) -> ErrPacket {
+    ErrPacket::new(1429, "HY000", text)
 }
 
 /// ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION, as the primary would have said it.
