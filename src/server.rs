@@ -197,6 +197,7 @@ impl Server {
             probe,
             login: LoginContext {
                 tls: tls.clone(),
+            load_balancers: config.listen.proxy_protocol_from.clone(),
                 tls_is_needed: config.client_tls.mode == ClientTlsMode::Required,
                 rsa: RsaKey::generate().map_err(StartError::Crypto)?,
                 users: Users::new(&config.users),

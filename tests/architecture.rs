@@ -17,6 +17,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("rustls", &["wire/tls"]),
     ("tokio_rustls", &["wire"]),
     ("rcgen", &["wire/tls"]),
+    ("proxy_header", &["wire/proxied"]),
     ("flate2", &["wire/compress"]),
     ("zstd", &["wire/compress"]),
     ("hickory_resolver", &["topology/dns"]),

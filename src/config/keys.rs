@@ -190,6 +190,22 @@ impl<'a> Keys<'a> {
         (password.or_else(none), file)
     }
 
+    /// The words of a list, each with its key: a sequence, or one text with commas.
+    pub(crate) fn words(&mut self, list: &str) -> Vec<(String, String)> {
+        let text = self.text(list, None);
+        let words = text
+            .iter()
+            .flat_map(|text| text.split(','))
+            .map(|word| (list.to_owned(), word.trim().to_owned()));
+        let mut words: Vec<_> = words.collect();
+        for index in 0..self.items(list, &[]) {
+            let key = format!("{list}[{index}]");
+            let word = self.text(&key, None);
+            words.extend(word.map(|word| (key, word)));
+        }
+        words
+    }
+
     /// How many items a list has; `fields` are the keys that an item may have.
     pub(crate) fn items(&mut self, list: &str, fields: &[&str]) -> usize {
         self.known.insert(list.to_owned());

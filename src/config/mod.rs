@@ -9,7 +9,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub(crate) use crate::model::access::{Account, Secret, ServerTls, TlsMode};
+use ipnet::IpNet;
+
+pub(crate) use crate::model::access::{Account, CertificateFiles, Secret, ServerTls, TlsMode};
 use crate::model::server::{Address, ServerId};
 
 /// Everything `readwright run` needs to know.
@@ -47,6 +49,8 @@ pub(crate) struct Setting {
 pub(crate) struct Listen {
     pub(crate) tcp: Option<SocketAddr>,
     pub(crate) socket: Option<PathBuf>,
+    /// Connections from there begin with a PROXY header.
+    pub(crate) proxy_protocol_from: Vec<IpNet>,
 }
 
 #[derive(Clone, Debug)]

@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
+
+use ipnet::IpNet;
 
 use super::keys::{Files, Keys};
 use super::raw::{Problem, Raw};
@@ -73,7 +76,26 @@ pub(crate) fn resolve(raw: Raw, files: Files<'_>) -> Result<Config, Vec<Problem>
 }
 
 fn listen(keys: &mut Keys<'_>) -> Listen {
-    Listen { tcp: keys.address("listen.address", Some("0.0.0.0:3306")), socket: keys.path("listen.socket") }
+    Listen {
+        tcp: keys.address("listen.address", Some("0.0.0.0:3306")),
+        socket: keys.path("listen.socket"),
+        proxy_protocol_from: networks(keys, "listen.proxy_protocol_from"),
+    }
+}
+
+/// A list of `10.0.0.0/8` or `10.0.0.1`, or the same as one text with commas.
+fn networks(keys: &mut Keys<'_>, list: &str) -> Vec<IpNet> {
+    let mut networks = Vec::new();
+    for (key, text) in keys.words(list) {
+        let address = || text.parse::<IpAddr>().map(IpNet::from);
+        match text.parse::<IpNet>().or_else(|_| address()) {
+            Ok(network) => networks.push(network),
+            Err(_) => {
+                keys.problem(&key, format!("`{text}` is no network"), "write for example 10.0.0.0/8");
+            }
+        }
+    }
+    networks
 }
 
 fn topology(keys: &mut Keys<'_>) -> Topology {
@@ -478,7 +500,7 @@ mod tests {
         let (mut example, mut defaults) = (resolve(EXAMPLE), resolve(""));
         let written: Vec<String> = example.settings.iter().map(|setting| setting.key.clone()).collect();
         for setting in example.settings.drain(..) {
-            let list = ["topology.servers"].contains(&setting.key.as_str());
+            let list = ["listen.proxy_protocol_from", "topology.servers"].contains(&setting.key.as_str());
             assert!(list || setting.origin == Origin::File, "{} is not in the file", setting.key);
         }
         let known: Vec<String> = defaults.settings.drain(..).map(|setting| setting.key).collect();
@@ -498,7 +520,8 @@ mod tests {
               users: {known: [{user: app, password_env: PASSWORD}]},
               topology: {kind: fixed, primary: b, servers: [{name: a, address: 'h:1', zone: z},
                                                             {name: b, address: '[::1]:2'}]},
-              client_tls: {certificate_file: /pem, key_file: /pem}, listen: {socket: /run/rw.sock}}",
+              client_tls: {certificate_file: /pem, key_file: /pem},
+              listen: {socket: /run/rw.sock, proxy_protocol_from: [10.0.0.0/8, '::1']}}",
             &["pool.wait_ms=7", "limits.max_packet_mib=1"],
         )
         .expect("valid");
@@ -524,6 +547,9 @@ mod tests {
                            replication_password_env: PASSWORD, installation_user: admin}}",
             &[],
         )
+        let networks: Vec<String> =
+            config.listen.proxy_protocol_from.iter().map(ToString::to_string).collect();
+        assert_eq!(networks, ["10.0.0.0/8", "::1/128"]);
         .expect("valid");
         let Topology::Kubernetes(kubernetes) = &config.topology else { panic!("{:?}", config.topology) };
         let expected = Kubernetes {
@@ -607,6 +633,12 @@ mod tests {
         check("topology: {kind: fixed}", "topology.servers=a=h:1,a=h:2", "there twice");
         check("topology: {kind: fixed, primary: c}", "topology.servers=a=h:1", "not among");
         check("account: {password_file: /nowhere}", "", "/nowhere cannot be read");
+        check("", "listen.proxy_protocol_from=10.0.0.0/8,lan", "`lan` is no network");
+        check(
+            "listen: {proxy_protocol_from: [10.0.0.0/33]}",
+            "",
+            "proxy_protocol_from[0]: `10.0.0.0/33` is no",
+        );
         check("account: {password_file: /empty}", "", "holds no usable password");
         check("account: {password_env: NOWHERE}", "", "variable `NOWHERE` is not set");
         check("account: {password_env: PASSWORD, password_file: /secret}", "", "keep one of them");

@@ -169,6 +169,9 @@ pub(crate) const RELAYED: Capabilities = Capabilities::LONG_PASSWORD
 
 /// Greets a client and logs it in. For a client whose user a server confirmed lately this is one write, one receive and
 /// one write. The deadline is the caller's.
+/// The connection attribute that says on a server whom a load balancer brought.
+const CLIENT_ATTRIBUTE: &str = "_client_address";
+
 ///
 /// Cancel safety: a cancelled call closes the connection.
 pub(crate) async fn login(
@@ -224,6 +227,10 @@ pub(crate) async fn login(
         nonce: Some(nonce),
         answer: response.answer,
         capabilities,
+    let attributes = match talk.stream.brought() {
+        Some(client) => response.attributes.with(CLIENT_ATTRIBUTE, client.to_string().as_bytes()),
+        None => response.attributes,
+    };
         collation: u16::from(response.collation),
         schema: response.schema,
         attributes: response.attributes,

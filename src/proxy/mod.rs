@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout};
@@ -43,6 +44,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::wire::buffer::Buffer;
 use crate::wire::flags::Capabilities;
 use crate::wire::packet::push_packet;
+use crate::wire::proxied::{self, HeaderError};
 use crate::wire::stream::{Stream, tune};
 
 use command::Verdicts;
@@ -56,6 +58,8 @@ pub(crate) struct Parts {
     pub(crate) pools: Arc<Pools>,
     pub(crate) topology: watch::Receiver<Arc<Topology>>,
     pub(crate) probe: ProbeNow,
+    /// Whose word on their clients is believed.
+    pub(crate) load_balancers: Vec<IpNet>,
     pub(crate) login: LoginContext,
     pub(crate) routing: config::Routing,
     pub(crate) limits: config::Limits,
@@ -68,6 +72,7 @@ struct Shared {
     pools: Arc<Pools>,
     topology: watch::Receiver<Arc<Topology>>,
     probe: ProbeNow,
+    load_balancers: Vec<IpNet>,
     login: LoginContext,
     limits: config::Limits,
     policy: routing::Policy,
@@ -107,7 +112,8 @@ const OLDEST: Version = Version::mysql(8, 0, 17);
 
 impl Proxy {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { pools, topology, probe, login, routing, limits, metrics, clients } = parts;
+        let Parts { pools, topology, probe, load_balancers, login, routing, limits, metrics, clients } =
+            parts;
         let kibibytes = usize::try_from(limits.statement_memory / 1024).unwrap_or(Semaphore::MAX_PERMITS);
         Self(Arc::new(Shared {
             policy: routing::Policy { consistency: routing.consistency, gtid_wait: routing.gtid_wait },
@@ -125,6 +131,7 @@ impl Proxy {
             pools,
             topology,
             probe,
+            load_balancers,
             login,
             limits,
             metrics,
@@ -229,7 +236,16 @@ fn welcome(shared: &Arc<Shared>, stream: Stream, peer: Option<SocketAddr>, place
 }
 
 /// One client from its accept to its end.
-async fn client(shared: Arc<Shared>, stream: Stream, peer: Option<SocketAddr>, place: OwnedSemaphorePermit) {
+async fn client(
+    shared: Arc<Shared>,
+    mut stream: Stream,
+    mut peer: Option<SocketAddr>,
+    place: OwnedSemaphorePermit,
+) {
+    if let Some(from) = peer.filter(|peer| shared.is_load_balancer(*peer)) {
+        let Some(client) = Box::pin(read_header(&shared, &mut stream, from)).await else { return };
+        peer = Some(client);
+    }
     let registration = shared.clients.register(peer);
     // The login needs much that the session does not: it is boxed and gone before the session begins.
     let Some(session) = Box::pin(log_in(&shared, stream, registration)).await else { return };
@@ -240,6 +256,28 @@ async fn client(shared: Arc<Shared>, stream: Stream, peer: Option<SocketAddr>, p
         end => tracing::debug!(?end, "a client is gone"),
     }
     drop(place);
+}
+
+/// The client that a load balancer brings, or the load balancer itself. None for one that does not say.
+async fn read_header(shared: &Shared, stream: &mut Stream, from: SocketAddr) -> Option<SocketAddr> {
+    match timeout(shared.limits.login, proxied::read_header(stream)).await {
+        Ok(Ok(None)) => Some(from),
+        Ok(Ok(Some(client))) => {
+            stream.brings(client);
+            Some(client)
+        }
+        Ok(Err(HeaderError::Nothing)) => None,
+        Ok(Err(error)) => {
+            shared.metrics.login_refused("broken");
+            tracing::info!(%from, %error, "a connection of listen.proxy_protocol_from was closed");
+            None
+        }
+        Err(_) => {
+            shared.metrics.login_refused("timeout");
+            tracing::info!(%from, "no PROXY header came in time from listen.proxy_protocol_from");
+            None
+        }
+    }
 }
 
 async fn log_in(
@@ -256,6 +294,7 @@ async fn log_in(
         connection_id: registration.id(),
     };
     let check = shared.check();
+    let peer = stream.peer();
     let logged_in =
         timeout(shared.limits.login, login::login(stream, &shared.login, introduction, &check)).await;
     match logged_in {
@@ -267,7 +306,7 @@ async fn log_in(
             if error.is_noteworthy() {
                 let why = if matches!(error, LoginError::Refused(_)) { "refused" } else { "broken" };
                 shared.metrics.login_refused(why);
-                tracing::info!(%error, "a client was not logged in");
+                tracing::info!(client = %peer, %error, "a client was not logged in");
             }
             None
         }
@@ -359,6 +398,12 @@ impl Shared {
 
     fn check(self: &Arc<Self>) -> impl Check + use<> {
         AskServer(Arc::clone(self))
+    }
+
+    fn is_load_balancer(&self, peer: SocketAddr) -> bool {
+        // A socket for IPv6 shows IPv4 in its own clothes.
+        let address = peer.ip().to_canonical();
+        self.load_balancers.iter().any(|network| network.contains(&address))
     }
 
     fn probe_now(&self, server: &ServerId) {

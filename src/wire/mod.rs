@@ -7,6 +7,7 @@ pub(crate) mod compress;
 pub(crate) mod flags;
 pub(crate) mod handshake;
 pub(crate) mod packet;
+pub(crate) mod proxied;
 pub(crate) mod response;
 pub(crate) mod stream;
 pub(crate) mod tls;

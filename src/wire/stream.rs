@@ -20,6 +20,8 @@ pub(crate) struct Stream {
     transport: Transport,
     /// Read next, before anything from `transport`. Empty but for a moment around a login.
     unread: Vec<u8>,
+    /// Whom a load balancer brings through this connection.
+    brought: Option<Box<SocketAddr>>,
 }
 
 enum Transport {
@@ -42,21 +44,25 @@ pub(crate) enum Peer {
 impl Stream {
     /// A TCP connection; see [`tune`] for the options it should have.
     pub(crate) fn tcp(stream: TcpStream) -> Self {
-        Self { transport: Transport::Tcp(stream), unread: Vec::new() }
+        Self::over(Transport::Tcp(stream))
     }
 
     pub(crate) fn unix(stream: UnixStream) -> Self {
-        Self { transport: Transport::Unix(stream), unread: Vec::new() }
+        Self::over(Transport::Unix(stream))
     }
 
     pub(super) fn tls(stream: TlsStream) -> Self {
-        Self { transport: Transport::Tls(Box::new(stream)), unread: Vec::new() }
+        Self::over(Transport::Tls(Box::new(stream)))
+    }
+
+    fn over(transport: Transport) -> Self {
+        Self { transport, unread: Vec::new(), brought: None }
     }
 
     /// From here on everything goes and comes in compressed packets.
     pub(crate) fn compressed(self, algorithm: Algorithm) -> Self {
         let compressed = Compressed::new(self, algorithm);
-        Self { transport: Transport::Compressed(Box::new(compressed)), unread: Vec::new() }
+        Self::over(Transport::Compressed(Box::new(compressed)))
     }
 
     /// True when nobody on the way can read along: TLS, or a Unix socket. Then a password may be sent in the clear.
@@ -103,7 +109,24 @@ impl Stream {
         self.unread.splice(..0, bytes.iter().copied());
     }
 
+    /// From here on the other end is this client, for a trusted load balancer says so.
+    pub(crate) fn brings(&mut self, client: SocketAddr) {
+        self.brought = Some(Box::new(client));
+    }
+
+    /// The client whom a load balancer brings.
+    pub(crate) fn brought(&self) -> Option<SocketAddr> {
+        match &self.transport {
+            Transport::Tcp(_) | Transport::Unix(_) => self.brought.as_deref().copied(),
+            Transport::Tls(stream) => stream.get_ref().0.brought(),
+            Transport::Compressed(stream) => stream.inner.brought(),
+        }
+    }
+
     /// Closes the connection so that what was sent last arrives: closing with input unread resets it, and the other side
+        if let Some(client) = self.brought() {
+            return Peer::Tcp(client);
+        }
     /// would lose the error that tells why. Takes a bounded time and amount of input.
     pub(crate) async fn close_after_last_words(&mut self) {
         const WAIT: Duration = Duration::from_secs(1);

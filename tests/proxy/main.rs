@@ -12,6 +12,7 @@ mod compressed;
 mod large;
 mod lifecycle;
 mod prepared;
+mod proxied;
 mod session;
 #[path = "../support/mod.rs"]
 mod support;

@@ -150,6 +150,16 @@ impl Raw {
         schema: &str,
     ) -> Result<Option<Self>, Refusal> {
         let stream = TcpStream::connect(("127.0.0.1", port)).await.expect("somebody listens");
+        Self::over(stream, account, capabilities, schema).await
+    }
+
+    /// Logs in over this connection; None: full authentication is asked for.
+    pub(crate) async fn over(
+        stream: TcpStream,
+        account: Account,
+        capabilities: u32,
+        schema: &str,
+    ) -> Result<Option<Self>, Refusal> {
         stream.set_nodelay(true).expect("a TCP socket");
         let mut raw = Self {
             stream,
