@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin::{self, Source};
 use crate::backend::Pools;
 use crate::backend::connect::Connector;
-use crate::config::{self, ClientTlsMode, Config};
+use crate::config::{self, ClientTls, ClientTlsMode, Config};
 use crate::dba::Login;
 use crate::k8s::client::{Access, AccessError};
 use crate::model::appointment::Appointment;
@@ -38,7 +38,7 @@ use crate::telemetry::clients::Clients;
 use crate::telemetry::metrics::Metrics;
 use crate::topology;
 use crate::wire::auth::{CryptoError, RsaKey};
-use crate::wire::tls::{Acceptor, TlsError};
+use crate::wire::tls::{Acceptor, PemFiles, TlsError};
 
 /// Everything built and every socket bound; nothing runs yet.
 pub(crate) struct Server {
@@ -158,12 +158,14 @@ impl Drop for ControlThread {
 impl Server {
     /// Builds all parts and binds all sockets.
     pub(crate) async fn bind(config: Config) -> Result<Self, StartError> {
-        let tls = match (&config.client_tls.mode, &config.client_tls.certificate) {
+        let ClientTls { certificate, ca, mode } = &config.client_tls;
+        let tls = match (mode, certificate) {
             (ClientTlsMode::Disabled, _) => None,
             (_, Some(files)) => {
-                Some(Acceptor::from_files(&files.certificate, &files.key).map_err(StartError::Tls)?)
+                let own = PemFiles::new(&files.certificate, &files.key);
+                Some(Acceptor::from_files(own, ca.as_deref()).map_err(StartError::Tls)?)
             }
-            (_, None) => Some(Acceptor::self_signed().map_err(StartError::Tls)?),
+            (_, None) => Some(Acceptor::self_signed(ca.as_deref()).map_err(StartError::Tls)?),
         };
         let connector =
             Connector::new(&config.server_tls, config.pool.connect_timeout).map_err(StartError::Tls)?;
@@ -195,10 +197,11 @@ impl Server {
             pools: Arc::clone(&pools),
             topology,
             probe,
+            load_balancers: config.listen.proxy_protocol_from.clone(),
             login: LoginContext {
                 tls: tls.clone(),
-            load_balancers: config.listen.proxy_protocol_from.clone(),
-                tls_is_needed: config.client_tls.mode == ClientTlsMode::Required,
+                tls_is_needed: matches!(mode, ClientTlsMode::Required | ClientTlsMode::VerifyCa),
+                certificate_is_needed: *mode == ClientTlsMode::VerifyCa,
                 rsa: RsaKey::generate().map_err(StartError::Crypto)?,
                 users: Users::new(&config.users),
             },

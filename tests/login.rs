@@ -208,7 +208,7 @@ fn tls_that_is_demanded() {
     support::run(async {
         let cluster = Cluster::start(0).await;
         // The certificates that mysqld makes for itself name no host.
-        let ca = certify(&cluster, "127.0.0.1").await;
+        let [_, _, ca] = certify(&cluster, "127.0.0.1").await;
         let verify = |mode: &str| format!("server_tls: {{mode: {mode}, ca_file: \"{}\"}}", ca.display());
         for mode in ["verify-ca", "verify-identity"] {
             let overrides = format!("client_tls: {{mode: required}}\n{}", verify(mode));
@@ -228,7 +228,7 @@ fn tls_that_is_demanded() {
         for mode in ["verify-ca", "verify-identity"] {
             nobody_gets_in(&cluster, &verify(mode)).await;
         }
-        let ca = certify(&cluster, "mysql-0.elsewhere").await;
+        let [_, _, ca] = certify(&cluster, "mysql-0.elsewhere").await;
         let verify = format!("server_tls: {{mode: verify-identity, ca_file: \"{}\"}}", ca.display());
         nobody_gets_in(&cluster, &verify).await;
     });
@@ -249,8 +249,8 @@ async fn nobody_gets_in(cluster: &Cluster, overrides: &str) {
     proxy.ended(Duration::from_secs(30)).await.expect("it ends when it is told to");
 }
 
-/// Gives the server a certificate for `host` of a new CA; the CA's file.
-async fn certify(cluster: &Cluster, host: &str) -> PathBuf {
+/// Gives the server a certificate for `host` of a new CA; the files of its key, of itself and of the CA.
+async fn certify(cluster: &Cluster, host: &str) -> [PathBuf; 3] {
     let mut parameters = CertificateParams::new(Vec::new()).expect("no names");
     parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     parameters.distinguished_name.push(DnType::CommonName, "a CA");
@@ -262,18 +262,64 @@ async fn certify(cluster: &Cluster, host: &str) -> PathBuf {
         .expect("a certificate");
     let mut root = cluster.connect(0, ROOT).await;
     let count = cluster.folder().read_dir().expect("the folder is ours").count();
-    let mut ca_file = PathBuf::new();
-    for (variable, text) in
-        [("ssl_key", key.serialize_pem()), ("ssl_cert", certificate.pem()), ("ssl_ca", ca.pem())]
-    {
-        ca_file = cluster.folder().join(format!("{variable}-{count}.pem"));
-        std::fs::write(&ca_file, text).expect("the folder is ours");
-        root.query_drop(format!("SET GLOBAL {variable} = '{}'", ca_file.display()))
-            .await
-            .expect("the server takes it");
+    let pem = [("ssl_key", key.serialize_pem()), ("ssl_cert", certificate.pem()), ("ssl_ca", ca.pem())];
+    let files = pem.map(|(variable, text)| {
+        let file = cluster.folder().join(format!("{variable}-{count}.pem"));
+        std::fs::write(&file, text).expect("the folder is ours");
+        (variable, file)
+    });
+    for (variable, file) in &files {
+        let set = format!("SET GLOBAL {variable} = '{}'", file.display());
+        root.query_drop(set).await.expect("the server takes it");
     }
     root.query_drop("ALTER INSTANCE RELOAD TLS").await.expect("the server takes it");
-    ca_file
+    files.map(|(_, file)| file)
+}
+
+#[test]
+fn who_shows_a_certificate() {
+    support::run(async {
+        let cluster = Cluster::start(0).await;
+        let theirs = certify(&cluster, "127.0.0.1").await;
+        let ours = certify(&cluster, "127.0.0.1").await;
+        cluster.script("CREATE USER strict IDENTIFIED BY 'secret' REQUIRE X509").await;
+        let ask = async |proxy: &Proxy, arguments: &[&str]| {
+            let port = format!("--port={}", proxy.port());
+            let always = ["--protocol=TCP", "--host=127.0.0.1", &port, "-ustrict", "-psecret"];
+            mysql(&cluster, &[&always, arguments].concat(), "SELECT CURRENT_USER()").await
+        };
+        let shows = |[key, certificate, _]: &[PathBuf; 3]| {
+            [format!("--ssl-key={}", key.display()), format!("--ssl-cert={}", certificate.display())]
+        };
+        let shows_ours = shows(&ours);
+        let shows_ours = shows_ours.each_ref().map(String::as_str);
+
+        // What the client shows to the proxy does not reach the server.
+        let proxy = Proxy::start(&cluster, "").await;
+        let denied = ask(&proxy, &shows_ours).await.expect_err("the proxy shows none");
+        assert!(denied.starts_with("ERROR 1045 (28000): Access denied for user 'strict'"), "{denied}");
+
+        // The probes too.
+        cluster.script("ALTER USER monitor REQUIRE X509").await;
+        let [key, certificate, ca] = ours.each_ref().map(|file| file.display());
+        let proxy = Proxy::start(
+            &cluster,
+            &format!(
+                "server_tls: {{mode: verify-ca, ca_file: {ca}, certificate_file: {certificate}, key_file: {key}}}\n\
+                 client_tls: {{mode: verify-ca, ca_file: {ca}}}"
+            ),
+        )
+        .await;
+        assert_eq!(ask(&proxy, &shows_ours).await.as_deref(), Ok("strict@%"), "{}", proxy.log());
+        let refused = "ERROR 1045 (28000): Access denied: readwright lets in only who shows a certificate";
+        let said = ask(&proxy, &[]).await.expect_err("no certificate");
+        assert!(said.starts_with(refused), "{said}");
+        let said = ask(&proxy, &["--ssl-mode=DISABLED"]).await.expect_err("no TLS");
+        assert!(said.starts_with("ERROR 3159 (HY000)"), "{said}");
+        let shows_theirs = shows(&theirs);
+        let said = ask(&proxy, &shows_theirs.each_ref().map(String::as_str)).await.expect_err("another CA");
+        assert!(said.starts_with("ERROR 2013 (HY000)") || said.starts_with("ERROR 2026 (HY000)"), "{said}");
+    });
 }
 
 fn options(port: u16) -> OptsBuilder {

@@ -21,7 +21,7 @@ use crate::wire::handshake::{
 };
 use crate::wire::packet::{EOF, ERR, ErrPacket, Inbox, OK, Packet, WireError, write_packet};
 use crate::wire::stream::{Stream, tune};
-use crate::wire::tls::{Initiator, TlsError, Verify};
+use crate::wire::tls::{Initiator, PemFiles, TlsError, Verify};
 
 /// A user and what proves it. Never printed, wiped when dropped.
 pub(crate) struct Credentials {
@@ -226,7 +226,8 @@ impl Connector {
     /// # Errors
     /// When the CA's file cannot be read or used.
     pub(crate) fn new(tls: &ServerTls, timeout: Duration) -> Result<Self, TlsError> {
-        let initiator = |verify| Initiator::new(verify, tls.ca.as_deref()).map(Some);
+        let own = tls.certificate.as_ref().map(|files| PemFiles::new(&files.certificate, &files.key));
+        let initiator = |verify| Initiator::new(verify, tls.ca.as_deref(), own.as_ref()).map(Some);
         let (initiator, tls_is_needed) = match tls.mode {
             TlsMode::Disabled => (None, false),
             TlsMode::Preferred => (initiator(Verify::Nothing)?, false),
@@ -443,7 +444,9 @@ mod tests {
     /// What a server sends, packet by packet with the right numbers, and what becomes of the login.
     async fn against(packets: &[&[u8]], tail: &[u8], tls: bool) -> Result<Connected, ConnectError> {
         let mode = if tls { TlsMode::Required } else { TlsMode::Disabled };
-        let connector = Connector::new(&ServerTls { mode, ca: None }, Duration::from_secs(5)).expect("no CA");
+        let connector =
+            Connector::new(&ServerTls { mode, ca: None, certificate: None }, Duration::from_secs(5))
+                .expect("no CA");
         let (near, far) = if tls {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
             let connect = TcpStream::connect(listener.local_addr().expect("bound"));

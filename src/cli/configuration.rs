@@ -6,8 +6,8 @@ use std::path::Path;
 
 use super::Failure;
 use crate::config::raw::Problem;
-use crate::config::{Config, resolve};
-use crate::wire::tls::{Acceptor, Initiator, TlsError, Verify};
+use crate::config::{CertificateFiles, Config, resolve};
+use crate::wire::tls::{Acceptor, Initiator, PemFiles, TlsError, Verify};
 
 /// # Errors
 /// Every problem at once, those of certificates included.
@@ -23,15 +23,28 @@ fn certificates(config: &Config) -> Vec<Problem> {
     let mut note = |key: &str, error: &TlsError, remedy: &str| {
         problems.push(Problem::new(key, chain(error), remedy));
     };
+    let own = |files: &CertificateFiles| PemFiles::new(&files.certificate, &files.key);
+    let own_remedy = "give a PEM certificate chain and its own private key";
+    let ca_remedy = "give a PEM file of CA certificates";
     if let Some(files) = &config.client_tls.certificate
-        && let Err(error) = Acceptor::from_files(&files.certificate, &files.key)
+        && let Err(error) = Acceptor::from_files(own(files), None)
     {
-        note("client_tls.certificate_file", &error, "give a PEM certificate chain and its own private key");
+        note("client_tls.certificate_file", &error, own_remedy);
+    }
+    if let Some(ca) = &config.client_tls.ca
+        && let Err(error) = Acceptor::self_signed(Some(ca))
+    {
+        note("client_tls.ca_file", &error, ca_remedy);
+    }
+    if let Some(files) = &config.server_tls.certificate
+        && let Err(error) = Initiator::new(Verify::Nothing, None, Some(&own(files)))
+    {
+        note("server_tls.certificate_file", &error, own_remedy);
     }
     if let Some(ca) = &config.server_tls.ca
-        && let Err(error) = Initiator::new(Verify::Chain, Some(ca))
+        && let Err(error) = Initiator::new(Verify::Chain, Some(ca), None)
     {
-        note("server_tls.ca_file", &error, "give a PEM file of CA certificates");
+        note("server_tls.ca_file", &error, ca_remedy);
     }
     problems
 }

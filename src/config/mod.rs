@@ -208,6 +208,8 @@ pub(crate) struct Monitor {
 pub(crate) struct ClientTls {
     /// None: a self-signed certificate is made at start.
     pub(crate) certificate: Option<CertificateFiles>,
+    /// Whoever shows a certificate must have it from this CA.
+    pub(crate) ca: Option<PathBuf>,
     pub(crate) mode: ClientTlsMode,
 }
 
@@ -216,12 +218,8 @@ pub(crate) enum ClientTlsMode {
     Disabled,
     Preferred,
     Required,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct CertificateFiles {
-    pub(crate) certificate: PathBuf,
-    pub(crate) key: PathBuf,
+    /// TLS, and a certificate of the client's.
+    VerifyCa,
 }
 
 #[derive(Clone, Debug)]

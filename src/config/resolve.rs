@@ -368,7 +368,21 @@ fn server_tls(keys: &mut Keys<'_>) -> ServerTls {
             "verify-ca and verify-identity need the CA certificate",
         );
     }
-    ServerTls { mode, ca }
+    ServerTls { mode, ca, certificate: certificate(keys, "server_tls") }
+}
+
+/// A certificate and its key, or neither.
+fn certificate(keys: &mut Keys<'_>, section: &str) -> Option<CertificateFiles> {
+    let (certificate_key, key_key) = (format!("{section}.certificate_file"), format!("{section}.key_file"));
+    match (keys.pem(&certificate_key), keys.pem(&key_key)) {
+        (Some(certificate), Some(key)) => Some(CertificateFiles { certificate, key }),
+        (None, None) => None,
+        (certificate, _) => {
+            let missing = if certificate.is_some() { &key_key } else { &certificate_key };
+            keys.problem(missing, "is missing", "give the certificate and its key, or neither");
+            None
+        }
+    }
 }
 
 fn client_tls(keys: &mut Keys<'_>) -> ClientTls {
@@ -376,21 +390,19 @@ fn client_tls(keys: &mut Keys<'_>) -> ClientTls {
         ("disabled", ClientTlsMode::Disabled),
         ("preferred", ClientTlsMode::Preferred),
         ("required", ClientTlsMode::Required),
+        ("verify-ca", ClientTlsMode::VerifyCa),
     ];
     let mode = keys.choice("client_tls.mode", ClientTlsMode::Preferred, &modes);
-    let certificate = keys.pem("client_tls.certificate_file");
-    let key = keys.pem("client_tls.key_file");
-    let certificate = match (certificate, key) {
-        (Some(certificate), Some(key)) => Some(CertificateFiles { certificate, key }),
-        (None, None) => None,
-        (certificate, _) => {
-            let missing =
-                if certificate.is_some() { "client_tls.key_file" } else { "client_tls.certificate_file" };
-            keys.problem(missing, "is missing", "give the certificate and its key, or neither");
-            None
-        }
-    };
-    ClientTls { certificate, mode }
+    let certificate = certificate(keys, "client_tls");
+    let ca = keys.pem("client_tls.ca_file");
+    if ca.is_none() && mode == ClientTlsMode::VerifyCa {
+        keys.problem(
+            "client_tls.ca_file",
+            "is missing",
+            "verify-ca needs the CA that signs clients' certificates",
+        );
+    }
+    ClientTls { certificate, ca, mode }
 }
 
 /// Without a password the admin SQL port stays closed.
@@ -535,6 +547,9 @@ mod tests {
         assert_eq!((servers.len(), primary.as_ref().map(ServerId::as_str)), (2, Some("b")));
         assert_eq!((servers[0].zone.as_deref(), servers[1].address.port), (Some("z"), 2));
         assert!(config.client_tls.certificate.is_some() && config.listen.socket.is_some());
+        let networks: Vec<String> =
+            config.listen.proxy_protocol_from.iter().map(ToString::to_string).collect();
+        assert_eq!(networks, ["10.0.0.0/8", "::1/128"]);
         let shown = format!("{:?}", config);
         assert!(!shown.contains("from file") && !shown.contains("from env"), "{shown}");
     }
@@ -547,9 +562,6 @@ mod tests {
                            replication_password_env: PASSWORD, installation_user: admin}}",
             &[],
         )
-        let networks: Vec<String> =
-            config.listen.proxy_protocol_from.iter().map(ToString::to_string).collect();
-        assert_eq!(networks, ["10.0.0.0/8", "::1/128"]);
         .expect("valid");
         let Topology::Kubernetes(kubernetes) = &config.topology else { panic!("{:?}", config.topology) };
         let expected = Kubernetes {
@@ -621,6 +633,12 @@ mod tests {
         check("", "pool.wait_ms=1.5", "pool.wait_ms (--set): `1.5` does not fit");
         check("routing: {consistency: strong}", "", "write one of: session, eventual, global");
         check("listen: {address: 'mysql:3306'}", "listen.socket=/s", "is not IP:PORT");
+        check("", "listen.proxy_protocol_from=10.0.0.0/8,lan", "`lan` is no network");
+        check(
+            "listen: {proxy_protocol_from: [10.0.0.0/33]}",
+            "",
+            "proxy_protocol_from[0]: `10.0.0.0/33` is no",
+        );
         check("listen: {address: none}", "", "neither address nor socket");
         check("listen: {address: '0.0.0.0:9090'}", "", "has the port of listen.address");
         check("topology: {kind: fixed}", "", "topology.servers: is empty");
@@ -633,18 +651,14 @@ mod tests {
         check("topology: {kind: fixed}", "topology.servers=a=h:1,a=h:2", "there twice");
         check("topology: {kind: fixed, primary: c}", "topology.servers=a=h:1", "not among");
         check("account: {password_file: /nowhere}", "", "/nowhere cannot be read");
-        check("", "listen.proxy_protocol_from=10.0.0.0/8,lan", "`lan` is no network");
-        check(
-            "listen: {proxy_protocol_from: [10.0.0.0/33]}",
-            "",
-            "proxy_protocol_from[0]: `10.0.0.0/33` is no",
-        );
         check("account: {password_file: /empty}", "", "holds no usable password");
         check("account: {password_env: NOWHERE}", "", "variable `NOWHERE` is not set");
         check("account: {password_env: PASSWORD, password_file: /secret}", "", "keep one of them");
         check("users: {known: [{user: a}]}", "", "users.known[0]: has no password");
         check("server_tls: {mode: verify-ca}", "", "need the CA");
         check("server_tls: {ca_file: /secret}", "", "holds no PEM text");
+        check("client_tls: {mode: verify-ca}", "", "client_tls.ca_file: is missing");
+        check("server_tls: {certificate_file: /pem}", "", "server_tls.key_file: is missing");
         check("client_tls: {key_file: /pem}", "", "client_tls.certificate_file: is missing");
         check("limits: {max_packet_mib: 512}", "", "one statement of the largest size must fit");
         check("limits: {clients: ''}", "", "is empty");

@@ -107,7 +107,7 @@ mod tests {
     fn spelling_follows_the_version() {
         let address: Address = "mysql-0.mysql:3306".parse().expect("an address");
         let account = Account { user: "repl".to_owned(), password: Secret::new("it's".to_owned()) };
-        let tls = ServerTls { mode: TlsMode::Preferred, ca: None };
+        let tls = ServerTls { mode: TlsMode::Preferred, ca: None, certificate: None };
         let check = |version: Version, expected: &[&str]| {
             let sql = change_source(version, &Source { address: &address, account: &account, tls: &tls });
             for part in expected {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use mysql_async::prelude::{FromValue, Queryable};
-use mysql_async::{Conn, OptsBuilder, Row, SslOpts};
+use mysql_async::{ClientIdentity, Conn, OptsBuilder, Row, SslOpts};
 use tokio::time::timeout;
 
 use super::error::Error;
@@ -315,6 +315,11 @@ fn tls_options(tls: &ServerTls) -> Option<SslOpts> {
         }
         None => SslOpts::default(),
     };
+    let options = options.with_client_identity(
+        tls.certificate
+            .as_ref()
+            .map(|files| ClientIdentity::new(files.certificate.clone().into(), files.key.clone().into())),
+    );
     match tls.mode {
         TlsMode::Disabled => None,
         TlsMode::Preferred | TlsMode::Required => Some(options.with_danger_accept_invalid_certs(true)),

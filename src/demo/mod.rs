@@ -232,7 +232,7 @@ fn account(user: &str, password: &str) -> Account {
 
 /// Everything stays on the loopback interface.
 pub(crate) fn tls() -> ServerTls {
-    ServerTls { mode: TlsMode::Preferred, ca: None }
+    ServerTls { mode: TlsMode::Preferred, ca: None, certificate: None }
 }
 
 /// All begin alike, read-only; which one becomes the primary is the controller's to say.

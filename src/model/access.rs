@@ -17,6 +17,15 @@ pub(crate) struct Secret(zeroize::Zeroizing<String>);
 pub(crate) struct ServerTls {
     pub(crate) mode: TlsMode,
     pub(crate) ca: Option<PathBuf>,
+    /// What we show to servers that ask who we are.
+    pub(crate) certificate: Option<CertificateFiles>,
+}
+
+/// A certificate chain and its key, as PEM.
+#[derive(Clone, Debug)]
+pub(crate) struct CertificateFiles {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

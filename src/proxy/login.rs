@@ -32,6 +32,8 @@ pub(crate) struct LoginContext {
     pub(crate) tls: Option<Acceptor>,
     /// Clients over plain TCP are refused.
     pub(crate) tls_is_needed: bool,
+    /// Clients over TCP that show no certificate are refused.
+    pub(crate) certificate_is_needed: bool,
     pub(crate) rsa: RsaKey,
     pub(crate) users: Users,
 }
@@ -167,11 +169,11 @@ pub(crate) const RELAYED: Capabilities = Capabilities::LONG_PASSWORD
     .with(Capabilities::OPTIONAL_RESULTSET_METADATA)
     .with(Capabilities::QUERY_ATTRIBUTES);
 
-/// Greets a client and logs it in. For a client whose user a server confirmed lately this is one write, one receive and
-/// one write. The deadline is the caller's.
 /// The connection attribute that says on a server whom a load balancer brought.
 const CLIENT_ATTRIBUTE: &str = "_client_address";
 
+/// Greets a client and logs it in. For a client whose user a server confirmed lately this is one write, one receive and
+/// one write. The deadline is the caller's.
 ///
 /// Cancel safety: a cancelled call closes the connection.
 pub(crate) async fn login(
@@ -215,25 +217,29 @@ pub(crate) async fn login(
     if context.tls_is_needed && !talk.stream.is_secure() {
         return Err(talk.refuse(insecure_transport()).await);
     }
+    // Over a Unix socket there is no TLS to show one in; who may open it is for its folder to say.
+    if context.certificate_is_needed && !talk.stream.shows_certificate() && !talk.stream.is_local() {
+        return Err(talk.refuse(no_certificate()).await);
+    }
     let agreed = response.capabilities & offered;
     let compression = match choose_compression(agreed, response.zstd_level) {
         Ok(compression) => compression,
         Err(error) => return Err(talk.refuse(error).await),
     };
     let capabilities = agreed - OWN;
+    let attributes = match talk.stream.brought() {
+        Some(client) => response.attributes.with(CLIENT_ATTRIBUTE, client.to_string().as_bytes()),
+        None => response.attributes,
+    };
     let claim = Claim {
         user: response.user,
         plugin: response.plugin,
         nonce: Some(nonce),
         answer: response.answer,
         capabilities,
-    let attributes = match talk.stream.brought() {
-        Some(client) => response.attributes.with(CLIENT_ATTRIBUTE, client.to_string().as_bytes()),
-        None => response.attributes,
-    };
         collation: u16::from(response.collation),
         schema: response.schema,
-        attributes: response.attributes,
+        attributes,
     };
     let identity = talk.admit(context, claim, check).await?;
     talk.finish();
@@ -636,6 +642,11 @@ fn insecure_transport() -> ErrPacket {
 /// ER_WRONG_COMPRESSION_LEVEL_CLIENT.
 fn wrong_compression_level() -> ErrPacket {
     ErrPacket::new(3923, "HY000", "Invalid zstd compression level for algorithm 'zstd'.")
+}
+
+fn no_certificate() -> ErrPacket {
+    let text = "Access denied: readwright lets in only who shows a certificate (client_tls.mode)";
+    ErrPacket::new(1045, "28000", text)
 }
 
 fn user_is_not_utf8() -> ErrPacket {

@@ -82,6 +82,20 @@ impl Stream {
         }
     }
 
+    /// True for a process on this machine that came through the Unix socket.
+    pub(crate) fn is_local(&self) -> bool {
+        self.peer() == Peer::Unix
+    }
+
+    /// True when the other side has shown a certificate, which TLS has then checked.
+    pub(crate) fn shows_certificate(&self) -> bool {
+        match &self.transport {
+            Transport::Tcp(_) | Transport::Unix(_) => false,
+            Transport::Tls(stream) => stream.get_ref().1.peer_certificates().is_some(),
+            Transport::Compressed(stream) => stream.inner.shows_certificate(),
+        }
+    }
+
     /// True when what was written leaves only with a flush.
     pub(crate) fn needs_flush(&self) -> bool {
         matches!(self.transport, Transport::Tls(_) | Transport::Compressed(_))
@@ -93,20 +107,6 @@ impl Stream {
             Transport::Tls(stream) => Some(stream),
             Transport::Tcp(_) | Transport::Unix(_) | Transport::Compressed(_) => None,
         }
-    }
-
-    pub(crate) fn peer(&self) -> Peer {
-        match &self.transport {
-            Transport::Tcp(stream) => stream.peer_addr().map_or(Peer::Unknown, Peer::Tcp),
-            Transport::Unix(_) => Peer::Unix,
-            Transport::Tls(stream) => stream.get_ref().0.peer(),
-            Transport::Compressed(stream) => stream.inner.peer(),
-        }
-    }
-
-    /// Puts bytes back that were received too early; they are read before all others.
-    pub(crate) fn unread(&mut self, bytes: &[u8]) {
-        self.unread.splice(..0, bytes.iter().copied());
     }
 
     /// From here on the other end is this client, for a trusted load balancer says so.
@@ -123,10 +123,24 @@ impl Stream {
         }
     }
 
-    /// Closes the connection so that what was sent last arrives: closing with input unread resets it, and the other side
+    pub(crate) fn peer(&self) -> Peer {
         if let Some(client) = self.brought() {
             return Peer::Tcp(client);
         }
+        match &self.transport {
+            Transport::Tcp(stream) => stream.peer_addr().map_or(Peer::Unknown, Peer::Tcp),
+            Transport::Unix(_) => Peer::Unix,
+            Transport::Tls(stream) => stream.get_ref().0.peer(),
+            Transport::Compressed(stream) => stream.inner.peer(),
+        }
+    }
+
+    /// Puts bytes back that were received too early; they are read before all others.
+    pub(crate) fn unread(&mut self, bytes: &[u8]) {
+        self.unread.splice(..0, bytes.iter().copied());
+    }
+
+    /// Closes the connection so that what was sent last arrives: closing with input unread resets it, and the other side
     /// would lose the error that tells why. Takes a bounded time and amount of input.
     pub(crate) async fn close_after_last_words(&mut self) {
         const WAIT: Duration = Duration::from_secs(1);

@@ -14,7 +14,8 @@ use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::sync::CancellationToken;
@@ -52,32 +53,42 @@ pub(crate) struct Acceptor {
     files: Option<Arc<Files>>,
 }
 
-/// The certificate chain and its key, as PEM.
-struct Files {
+/// A certificate chain and its key, as PEM.
+#[derive(Clone, Debug)]
+pub(crate) struct PemFiles {
     certificate: PathBuf,
     key: PathBuf,
+}
+
+/// All that an [`Acceptor`] reads.
+struct Files {
+    own: PemFiles,
+    client_ca: Option<PathBuf>,
 }
 
 /// How often certificate files are looked at: soon enough for one that is renewed days before its end.
 const LOOK: Duration = Duration::from_secs(30);
 
 impl Acceptor {
-    /// With the certificate chain and key in two PEM files.
-    pub(crate) fn from_files(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
-        let files = Files { certificate: certificate.to_owned(), key: key.to_owned() };
+    /// With the certificate chain and key in two PEM files. With a `client_ca` a certificate that a client shows must be
+    /// signed by it; whether a client must show one is asked of [`Stream::shows_certificate`].
+    pub(crate) fn from_files(own: PemFiles, client_ca: Option<&Path>) -> Result<Self, TlsError> {
+        let files = Files { own, client_ca: client_ca.map(Path::to_owned) };
         let config = files.load()?;
         Ok(Self { config: Arc::new(ArcSwap::from_pointee(config)), files: Some(Arc::new(files)) })
     }
 
     /// With a certificate made now, for this process only, as mysqld does when it has none. Encrypts, proves nothing.
-    pub(crate) fn self_signed() -> Result<Self, TlsError> {
+    pub(crate) fn self_signed(client_ca: Option<&Path>) -> Result<Self, TlsError> {
         let key = rcgen::KeyPair::generate().map_err(TlsError::SelfSigned)?;
         let mut parameters =
             rcgen::CertificateParams::new(vec!["localhost".to_owned()]).map_err(TlsError::SelfSigned)?;
         parameters.distinguished_name.push(rcgen::DnType::CommonName, "Readwright self-signed certificate");
         let certificate = parameters.self_signed(&key).map_err(TlsError::SelfSigned)?;
         let key_der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let config = server_config(vec![certificate.der().clone()], key_der).map_err(TlsError::Setup)?;
+        let clients = client_ca.map(client_verifier).transpose()?;
+        let config =
+            server_config(vec![certificate.der().clone()], key_der, clients).map_err(TlsError::Setup)?;
         Ok(Self { config: Arc::new(ArcSwap::from_pointee(config)), files: None })
     }
 
@@ -106,7 +117,7 @@ impl Acceptor {
             match files.load() {
                 Ok(config) => {
                     self.config.store(Arc::new(config));
-                    tracing::info!(file = %files.certificate.display(), "clients see a new certificate");
+                    tracing::info!(file = %files.own.certificate.display(), "clients see a new certificate");
                 }
                 Err(error) => tracing::warn!(%error, "a new certificate cannot be used; the old one stays"),
             }
@@ -116,29 +127,51 @@ impl Acceptor {
 
 impl Files {
     fn load(&self) -> Result<ServerConfig, TlsError> {
-        let chain = read_certificates(&self.certificate)?;
-        let pem = Zeroizing::new(read(&self.key)?);
-        let key = PrivateKeyDer::from_pem_slice(&pem)
-            .map_err(|e| TlsError::Pem(self.key.clone(), e.to_string()))?;
-        server_config(chain, key).map_err(|e| TlsError::Certificate(self.certificate.clone(), e))
+        let (chain, key) = self.own.read()?;
+        let clients = self.client_ca.as_deref().map(client_verifier).transpose()?;
+        server_config(chain, key, clients).map_err(|e| TlsError::Certificate(self.own.certificate.clone(), e))
     }
 
     /// Differs when what is in the files differs; a missing file is a difference, too.
-    fn fingerprint(&self) -> [Option<Vec<u8>>; 2] {
-        [&self.certificate, &self.key].map(|path| {
-            let bytes = Zeroizing::new(std::fs::read(path).ok()?);
+    fn fingerprint(&self) -> [Option<Vec<u8>>; 3] {
+        [Some(&self.own.certificate), Some(&self.own.key), self.client_ca.as_ref()].map(|path| {
+            let bytes = Zeroizing::new(std::fs::read(path?).ok()?);
             Some(digest(&SHA256, &bytes).as_ref().to_vec())
         })
     }
 }
 
+impl PemFiles {
+    pub(crate) fn new(certificate: &Path, key: &Path) -> Self {
+        Self { certificate: certificate.to_owned(), key: key.to_owned() }
+    }
+
+    fn read(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
+        let chain = read_certificates(&self.certificate)?;
+        let pem = Zeroizing::new(read(&self.key)?);
+        let key = PrivateKeyDer::from_pem_slice(&pem)
+            .map_err(|e| TlsError::Pem(self.key.clone(), e.to_string()))?;
+        Ok((chain, key))
+    }
+}
+
+/// Lets clients in that show no certificate: what they are told is for the login to say.
+fn client_verifier(ca: &Path) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let roots = Arc::new(read_roots(ca)?);
+    WebPkiClientVerifier::builder_with_provider(roots, provider())
+        .allow_unauthenticated()
+        .build()
+        .map_err(|error| TlsError::Pem(ca.to_owned(), error.to_string()))
+}
+
 fn server_config(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
+    clients: Option<Arc<dyn ClientCertVerifier>>,
 ) -> Result<ServerConfig, rustls::Error> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
+        .with_client_cert_verifier(clients.unwrap_or_else(WebPkiClientVerifier::no_client_auth))
         .with_single_cert(chain, key)?;
     config.ticketer = aws_lc_rs::Ticketer::new()?;
     config.send_tls13_tickets = 1;
@@ -165,21 +198,26 @@ pub(crate) struct Initiator {
 
 impl Initiator {
     /// `ca` is a PEM file of the certificates that are trusted; it is read whenever it is given, and needed for every
-    /// `verify` but [`Verify::Nothing`].
-    pub(crate) fn new(verify: Verify, ca: Option<&Path>) -> Result<Self, TlsError> {
-        let mut roots = RootCertStore::empty();
-        if let Some(path) = ca {
-            for certificate in read_certificates(path)? {
-                roots.add(certificate).map_err(|e| TlsError::Certificate(path.to_owned(), e))?;
-            }
-        }
+    /// `verify` but [`Verify::Nothing`]. `own` is shown to servers that ask for it.
+    pub(crate) fn new(verify: Verify, ca: Option<&Path>, own: Option<&PemFiles>) -> Result<Self, TlsError> {
+        let roots = ca.map(read_roots).transpose()?.unwrap_or_else(RootCertStore::empty);
         let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(TlsError::Setup)?;
-        let config = match verify {
-            Verify::ChainAndName => builder.with_root_certificates(roots).with_no_client_auth(),
-            Verify::Chain => custom(builder, LenientVerifier { roots: Some(roots), provider: provider() }),
-            Verify::Nothing => custom(builder, LenientVerifier { roots: None, provider: provider() }),
+        let lenient = |roots| Arc::new(LenientVerifier { roots, provider: provider() });
+        let builder = match verify {
+            Verify::ChainAndName => builder.with_root_certificates(roots),
+            Verify::Chain => builder.dangerous().with_custom_certificate_verifier(lenient(Some(roots))),
+            Verify::Nothing => builder.dangerous().with_custom_certificate_verifier(lenient(None)),
+        };
+        let config = match own {
+            None => builder.with_no_client_auth(),
+            Some(files) => {
+                let (chain, key) = files.read()?;
+                builder
+                    .with_client_auth_cert(chain, key)
+                    .map_err(|e| TlsError::Certificate(files.certificate.clone(), e))?
+            }
         };
         Ok(Self { connector: TlsConnector::from(Arc::new(config)), verify })
     }
@@ -197,12 +235,6 @@ impl Initiator {
         let stream = self.connector.connect(name, stream).await.map_err(TlsError::Handshake)?;
         Ok(Stream::tls(stream.into()))
     }
-}
-
-type Builder = rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>;
-
-fn custom(builder: Builder, verifier: LenientVerifier) -> ClientConfig {
-    builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth()
 }
 
 /// Checks the chain if there are roots, and never the name. That the server holds the certificate's key is always checked.
@@ -272,6 +304,14 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     std::fs::read(path).map_err(|e| TlsError::Read(path.to_owned(), e))
 }
 
+fn read_roots(path: &Path) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in read_certificates(path)? {
+        roots.add(certificate).map_err(|e| TlsError::Certificate(path.to_owned(), e))?;
+    }
+    Ok(roots)
+}
+
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let pem = read(path)?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
@@ -328,6 +368,16 @@ mod tests {
         }
     }
 
+    impl TestFiles {
+        fn own(&self) -> PemFiles {
+            PemFiles::new(&self.certificate, &self.key)
+        }
+
+        fn acceptor(&self, client_ca: Option<&Path>) -> Result<Acceptor, TlsError> {
+            Acceptor::from_files(self.own(), client_ca)
+        }
+    }
+
     impl Drop for TestFiles {
         fn drop(&mut self) {
             std::fs::remove_dir_all(&self.folder).ok();
@@ -359,8 +409,8 @@ mod tests {
     async fn what_is_checked() {
         let ours = TestFiles::new("ours");
         let theirs = TestFiles::new("theirs");
-        let signed = Acceptor::from_files(&ours.certificate, &ours.key).expect("usable");
-        let self_signed = Acceptor::self_signed().expect("a certificate");
+        let signed = ours.acceptor(None).expect("usable");
+        let self_signed = Acceptor::self_signed(None).expect("a certificate");
         let (right, wrong) = ("mysql-0.mysql", "mysql-1.mysql");
         let cases = [
             (Verify::Nothing, None, right, &signed, true),
@@ -381,16 +431,47 @@ mod tests {
         ];
         for (verify, ca, host, acceptor, good) in cases {
             let ca = ca.map(|files| files.ca.as_path());
-            let initiator = Initiator::new(verify, ca).expect("usable");
+            let initiator = Initiator::new(verify, ca, None).expect("usable");
             let outcome = shake(acceptor, &initiator, host).await;
             assert_eq!(outcome.is_ok(), good, "{verify:?} {ca:?} {host} {outcome:?}");
         }
     }
 
     #[tokio::test]
+    async fn certificates_of_clients() {
+        let ours = TestFiles::new("clients-ours");
+        let theirs = TestFiles::new("clients-theirs");
+        for acceptor in [ours.acceptor(Some(&ours.ca)), Acceptor::self_signed(Some(&ours.ca))] {
+            let acceptor = acceptor.expect("usable");
+            // Who shows none is let in: the login refuses where one is needed. A ticket keeps what was shown.
+            for (own, expected) in
+                [(None, Some(false)), (Some(ours.own()), Some(true)), (Some(theirs.own()), None)]
+            {
+                let initiator = Initiator::new(Verify::Nothing, None, own.as_ref()).expect("usable");
+                for _ in 0..2 {
+                    let (near, far) = UnixStream::pair().expect("a socket pair");
+                    let server = async {
+                        let mut stream = acceptor.accept(Stream::unix(far)).await?;
+                        stream.write_all(b"x").await.map_err(TlsError::Handshake)?;
+                        stream.flush().await.map_err(TlsError::Handshake)?;
+                        Ok::<_, TlsError>(stream.shows_certificate())
+                    };
+                    let client = async {
+                        let mut stream = initiator.connect(Stream::unix(near), "mysql").await.ok()?;
+                        stream.read_u8().await.ok()
+                    };
+                    let (shown, read) = Box::pin(async { tokio::join!(server, client) }).await;
+                    assert_eq!(shown.ok(), expected, "{own:?}");
+                    assert_eq!(read.is_some(), expected.is_some(), "{own:?}");
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
     async fn sessions_are_resumed() {
-        let acceptor = Acceptor::self_signed().expect("a certificate");
-        let initiator = Initiator::new(Verify::Nothing, None).expect("usable");
+        let acceptor = Acceptor::self_signed(None).expect("a certificate");
+        let initiator = Initiator::new(Verify::Nothing, None, None).expect("usable");
         let mut kinds = Vec::new();
         for _ in 0..3 {
             kinds.push(shake(&acceptor, &initiator, "mysql-0.mysql").await.expect("a handshake"));
@@ -402,14 +483,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_renewed_certificate_is_taken() {
         let (old, new) = (TestFiles::new("old"), TestFiles::new("new"));
-        let acceptor = Acceptor::from_files(&old.certificate, &old.key).expect("usable");
+        let acceptor = old.acceptor(None).expect("usable");
         let files = acceptor.files.as_ref().expect("from files");
         assert_eq!(files.fingerprint(), files.fingerprint());
         let stop = CancellationToken::new();
         let following = acceptor.clone().follow_files(stop.clone());
         let test = async {
             let seen_with = |ca: &TestFiles| {
-                let initiator = Initiator::new(Verify::Chain, Some(&ca.ca)).expect("usable");
+                let initiator = Initiator::new(Verify::Chain, Some(&ca.ca), None).expect("usable");
                 let acceptor = acceptor.clone();
                 async move { shake(&acceptor, &initiator, "mysql-0.mysql").await.is_ok() }
             };
@@ -434,8 +515,14 @@ mod tests {
         std::fs::write(&nothing, "no PEM").expect("written");
         let missing = files.folder.join("missing.pem");
         let other = TestFiles::new("other");
-        let acceptor = |certificate: &Path, key: &Path| Acceptor::from_files(certificate, key).err();
-        let initiator = |ca: &Path| Initiator::new(Verify::Chain, Some(ca)).err();
+        let acceptor = |certificate: &Path, key: &Path| {
+            Acceptor::from_files(PemFiles::new(certificate, key), None).err()
+        };
+        let client_ca = |ca: &Path| files.acceptor(Some(ca)).err();
+        let own = |key: &Path| {
+            Initiator::new(Verify::Nothing, None, Some(&PemFiles::new(&files.certificate, key))).err()
+        };
+        let initiator = |ca: &Path| Initiator::new(Verify::Chain, Some(ca), None).err();
         let cases = [
             (acceptor(&missing, &files.key), "cannot read "),
             (acceptor(&files.certificate, &missing), "cannot read "),
@@ -444,6 +531,10 @@ mod tests {
             (acceptor(&files.certificate, &other.key), "and its key cannot be used"),
             (initiator(&missing), "cannot read "),
             (initiator(&nothing), "there is no certificate in it"),
+            (client_ca(&missing), "cannot read "),
+            (client_ca(&nothing), "there is no certificate in it"),
+            (own(&missing), "cannot read "),
+            (own(&other.key), "and its key cannot be used"),
         ];
         for (error, expected) in cases {
             let error = error.expect(expected);

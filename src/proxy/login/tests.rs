@@ -41,8 +41,9 @@ impl Check for Server {
 
 fn context(tls: bool, recheck: Duration) -> LoginContext {
     LoginContext {
-        tls: tls.then(|| Acceptor::self_signed().expect("a certificate")),
+        tls: tls.then(|| Acceptor::self_signed(None).expect("a certificate")),
         tls_is_needed: false,
+        certificate_is_needed: false,
         rsa: RsaKey::generate().expect("a key"),
         users: Users::new(&UsersConfig { known: Vec::new(), recheck }),
     }
@@ -73,8 +74,11 @@ async fn pair(
     credentials: &Credentials,
     schema: Option<&[u8]>,
 ) -> (Result<Connected, ConnectError>, Result<LoggedIn, LoginError>) {
-    let tls =
-        ServerTls { mode: if link == Link::Tls { TlsMode::Required } else { TlsMode::Disabled }, ca: None };
+    let tls = ServerTls {
+        mode: if link == Link::Tls { TlsMode::Required } else { TlsMode::Disabled },
+        ca: None,
+        certificate: None,
+    };
     let connector = Connector::new(&tls, Duration::from_secs(20)).expect("no CA to read");
     let folder = Folder::new();
     let (address, accept): (Address, Listener) = match link {
