@@ -337,7 +337,7 @@ async fn what_is_offered() {
     };
     let (greeting, _) =
         tokio::join!(client, Box::pin(login(Stream::unix(far), &context, introduction, &server)));
-    assert_eq!(greeting.capabilities, RELAYED - Capabilities::QUERY_ATTRIBUTES);
+    assert_eq!(greeting.capabilities, (RELAYED | COMPRESSION) - Capabilities::QUERY_ATTRIBUTES);
     assert_eq!(greeting.plugin, "caching_sha2_password");
     assert_eq!((greeting.collation, greeting.status, greeting.thread_id), (255, status::AUTOCOMMIT, 77));
 }
