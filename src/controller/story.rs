@@ -89,6 +89,7 @@ pub(super) fn well() -> World {
             read_only: !primary,
             super_read_only: !primary,
             gtid_mode: true,
+            sessions: crate::model::health::SessionDefaults::default(),
             executed: gtids("0:1-9"),
             purged: GtidSet::default(),
             clock: 1,

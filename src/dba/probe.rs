@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::error::Error;
 use super::session::{Fields, Session, first};
 use crate::model::gtid::GtidSet;
+use crate::model::health::SessionDefaults;
 use crate::model::version::Version;
 
 /// Microseconds since 1970, by the clock of the server that gave them.
@@ -21,6 +22,7 @@ pub(crate) struct Probe {
     pub(crate) super_read_only: bool,
     /// False when the server numbers no transactions (`gtid_mode` is not ON).
     pub(crate) gtid_mode: bool,
+    pub(crate) sessions: SessionDefaults,
     pub(crate) executed: GtidSet,
     /// What the binary logs no longer have.
     pub(crate) purged: GtidSet,
@@ -88,7 +90,8 @@ pub(crate) struct ThreadError {
 const PROBE: &str = "\
 SELECT @@global.version, @@global.server_uuid, @@global.server_id, @@global.read_only, @@global.super_read_only, \
  @@global.gtid_mode, @@global.gtid_executed, @@global.gtid_purged, \
- CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS UNSIGNED);
+ CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS UNSIGNED), \
+ @@global.wait_timeout, @@global.interactive_timeout, @@global.max_allowed_packet;
 SELECT c.HOST, c.PORT, c.AUTO_POSITION = '1', s.SERVICE_STATE, s.LAST_ERROR_NUMBER, s.LAST_ERROR_MESSAGE, s.SOURCE_UUID, \
  CAST(UNIX_TIMESTAMP(GREATEST(s.LAST_HEARTBEAT_TIMESTAMP, s.LAST_QUEUED_TRANSACTION_END_QUEUE_TIMESTAMP)) * 1000000 \
  AS UNSIGNED), \
@@ -148,6 +151,11 @@ pub(crate) async fn probe(session: &mut Session) -> Result<Probe, Error> {
         channel,
         channels: u32::try_from(channels.len()).unwrap_or(u32::MAX),
         cluster,
+        sessions: SessionDefaults {
+            wait_timeout: Duration::from_secs(identity.value(9)?),
+            interactive_timeout: Duration::from_secs(identity.value(10)?),
+            max_allowed_packet: identity.value(11)?,
+        },
     })
 }
 

@@ -42,10 +42,30 @@ pub(crate) struct Up {
     pub(crate) cluster: Option<Arc<str>>,
     /// It numbers its transactions (`gtid_mode` is ON).
     pub(crate) gtids: bool,
+    pub(crate) sessions: SessionDefaults,
     pub(crate) executed: Arc<GtidSet>,
     /// Grows until the next probe; shared by all snapshots that have this one.
     pub(crate) waited: Arc<Waited>,
     pub(crate) replication: Replication,
+}
+
+/// The server's global values that its new sessions begin with, as far as they bind clients and not statements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SessionDefaults {
+    /// How long a client may be idle.
+    pub(crate) wait_timeout: Duration,
+    /// The same for a client that said that a person sits behind it (CLIENT_INTERACTIVE).
+    pub(crate) interactive_timeout: Duration,
+    /// The largest statement, in bytes.
+    pub(crate) max_allowed_packet: u64,
+}
+
+impl Default for SessionDefaults {
+    /// As a server has them that nobody has told otherwise.
+    fn default() -> Self {
+        let eight_hours = Duration::from_secs(28_800);
+        Self { wait_timeout: eight_hours, interactive_timeout: eight_hours, max_allowed_packet: 64 << 20 }
+    }
 }
 
 /// What reads have waited for on a server, with success, since it was probed: newer than the probe's word.

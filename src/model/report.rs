@@ -255,6 +255,7 @@ pub(crate) mod tests {
                 read_only: replication != Replication::None,
                 super_read_only: replication != Replication::None,
                 gtids: true,
+                sessions: crate::model::health::SessionDefaults::default(),
                 cluster: None,
                 executed: Arc::new(
                     GtidSet::parse("3e11fa47-71ca-11e1-9e33-c80aa9429562:1-7").expect("a set"),

@@ -117,6 +117,7 @@ mod tests {
             read_only: true,
             super_read_only: true,
             gtid_mode: true,
+            sessions: crate::model::health::SessionDefaults::default(),
             executed: GtidSet::default(),
             purged: GtidSet::default(),
             clock: NOW,

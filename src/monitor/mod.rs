@@ -183,6 +183,7 @@ impl Watch {
             super_read_only: probe.super_read_only,
             cluster: probe.cluster.clone(),
             gtids: probe.gtid_mode,
+            sessions: probe.sessions,
             executed: Arc::new(probe.executed.clone()),
             waited: Arc::default(),
             replication: lag::replication(probe, &clocks),
@@ -239,6 +240,7 @@ fn wall_clock() -> u64 {
 mod tests {
     use super::*;
     use crate::model::gtid::GtidSet;
+    use crate::model::health::SessionDefaults;
     use crate::model::server::Role;
     use crate::model::version::Version;
     use tokio::time::Instant;
@@ -264,6 +266,7 @@ mod tests {
             read_only: false,
             super_read_only: false,
             gtid_mode: true,
+            sessions: SessionDefaults::default(),
             executed: GtidSet::default(),
             purged: GtidSet::default(),
             clock: 0,

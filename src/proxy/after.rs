@@ -41,6 +41,7 @@ impl ClientSession {
         }
         if !Arc::ptr_eq(&before, self.session.settings()) {
             self.session.intern(&self.shared.settings);
+            self.learn_patience();
             if before.schema != self.session.settings().schema {
                 self.show_schema();
             }

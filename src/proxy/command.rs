@@ -394,6 +394,7 @@ impl ClientSession {
         self.statements = super::prepared::Statements::default();
         self.session.reset(settings, dialect);
         self.session.intern(&self.shared.settings);
+        self.learn_patience();
         self.show_pins(b"");
     }
 

@@ -26,6 +26,8 @@ pub(super) const ER_SERVER_SHUTDOWN: u16 = 1053;
 pub(super) const ER_UNKNOWN_STMT_HANDLER: u16 = 1243;
 pub(super) const ER_OPTION_PREVENTS_STATEMENT: u16 = 1290;
 const ER_QUERY_INTERRUPTED: u16 = 1317;
+const ER_CONNECTION_KILLED: u16 = 1927;
+const ER_CLIENT_INTERACTION_TIMEOUT: u16 = 4031;
 pub(super) const ER_MAX_PREPARED_STMT_COUNT_REACHED: u16 = 1461;
 pub(super) const ER_NEED_REPREPARE: u16 = 1615;
 pub(super) const ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION: u16 = 1792;
@@ -44,6 +46,20 @@ impl ClientSession {
         let bound = self.session.is_bound();
         let at_primary = self.hold.as_ref().is_some_and(|lease| self.snapshot.is_primary(&lease.server().id));
         let streamed = matches!(work.body, Body::Streamed { .. });
+        if code == ER_CLIENT_INTERACTION_TIMEOUT {
+            // The server's good-bye was on its way before it saw the statement.
+            self.hold = None;
+            if !bound && !streamed && tries < TRIES {
+                self.shared.metrics.retried("server-said-goodbye");
+                return Ok(Tried::Again);
+            }
+            self.session.lose_connection();
+            self.show_pins(b"");
+            let mut packet = packet.to_vec();
+            self.number(&mut packet).await?;
+            self.send(&packet).await?;
+            return Err(End::ServerLost);
+        }
         if self.session.in_transaction() && !at_primary && is_read_only_refusal(code, packet) {
             // Only transactions that said they were read-only are on a replica.
             let refused = reply::error(&reply::read_only_transaction());
@@ -229,7 +245,8 @@ impl ClientSession {
             }
             Broken::TooLarge => {
                 self.hold = None;
-                return self.refuse(&reply::too_large()).await.and(Err(End::Malformed));
+                let for_the_server = self.client.max_packet < self.shared.limits.max_packet;
+                return self.refuse(&reply::too_large(for_the_server)).await.and(Err(End::Malformed));
             }
             Broken::Server { delivered, error } => (delivered, error),
         };
@@ -266,18 +283,19 @@ pub(super) fn is_sign_of_delay(code: u16) -> bool {
     matches!(code, 1044 | 1049 | 1054 | 1142 | 1143 | 1146 | 1305 | 1370)
 }
 
-/// What a statement that runs is told by a server that stops; the second one also by KILL QUERY.
+/// What a statement that runs is told by a server that stops; the second one also by KILL QUERY, the third (of MariaDB)
+/// by KILL.
 pub(super) fn is_interruption(code: u16) -> bool {
-    matches!(code, ER_SERVER_SHUTDOWN | ER_QUERY_INTERRUPTED)
+    matches!(code, ER_SERVER_SHUTDOWN | ER_QUERY_INTERRUPTED | ER_CONNECTION_KILLED)
 }
 
 /// Errors that are looked at before the client sees them.
 pub(super) fn may_be_mended(code: u16) -> bool {
     is_sign_of_delay(code)
+        || is_interruption(code)
         || matches!(
             code,
-            ER_SERVER_SHUTDOWN
-                | ER_QUERY_INTERRUPTED
+            ER_CLIENT_INTERACTION_TIMEOUT
                 | ER_MAX_PREPARED_STMT_COUNT_REACHED
                 | ER_UNKNOWN_STMT_HANDLER
                 | ER_OPTION_PREVENTS_STATEMENT

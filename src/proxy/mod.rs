@@ -32,6 +32,7 @@ use crate::backend::Pools;
 use crate::backend::connection::Identity;
 use crate::backend::pool::LeaseError;
 use crate::config;
+use crate::model::health::{SessionDefaults, Up};
 use crate::model::server::ServerId;
 use crate::model::settings::{Interner, Settings};
 use crate::model::topology::{Server, Topology};
@@ -366,17 +367,23 @@ impl Shared {
         registration.logged_in(&identity.credentials.user, schema.as_deref());
         let client = ClientEnd {
             stream,
+        let defaults =
+            primary(&self.topology.borrow()).map_or_else(SessionDefaults::default, |up| up.sessions);
             inbox: Buffer::default(),
             registration,
             tracks_session: capabilities.contains(Capabilities::SESSION_TRACK),
             taken: false,
             frames: 1,
             write_limit: self.limits.client_write,
-            max_packet: self.limits.max_packet,
+            max_packet: self.limits.max_packet.min(defaults.max_allowed_packet),
         };
         let settings = Settings::with_schema(claimed.schema.map(Arc::from));
         let dialect = self.dialect(&identity);
-        ClientSession::new(Arc::clone(self), client, identity, settings, dialect)
+        let patience = match capabilities.contains(Capabilities::INTERACTIVE) {
+            true => defaults.interactive_timeout,
+            false => defaults.wait_timeout,
+        };
+        ClientSession::new(Arc::clone(self), client, identity, settings, dialect, patience)
     }
 
     /// How a session of this identity reads SQL before it has set anything.
@@ -458,10 +465,14 @@ impl Check for AskServer {
     }
 }
 
-fn primary_version(topology: &Topology) -> Version {
+/// The primary, or while there is none any server that is up.
+fn primary(topology: &Topology) -> Option<&Up> {
     let primary = topology.primary.and_then(|at| topology.servers.get(at));
-    let known = primary.into_iter().chain(&topology.servers).find_map(|server| server.health.up());
-    known.map_or(OLDEST, |up| up.version)
+    primary.into_iter().chain(&topology.servers).find_map(|server| server.health.up())
+}
+
+fn primary_version(topology: &Topology) -> Version {
+    primary(topology).map_or(OLDEST, |up| up.version)
 }
 
 /// What a server of this version offers, of all that we relay.

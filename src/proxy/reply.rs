@@ -9,6 +9,7 @@ use crate::wire::packet::{ErrPacket, WireError, encode_ok, push_packet};
 use crate::wire::response::{self, status};
 
 use super::hold::NotHeld;
+use super::session::Patience;
 
 /// An ERR packet, header included, as the answer to a command.
 pub(super) fn error(error: &ErrPacket) -> Vec<u8> {
@@ -71,20 +72,29 @@ pub(super) fn draining() -> ErrPacket {
     ErrPacket::new(1053, "08S01", "Readwright: the proxy is stopping; connect again")
 }
 
-pub(super) fn idle_too_long() -> ErrPacket {
-    ErrPacket::new(
-        4031,
-        "HY000",
-        "Readwright: the client was idle for longer than limits.client_idle_s allows",
-    )
+/// ER_CLIENT_INTERACTION_TIMEOUT, in the server's words where its rule it is.
+pub(super) fn idle_too_long(patience: Patience) -> ErrPacket {
+    let text = match patience {
+        Patience::Limits(_) => "Readwright: the client was idle for longer than limits.client_idle_s allows",
+        Patience::Session(_) => {
+            "The client was disconnected by the server because of inactivity. See wait_timeout and \
+             interactive_timeout for configuring this behavior."
+        }
+    };
+    ErrPacket::new(4031, "HY000", text)
 }
 
 pub(super) fn too_many_clients() -> ErrPacket {
     ErrPacket::new(1040, "08004", "Readwright: too many connections; see limits.clients")
 }
 
-pub(super) fn too_large() -> ErrPacket {
-    ErrPacket::new(1153, "08S01", "Readwright: got a packet bigger than limits.max_packet_mib")
+/// ER_NET_PACKET_TOO_LARGE, in the server's words where its limit it is.
+pub(super) fn too_large(for_the_server: bool) -> ErrPacket {
+    let text = match for_the_server {
+        true => "Got a packet bigger than 'max_allowed_packet' bytes",
+        false => "Readwright: got a packet bigger than limits.max_packet_mib",
+    };
+    ErrPacket::new(1153, "08S01", text)
 }
 
 pub(super) fn out_of_statement_memory() -> ErrPacket {

@@ -36,6 +36,8 @@ pub(super) struct ClientSession {
     pub(super) statements: Statements,
     /// What the session looked like after the login, to which COM_RESET_CONNECTION returns.
     pub(super) login: (Arc<Settings>, Dialect),
+    /// The `wait_timeout` that it has until it sets another one.
+    pub(super) login_patience: Duration,
     pub(super) topology: watch::Receiver<Arc<Topology>>,
     pub(super) snapshot: Arc<Topology>,
     /// The connection in hand: bound to the session, or kept for a moment after a statement.
@@ -48,6 +50,8 @@ pub(super) struct ClientSession {
     pub(super) shown_causes: Vec<&'static str>,
     /// How much of the command that is served was seen before it is streamed.
     pub(super) streamed: Option<usize>,
+    /// How long the client may be idle, and whose rule that is.
+    pub(super) patience: Patience,
     memory: Option<OwnedSemaphorePermit>,
     alarm: Pin<Box<Sleep>>,
     pub(super) last_activity: Instant,
@@ -76,6 +80,15 @@ pub(super) struct Frame {
     pub(super) streamed: bool,
 }
 
+/// How long a client may send nothing.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Patience {
+    /// `limits.client_idle_s`.
+    Limits(Duration),
+    /// The session's `wait_timeout`, as the server would keep to it if the session had a connection of its own.
+    Session(Duration),
+}
+
 /// What woke an idle session.
 enum Happened {
     Read,
@@ -93,6 +106,14 @@ const DIAGNOSTICS_AGAIN: Duration = Duration::from_secs(1);
 /// How long a large statement waits for memory.
 const MEMORY_WAIT: Duration = Duration::from_secs(5);
 
+impl Patience {
+    fn duration(self) -> Duration {
+        match self {
+            Self::Limits(duration) | Self::Session(duration) => duration,
+        }
+    }
+}
+
 impl ClientSession {
     pub(super) fn new(
         shared: Arc<Shared>,
@@ -100,13 +121,15 @@ impl ClientSession {
         identity: Arc<Identity>,
         settings: Settings,
         dialect: Dialect,
+        login_patience: Duration,
     ) -> Self {
         let mut topology = shared.topology.clone();
         let snapshot = Arc::clone(&topology.borrow_and_update());
         let mut session = Session::new(settings, dialect);
         session.intern(&shared.settings);
         let now = Instant::now();
-        Self {
+        let patience = Patience::Limits(shared.limits.client_idle);
+        let mut made = Self {
             login: (Arc::clone(session.settings()), session.dialect()),
             dice: shared.seed ^ u64::from(client.registration.id()) << 17 | 1,
             shared,
@@ -122,10 +145,14 @@ impl ClientSession {
             keeps_diagnostics: false,
             shown_causes: Vec::new(),
             streamed: None,
+            login_patience,
+            patience,
             memory: None,
             alarm: Box::pin(sleep_until(now)),
             last_activity: now,
-        }
+        };
+        made.learn_patience();
+        made
     }
 
     /// Serves the client until it is gone; then nothing of its session is left on any server.
@@ -169,22 +196,20 @@ impl ClientSession {
                 if length == 0 {
                     return self.refuse(&reply::malformed(&"an empty packet")).await.and(Err(End::Malformed));
                 }
-                if length as u64 > self.shared.limits.max_packet {
-                    return self.refuse(&reply::too_large()).await.and(Err(End::Malformed));
+                if length as u64 > self.client.max_packet {
+                    return self.too_large().await;
                 }
                 if let Some(&command) = rest.first() {
                     need = HEADER + length;
                     if length == FULL_FRAME {
-                        match command::frames(bytes, self.shared.limits.max_packet) {
+                        match command::frames(bytes, self.client.max_packet) {
                             Frames::Whole(length) => return Ok(Frame { length, streamed: false }),
                             Frames::Need(more) if command::is_taken_whole(command) => need = more,
                             Frames::Need(_) if bytes.len() >= HEAD => {
                                 return Ok(Frame { length: HEAD, streamed: true });
                             }
                             Frames::Need(_) => need = HEAD,
-                            Frames::TooLarge => {
-                                return self.refuse(&reply::too_large()).await.and(Err(End::Malformed));
-                            }
+                            Frames::TooLarge => return self.too_large().await,
                         }
                     } else if bytes.len() >= need {
                         return Ok(Frame { length: need, streamed: false });
@@ -244,11 +269,16 @@ impl ClientSession {
     /// Sets the alarm for what happens next when the client stays idle. Usually it is set already: a timer is touched
     /// once a while, not once a statement.
     fn arm(&mut self) {
-        let wait = if self.lingers() { self.shared.pools.linger() } else { self.shared.limits.client_idle };
-        let due = self.last_activity + wait;
+        let due = self.last_activity + self.next_wait();
         if self.alarm.deadline() > due || self.alarm.deadline() <= self.last_activity {
             self.alarm.as_mut().reset(due);
         }
+    }
+
+    /// How long after the last activity the alarm is to ring.
+    fn next_wait(&self) -> Duration {
+        let patience = self.patience.duration();
+        if self.lingers() { self.shared.pools.linger().min(patience) } else { patience }
     }
 
     fn lingers(&self) -> bool {
@@ -259,8 +289,8 @@ impl ClientSession {
     async fn ring(&mut self) -> Result<(), End> {
         let now = Instant::now();
         let idle = now.duration_since(self.last_activity);
-        if idle >= self.shared.limits.client_idle {
-            let _ = self.refuse(&reply::idle_too_long()).await;
+        if idle >= self.patience.duration() {
+            let _ = self.refuse(&reply::idle_too_long(self.patience)).await;
             return Err(End::IdleTooLong);
         }
         if self.lingers() && idle >= self.shared.pools.linger() {
@@ -281,9 +311,23 @@ impl ClientSession {
             self.topology.mark_changed();
         }
         // Not `arm`: the deadline has passed and must be set in any case.
-        let wait = if self.lingers() { self.shared.pools.linger() } else { self.shared.limits.client_idle };
-        self.alarm.as_mut().reset((self.last_activity + wait).max(now + Duration::from_millis(1)));
+        let due = self.last_activity + self.next_wait();
+        self.alarm.as_mut().reset(due.max(now + Duration::from_millis(1)));
         Ok(())
+    }
+
+    async fn too_large(&mut self) -> Result<Frame, End> {
+        let wording = reply::too_large(self.client.max_packet < self.shared.limits.max_packet);
+        self.refuse(&wording).await.and(Err(End::Malformed))
+    }
+
+    /// Takes the session's idle limit from its settings; to be called when they have changed.
+    pub(super) fn learn_patience(&mut self) {
+        let set = self.session.settings().variable(b"wait_timeout");
+        let set = set.and_then(|text| std::str::from_utf8(text).ok()?.parse().ok()).map(Duration::from_secs);
+        let session = set.unwrap_or(self.login_patience);
+        let limit = self.shared.limits.client_idle;
+        self.patience = if session < limit { Patience::Session(session) } else { Patience::Limits(limit) };
     }
 
     async fn attend_idle(&mut self, signals: Signals) -> Result<(), End> {

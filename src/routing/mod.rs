@@ -246,6 +246,7 @@ mod tests {
                     read_only: lag.is_some(),
                     super_read_only: lag.is_some(),
                     gtids: true,
+                    sessions: crate::model::health::SessionDefaults::default(),
                     cluster: None,
                     executed: Arc::new(GtidSet::parse(&format!("{UUID}:1-{applied}")).expect("a set")),
                     waited: Arc::default(),

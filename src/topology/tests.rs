@@ -35,6 +35,7 @@ fn report(name: &str, host: &str, up: bool) -> Report {
             read_only: name != "mysql-0",
             super_read_only: name != "mysql-0",
             gtids: true,
+            sessions: crate::model::health::SessionDefaults::default(),
             cluster: None,
             executed: Arc::default(),
             waited: Arc::default(),

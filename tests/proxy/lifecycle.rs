@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use mysql_async::prelude::Queryable;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, sleep};
 
 use super::large::memory;
 use super::run;
-use super::support::cluster::{APP, Cluster};
+use super::support::cluster::{APP, Cluster, ROOT};
 use super::support::proxy::Proxy;
-use super::support::raw::{Raw, USUAL, command, refusal};
+use super::support::raw::{Raw, USUAL, command, flag, refusal};
 
 async fn start(overrides: &str) -> Proxy {
     super::proxy().await;
@@ -273,5 +274,55 @@ fn tls_is_as_the_configuration_says() {
                 }
             }
         }
+    });
+}
+
+/// The refusal that comes by itself when a client was idle too long, after which the connection is closed.
+async fn closed_for_idleness(raw: &mut Raw) {
+    raw.next_command();
+    let refused = refusal(&raw.packet().await);
+    assert_eq!(refused.code, 4031, "{refused:?}");
+    assert!(refused.text.contains("See wait_timeout and interactive_timeout"), "{refused:?}");
+    assert!(raw.is_closed().await);
+}
+
+/// Although no server connection is the client's own, it is as if one were.
+#[test]
+fn timeouts_and_limits_are_the_servers() {
+    run(async {
+        let cluster = Cluster::start(0).await;
+        let mut root = cluster.connect(0, ROOT).await;
+        for set in ["interactive_timeout = 1", "max_allowed_packet = 1048576"] {
+            root.query_drop(format!("SET GLOBAL {set}")).await.expect("root may");
+        }
+        let proxy = Proxy::start(&cluster, "").await;
+        let mut patient = Raw::connect(proxy.port(), APP, USUAL).await;
+        let mut person = Raw::connect(proxy.port(), APP, USUAL | flag::INTERACTIVE).await;
+        assert_eq!(person.text("SELECT @@wait_timeout").await, "1");
+        closed_for_idleness(&mut person).await;
+        // What a session sets counts from then on, in a transaction too.
+        let mut hasty = Raw::connect(proxy.port(), APP, USUAL).await;
+        hasty.run("SET SESSION wait_timeout = 1").await;
+        closed_for_idleness(&mut hasty).await;
+        let mut hasty = Raw::connect(proxy.port(), APP, USUAL).await;
+        hasty.run("SET SESSION wait_timeout = 1").await;
+        hasty.run("BEGIN").await;
+        hasty.run("CREATE TEMPORARY TABLE mysql.pinned (i INT)").await;
+        closed_for_idleness(&mut hasty).await;
+        let mut relieved = Raw::connect(proxy.port(), APP, USUAL).await;
+        relieved.run("SET SESSION wait_timeout = 1").await;
+        relieved.run("SET SESSION wait_timeout = DEFAULT").await;
+        sleep(Duration::from_millis(1500)).await;
+        for raw in [&mut relieved, &mut patient] {
+            assert_eq!(raw.text("SELECT @@wait_timeout").await, "28800");
+        }
+        // A statement larger than the server takes never reaches it.
+        patient.send_query(&[b"SELECT '", &[b'x'; 1_048_576][..], b"'"].concat()).await;
+        let refused = refusal(&patient.packet().await);
+        assert_eq!(
+            (refused.code, refused.text.as_str()),
+            (1153, "Got a packet bigger than 'max_allowed_packet' bytes")
+        );
+        assert!(patient.is_closed().await);
     });
 }

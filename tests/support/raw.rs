@@ -18,6 +18,7 @@ pub(crate) mod flag {
     pub(crate) const CONNECT_WITH_DB: u32 = 1 << 3;
     pub(crate) const COMPRESS: u32 = 1 << 5;
     pub(crate) const LOCAL_FILES: u32 = 1 << 7;
+    pub(crate) const INTERACTIVE: u32 = 1 << 10;
     pub(crate) const MULTI_STATEMENTS: u32 = 1 << 16;
     pub(crate) const MULTI_RESULTS: u32 = 1 << 17;
     pub(crate) const PS_MULTI_RESULTS: u32 = 1 << 18;

@@ -95,6 +95,7 @@ fn up(replication: Replication) -> Up {
         read_only: replication != Replication::None,
         super_read_only: replication != Replication::None,
         gtids: true,
+        sessions: crate::model::health::SessionDefaults::default(),
         cluster: Some(Arc::from(CLUSTER)),
         executed: Arc::new(executed(10)),
         waited: Arc::default(),
