@@ -168,9 +168,36 @@ fn small_commands_are_answered() {
         let packet = raw.packet().await;
         assert!(packet[0] == 0xFF, "{packet:?}");
         assert_eq!(raw.text("SELECT 'in step'").await, "in step");
-        raw.command(command::BINLOG_DUMP, &[4, 0, 0, 0, 0, 0, 9, 0, 0, 0]).await;
-        assert_eq!(refusal(&raw.packet().await).code, 1227);
-        assert!(raw.is_closed().await);
+    });
+}
+
+#[test]
+fn replication_is_refused_clearly() {
+    const TOLD: &str = "Readwright: replication is not relayed; connect to the MySQL server itself";
+    run(async {
+        let (cluster, proxy) = (Cluster::shared().await, proxy().await);
+        // COM_BINLOG_DUMP, COM_TABLE_DUMP, COM_CONNECT_OUT, COM_REGISTER_SLAVE, COM_BINLOG_DUMP_GTID.
+        for replication in [0x12, 0x13, 0x14, 0x15, 0x1E] {
+            let mut raw = Raw::connect(proxy.port(), APP, USUAL).await;
+            raw.command(replication, &[4, 0, 0, 0, 0, 0, 9, 0, 0, 0]).await;
+            let refused = refusal(&raw.packet().await);
+            assert_eq!((refused.code, refused.text.as_str()), (1227, TOLD), "{replication}");
+            assert!(raw.is_closed().await);
+        }
+        let output =
+            tokio::process::Command::new(cluster.home().installation().client("mysqlbinlog").unwrap())
+                .args(["--no-defaults", "--read-from-remote-server", "--protocol=TCP", "--host=127.0.0.1"])
+                .args([
+                    format!("--port={}", proxy.port()),
+                    format!("--user={}", APP.user),
+                    format!("--password={}", APP.password),
+                    "binlog.000001".to_owned(),
+                ])
+                .output()
+                .await
+                .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(TOLD), "{said}");
     });
 }
 

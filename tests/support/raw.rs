@@ -43,7 +43,6 @@ pub(crate) mod command {
     pub(crate) const STATISTICS: u8 = 0x09;
     pub(crate) const PING: u8 = 0x0E;
     pub(crate) const CHANGE_USER: u8 = 0x11;
-    pub(crate) const BINLOG_DUMP: u8 = 0x12;
     pub(crate) const STMT_PREPARE: u8 = 0x16;
     pub(crate) const STMT_EXECUTE: u8 = 0x17;
     pub(crate) const STMT_SEND_LONG_DATA: u8 = 0x18;
