@@ -17,6 +17,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("rustls", &["wire/tls"]),
     ("tokio_rustls", &["wire"]),
     ("rcgen", &["wire/tls"]),
+    ("mysql_common", &["wire/auth"]),
     ("proxy_header", &["wire/proxied"]),
     ("flate2", &["wire/compress"]),
     ("zstd", &["wire/compress"]),

@@ -12,7 +12,8 @@ use crate::config::{ServerTls, TlsMode};
 use crate::model::server::Address;
 use crate::wire::auth::{
     CryptoError, FAST_AUTH_SUCCESS, FULL_AUTHENTICATION, Nonce, Plugin, REQUEST_PUBLIC_KEY,
-    REQUEST_PUBLIC_KEY_SHA256, answer_caching_sha2, answer_native, encrypt_password,
+    REQUEST_PUBLIC_KEY_SHA256, answer_caching_sha2, answer_ed25519, answer_native, answer_parsec,
+    encrypt_password,
 };
 use crate::wire::flags::Capabilities;
 use crate::wire::handshake::{
@@ -364,7 +365,7 @@ impl Login {
         nonce: Nonce,
         password: &[u8],
     ) -> Result<(), ConnectError> {
-        let (mut plugin, mut nonce) = (plugin, nonce);
+        let (mut plugin, mut nonce, mut long_nonce) = (plugin, nonce, None);
         for _ in 0..MAX_STEPS {
             let packet = self.read().await?;
             match packet.payload.split_first() {
@@ -374,13 +375,24 @@ impl Login {
                     plugin = Plugin::from_name(switch.plugin.as_bytes())
                         .ok_or(ConnectError::UnknownPlugin(switch.plugin))?;
                     nonce = switch.nonce.unwrap_or(nonce);
-                    let answer = self.first_answer(plugin, password, &nonce)?;
+                    long_nonce = switch.long_nonce;
+                    let answer = match long_nonce {
+                        Some(nonce) if plugin == Plugin::Ed25519 => {
+                            Answer::new(answer_ed25519(password, &nonce))
+                        }
+                        _ => self.first_answer(plugin, password, &nonce)?,
+                    };
                     self.write(&answer.0).await?;
                 }
                 Some((&AUTH_MORE_DATA, data)) => self.more(plugin, data, password, &nonce).await?,
                 _ => return Err(ConnectError::Protocol("it sent what does not belong into a login")),
             }
         }
+                Some((&AUTH_MORE_DATA, salt)) if plugin == Plugin::Parsec => {
+                    let nonce = long_nonce.ok_or(ConnectError::Protocol("parsec without a nonce"))?;
+                    let answer = answer_parsec(password, &nonce, salt).map_err(ConnectError::Crypto)?;
+                    self.write(&answer).await?;
+                }
         Err(ConnectError::Protocol("its login has no end"))
     }
 
@@ -398,6 +410,9 @@ impl Login {
     }
 
     /// What a plugin says to data from the server.
+            // It asks with a salt, when it has heard that we are here.
+            Plugin::Parsec => Ok(Answer::default()),
+            Plugin::Ed25519 => Err(ConnectError::Protocol("ed25519 without a nonce")),
     async fn more(
         &mut self,
         plugin: Plugin,
@@ -529,6 +544,27 @@ mod tests {
             (&[&sha2, b"\xfemysql_clear_password\0"], false, "the server wants the password in the clear"),
             (&[&sha2, b"\x01no key"], false, "the password could not be encrypted"),
             (&[&native, b"\x01\x04"], false, "the server does not keep to the protocol: this plugin"),
+            (&[&sha2, b"\xfeclient_ed25519\0abcdefghijklmnopqrstuvwxyzABCDEF", OKAY], false, ""),
+            (
+                &[&sha2, b"\xfeclient_ed25519\0short"],
+                false,
+                "the server does not keep to the protocol: ed25519",
+            ),
+            (
+                &[&sha2, b"\xfeparsec\0abcdefghijklmnopqrstuvwxyzABCDEF", b"\x01P\0abcdefghijklmnopqr", OKAY],
+                false,
+                "",
+            ),
+            (
+                &[&sha2, b"\xfeparsec\0abcdefghijklmnopqrstuvwxyzABCDEF", b"\x01P\x0babc"],
+                false,
+                "the password could",
+            ),
+            (
+                &[&sha2, b"\xfeparsec\0short", b"\x01P\0abc"],
+                false,
+                "the server does not keep to the protocol: parsec",
+            ),
             (&[&sha2, b"SELECT"], false, "the server does not keep to the protocol: it sent what"),
             (&[&sha2, b""], false, "the server does not keep to the protocol: it sent what"),
             (&[&sha2], false, "the server broke off the login"),

@@ -481,7 +481,7 @@ impl<'a> Conversation<'a> {
     /// Asks for another plugin's answer to a new nonce.
     async fn switch(&mut self, plugin: Plugin) -> Result<(Nonce, Answer), LoginError> {
         let nonce = Nonce::random().map_err(LoginError::Crypto)?;
-        let switch = AuthSwitch { plugin: plugin.name().to_owned(), nonce: Some(nonce) };
+        let switch = AuthSwitch { plugin: plugin.name().to_owned(), nonce: Some(nonce), long_nonce: None };
         self.write(&[&switch.encode()]).await?;
         let answer = self.read(MAX_AUTH_PACKET).await?;
         Ok((nonce, Answer::new(answer.payload)))

@@ -9,6 +9,7 @@ use aws_lc_rs::rsa::{
     KeySize, OAEP_SHA1_MGF1SHA1, OaepPrivateDecryptingKey, OaepPublicEncryptingKey, PrivateDecryptingKey,
     PublicEncryptingKey,
 };
+use mysql_common::scramble::{create_response_for_ed25519, create_response_for_parsec};
 use zeroize::Zeroizing;
 
 /// The authentication plugins that we speak.
@@ -18,12 +19,16 @@ pub(crate) enum Plugin {
     Native,
     Sha256,
     Clear,
+    /// MariaDB's, since 10.1.
+    Ed25519,
+    /// MariaDB's, since 11.6.
+    Parsec,
 }
 
 impl Plugin {
     /// None for one that we do not speak.
     pub(crate) fn from_name(name: &[u8]) -> Option<Self> {
-        [Self::CachingSha2, Self::Native, Self::Sha256, Self::Clear]
+        [Self::CachingSha2, Self::Native, Self::Sha256, Self::Clear, Self::Ed25519, Self::Parsec]
             .into_iter()
             .find(|plugin| plugin.name().as_bytes() == name)
     }
@@ -34,6 +39,8 @@ impl Plugin {
             Self::Native => "mysql_native_password",
             Self::Sha256 => "sha256_password",
             Self::Clear => "mysql_clear_password",
+            Self::Ed25519 => "client_ed25519",
+            Self::Parsec => "parsec",
         }
     }
 }
@@ -68,6 +75,10 @@ impl Nonce {
     }
 }
 
+/// What the logins of MariaDB answer to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LongNonce(pub(crate) [u8; 32]);
+
 /// What no other input makes better.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{0}")]
@@ -96,6 +107,25 @@ pub(crate) fn answer_caching_sha2(password: &[u8], nonce: &Nonce) -> Vec<u8> {
     xor(once.as_ref(), sha256(&[twice.as_ref(), &nonce.0]).as_ref())
 }
 
+/// The answer of MariaDB's ed25519: the nonce, signed with a key that the password is.
+/// <https://mariadb.com/kb/en/authentication-plugin-ed25519/>
+pub(crate) fn answer_ed25519(password: &[u8], nonce: &LongNonce) -> Vec<u8> {
+    create_response_for_ed25519(password, &nonce.0).to_vec()
+}
+
+/// The answer of MariaDB's parsec to its salt: a nonce of ours, and both nonces signed with a key derived from the password.
+/// Takes some milliseconds of CPU, as it is meant to.
+/// <https://mariadb.com/kb/en/authentication-plugin-parsec/>
+pub(crate) fn answer_parsec(password: &[u8], nonce: &LongNonce, salt: &[u8]) -> Result<Vec<u8>, CryptoError> {
+    match salt {
+        // PBKDF2, and how often it is iterated: 1024 times, doubled so often. More than ten times would keep us too long.
+        &[b'P', factor @ 0..=10, ref salt @ ..] if !salt.is_empty() => {
+            Ok(create_response_for_parsec(password, &nonce.0, 1024 << factor, salt).to_vec())
+        }
+        _ => Err(CryptoError("the server's salt for the password is of no known form")),
+    }
+}
+
 /// True when `answer` shows that its sender knows `password`. An empty answer, or the one zero byte that
 /// caching_sha2_password sends instead, is right for the empty password only. Takes the same time for all wrong answers of
 /// one length.
@@ -103,7 +133,7 @@ pub(crate) fn is_right(plugin: Plugin, password: &[u8], nonce: &Nonce, answer: &
     let expected = match plugin {
         Plugin::CachingSha2 => answer_caching_sha2(password, nonce),
         Plugin::Native => answer_native(password, nonce),
-        Plugin::Sha256 | Plugin::Clear => return false,
+        Plugin::Sha256 | Plugin::Clear | Plugin::Ed25519 | Plugin::Parsec => return false,
     };
     let answer = if is_empty_answer(answer) { &[] } else { answer };
     verify_slices_are_equal(&expected, answer).is_ok()
@@ -189,6 +219,31 @@ mod tests {
 
     fn hex(bytes: &[u8]) -> String {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// As any verifier of RFC 8032 checks it.
+    #[test]
+    fn signatures() {
+        use aws_lc_rs::pbkdf2::{self, PBKDF2_HMAC_SHA512};
+        use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+        let nonce = LongNonce([7; 32]);
+        let again = answer_ed25519(b"foobar", &nonce);
+        assert_eq!((again.len(), &again), (64, &answer_ed25519(b"foobar", &nonce)));
+        assert_ne!(again, answer_ed25519(b"foobaz", &nonce));
+
+        let salt = b"P\x01abcdefghijklmnopqr";
+        let mut seed = [0; 32];
+        let iterations = std::num::NonZeroU32::new(2048).expect("not zero");
+        pbkdf2::derive(PBKDF2_HMAC_SHA512, iterations, &salt[2..], b"secret", &mut seed);
+        let pair = Ed25519KeyPair::from_seed_unchecked(&seed).expect("any seed is one");
+        let answer = answer_parsec(b"secret", &nonce, salt).expect("a salt");
+        let signed = [&nonce.0, &answer[..32]].concat();
+        let verified =
+            UnparsedPublicKey::new(&ED25519, pair.public_key().as_ref()).verify(&signed, &answer[32..]);
+        assert!(verified.is_ok());
+        for bad in [&b""[..], b"P", b"P\x01", b"P\x0babc", b"Q\x01abc"] {
+            assert!(answer_parsec(b"secret", &nonce, bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

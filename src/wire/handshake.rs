@@ -6,7 +6,7 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-use super::auth::Nonce;
+use super::auth::{LongNonce, Nonce};
 use super::flags::Capabilities;
 use super::packet::{EOF, Reader, WireError, push_lenenc, push_lenenc_bytes, push_nul_bytes};
 
@@ -355,6 +355,8 @@ pub(crate) struct AuthSwitch {
     pub(crate) plugin: String,
     /// None when the plugin has none, or one of another length.
     pub(crate) nonce: Option<Nonce>,
+    /// What the plugins of MariaDB have instead.
+    pub(crate) long_nonce: Option<LongNonce>,
 }
 
 impl AuthSwitch {
@@ -365,8 +367,9 @@ impl AuthSwitch {
         }
         let plugin = String::from_utf8_lossy(reader.nul_or_rest()).into_owned();
         let data = reader.rest();
+        let long_nonce = data.try_into().ok().map(LongNonce);
         let data = data.strip_suffix(&[0]).filter(|data| data.len() == Nonce::LENGTH).unwrap_or(data);
-        Ok(Self { plugin, nonce: data.try_into().ok().map(Nonce) })
+        Ok(Self { plugin, nonce: data.try_into().ok().map(Nonce), long_nonce })
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {

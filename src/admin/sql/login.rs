@@ -103,7 +103,8 @@ async fn prove(
         }
         _ => {}
     }
-    let switch = AuthSwitch { plugin: Plugin::CachingSha2.name().into(), nonce: Some(*nonce) };
+    let switch =
+        AuthSwitch { plugin: Plugin::CachingSha2.name().into(), nonce: Some(*nonce), long_nonce: None };
     packet::write_packet(stream, sequence.wrapping_add(1), &switch.encode())
         .await
         .map_err(LoginError::Wire)?;

@@ -188,14 +188,18 @@ fn attributes() {
 #[test]
 fn switches() {
     let nonce = Nonce(*b"abcdefghijklmnopqrst");
-    let switch = AuthSwitch { plugin: "mysql_native_password".to_owned(), nonce: Some(nonce) };
+    let switch =
+        AuthSwitch { plugin: "mysql_native_password".to_owned(), nonce: Some(nonce), long_nonce: None };
     let bytes = switch.encode();
     assert_eq!(bytes, b"\xfemysql_native_password\0abcdefghijklmnopqrst\0");
     assert_eq!(AuthSwitch::parse(&bytes).expect("ours"), switch);
     let without_end = &bytes[..bytes.len() - 1];
     assert_eq!(AuthSwitch::parse(without_end).expect("some servers'"), switch);
     let old = AuthSwitch::parse(b"\xfe").expect("the plugin from before there were plugins");
-    assert_eq!(old, AuthSwitch { plugin: String::new(), nonce: None });
+    assert_eq!(old, AuthSwitch { plugin: String::new(), nonce: None, long_nonce: None });
+    let mariadb =
+        AuthSwitch::parse(b"\xfeclient_ed25519\0abcdefghijklmnopqrstuvwxyzABCDE\0").expect("MariaDB's");
+    assert_eq!(mariadb.long_nonce, Some(LongNonce(*b"abcdefghijklmnopqrstuvwxyzABCDE\0")));
     assert!(AuthSwitch::parse(b"").is_err());
     assert!(AuthSwitch::parse(b"\0").is_err());
 }
