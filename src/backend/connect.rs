@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::config::{ServerTls, TlsMode};
 use crate::model::server::Address;
+use crate::model::version::Version;
 use crate::wire::auth::{
     CryptoError, FAST_AUTH_SUCCESS, FULL_AUTHENTICATION, Nonce, Plugin, REQUEST_PUBLIC_KEY,
     REQUEST_PUBLIC_KEY_SHA256, answer_caching_sha2, answer_ed25519, answer_native, answer_parsec,
@@ -70,6 +71,8 @@ pub(crate) struct Connected {
     pub(crate) capabilities: Capabilities,
     /// What KILL takes.
     pub(crate) thread_id: u32,
+    /// None when the server's is none that we can read.
+    pub(crate) version: Option<Version>,
 }
 
 /// Flags of every connection to a server, whatever the client has.
@@ -287,7 +290,8 @@ impl Connector {
         };
         login.write(&Zeroizing::new(response.encode())).await?;
         login.authenticate(plugin, greeting.nonce, password).await?;
-        Ok(Connected { stream: login.finish(), capabilities, thread_id: greeting.thread_id })
+        let version = Version::parse(&greeting.server_version);
+        Ok(Connected { stream: login.finish(), capabilities, thread_id: greeting.thread_id, version })
     }
 
     /// What to start TLS with, if it shall be started. A Unix socket needs none: nobody can listen in on it.
@@ -384,15 +388,15 @@ impl Login {
                     };
                     self.write(&answer.0).await?;
                 }
-                Some((&AUTH_MORE_DATA, data)) => self.more(plugin, data, password, &nonce).await?,
-                _ => return Err(ConnectError::Protocol("it sent what does not belong into a login")),
-            }
-        }
                 Some((&AUTH_MORE_DATA, salt)) if plugin == Plugin::Parsec => {
                     let nonce = long_nonce.ok_or(ConnectError::Protocol("parsec without a nonce"))?;
                     let answer = answer_parsec(password, &nonce, salt).map_err(ConnectError::Crypto)?;
                     self.write(&answer).await?;
                 }
+                Some((&AUTH_MORE_DATA, data)) => self.more(plugin, data, password, &nonce).await?,
+                _ => return Err(ConnectError::Protocol("it sent what does not belong into a login")),
+            }
+        }
         Err(ConnectError::Protocol("its login has no end"))
     }
 
@@ -406,13 +410,13 @@ impl Login {
             Plugin::Sha256 if password.is_empty() => Ok(Answer::new(vec![0])),
             Plugin::Sha256 => Ok(Answer::new(vec![REQUEST_PUBLIC_KEY_SHA256])),
             Plugin::Clear => Err(ConnectError::Insecure),
+            // It asks with a salt, when it has heard that we are here.
+            Plugin::Parsec => Ok(Answer::default()),
+            Plugin::Ed25519 => Err(ConnectError::Protocol("ed25519 without a nonce")),
         }
     }
 
     /// What a plugin says to data from the server.
-            // It asks with a salt, when it has heard that we are here.
-            Plugin::Parsec => Ok(Answer::default()),
-            Plugin::Ed25519 => Err(ConnectError::Protocol("ed25519 without a nonce")),
     async fn more(
         &mut self,
         plugin: Plugin,
@@ -540,10 +544,6 @@ mod tests {
                 "the server does not keep to the protocol: it spoke out of turn",
             ),
             (&[&sha2, b"\xfedialog\0x"], false, "the server wants the authentication plugin `dialog`"),
-            (&[&sha2, b"\xfe"], false, "the server wants the authentication plugin ``"),
-            (&[&sha2, b"\xfemysql_clear_password\0"], false, "the server wants the password in the clear"),
-            (&[&sha2, b"\x01no key"], false, "the password could not be encrypted"),
-            (&[&native, b"\x01\x04"], false, "the server does not keep to the protocol: this plugin"),
             (&[&sha2, b"\xfeclient_ed25519\0abcdefghijklmnopqrstuvwxyzABCDEF", OKAY], false, ""),
             (
                 &[&sha2, b"\xfeclient_ed25519\0short"],
@@ -565,6 +565,10 @@ mod tests {
                 false,
                 "the server does not keep to the protocol: parsec",
             ),
+            (&[&sha2, b"\xfe"], false, "the server wants the authentication plugin ``"),
+            (&[&sha2, b"\xfemysql_clear_password\0"], false, "the server wants the password in the clear"),
+            (&[&sha2, b"\x01no key"], false, "the password could not be encrypted"),
+            (&[&native, b"\x01\x04"], false, "the server does not keep to the protocol: this plugin"),
             (&[&sha2, b"SELECT"], false, "the server does not keep to the protocol: it sent what"),
             (&[&sha2, b""], false, "the server does not keep to the protocol: it sent what"),
             (&[&sha2], false, "the server broke off the login"),

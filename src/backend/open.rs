@@ -42,6 +42,7 @@ pub(crate) async fn open(
         attributes: &identity.attributes,
     };
     let connected = connector.connect(request).await?;
+    let mariadb = connected.version.is_some_and(|version| version.mariadb);
     let mut connection = Connection {
         stream: connected.stream,
         thread_id: connected.thread_id,
@@ -54,7 +55,7 @@ pub(crate) async fn open(
         generation: 0,
         spoiled: false,
     };
-    let prepared = timeout(connector.timeout(), prepare(&mut connection)).await;
+    let prepared = timeout(connector.timeout(), prepare(&mut connection, mariadb)).await;
     let (initial, uuid) = prepared.map_err(|_| ConnectError::timed_out())??;
     connection.initial = initial;
     match server.health.up() {
@@ -81,15 +82,18 @@ pub(crate) async fn query(connection: &mut Connection, sql: &str) -> Result<Vec<
 /// What the login left in the variables, and the server's uuid.
 type Prepared = (Arc<[(&'static str, Box<[u8]>)]>, Arc<str>);
 
-async fn prepare(connection: &mut Connection) -> Result<Prepared, ConnectError> {
-    let track = format!(
-        "SET SESSION session_track_schema=ON, session_track_state_change=ON, session_track_gtids=OWN_GTID, \
-         session_track_system_variables='{}'",
-        REPLAYABLE.join(",")
-    );
+async fn prepare(connection: &mut Connection, mariadb: bool) -> Result<Prepared, ConnectError> {
+    let (track, uuid) = if mariadb {
+        (track_mariadb(), "server_uid")
+    } else {
+        let names = REPLAYABLE.join(",");
+        let track = format!("session_track_gtids=OWN_GTID, session_track_system_variables='{names}'");
+        (track, "server_uuid")
+    };
+    let track = format!("SET SESSION session_track_schema=ON, session_track_state_change=ON, {track}");
     query(connection, &track).await?;
     let variables = INITIAL.map(|name| format!("IFNULL(@@SESSION.{name},'')")).join(",");
-    let select = format!("SELECT {variables},@@GLOBAL.server_uuid");
+    let select = format!("SELECT {variables},@@GLOBAL.{uuid}");
     let packets = query(connection, &select).await?;
     let row = packets.iter().rev().nth(1).ok_or_else(|| ConnectError::protocol("a row was expected"))?;
     let mut reader = Reader::new(row);
@@ -101,6 +105,16 @@ async fn prepare(connection: &mut Connection) -> Result<Prepared, ConnectError> 
     }
     let uuid = String::from_utf8_lossy(text()?).into();
     Ok((values.into(), uuid))
+}
+
+/// MariaDB refuses names that it does not know, and tells GTIDs by a variable.
+/// <https://mariadb.com/kb/en/server-system-variables/#session_track_system_variables>
+fn track_mariadb() -> String {
+    format!(
+        "session_track_system_variables=(SELECT GROUP_CONCAT(VARIABLE_NAME) FROM \
+         information_schema.SYSTEM_VARIABLES WHERE VARIABLE_NAME IN ('last_gtid','{}'))",
+        REPLAYABLE.join("','")
+    )
 }
 
 async fn read_answer(

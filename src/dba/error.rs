@@ -17,8 +17,10 @@ pub(crate) enum Error {
     Server { address: Address, code: u16, message: String },
     #[error("the connection to {0} was lost: {1}")]
     Lost(Address, String),
-    #[error("{0} runs {1}, and MySQL 8.0 or later is needed")]
+    #[error("{0} runs {1}, and MySQL 8.0 or MariaDB 10.11.6 or later is needed")]
     TooOld(Address, Version),
+    #[error("{0} runs {1}, and the controller knows MySQL only")]
+    NotMysql(Address, Version),
     #[error("{0} sent an answer that makes no sense: {1}")]
     Unexpected(Address, String),
     #[error("nothing more is sent to {0}: this process leads no more")]
@@ -45,6 +47,7 @@ impl Error {
             | Self::Timeout(..)
             | Self::Lost(..)
             | Self::TooOld(..)
+            | Self::NotMysql(..)
             | Self::Unexpected(..)
             | Self::NoMandate(..) => None,
         }

@@ -5,6 +5,7 @@ mod access;
 mod clone;
 mod error;
 mod handover;
+mod mariadb;
 mod probe;
 mod replication;
 mod session;

@@ -113,6 +113,9 @@ SELECT id FROM ctl.cluster LIMIT 1";
 
 /// Asks the server once.
 pub(crate) async fn probe(session: &mut Session) -> Result<Probe, Error> {
+    if session.version().mariadb {
+        return super::mariadb::probe(session).await;
+    }
     let (sets, failure) = session.many(PROBE).await?;
     let address = session.address().clone();
     let [identity, channels, workers, rest @ ..] = &sets[..] else {
@@ -148,20 +151,20 @@ pub(crate) async fn probe(session: &mut Session) -> Result<Probe, Error> {
         executed: identity.gtids(6)?,
         purged: identity.gtids(7)?,
         clock: identity.value(8)?,
-        channel,
-        channels: u32::try_from(channels.len()).unwrap_or(u32::MAX),
-        cluster,
         sessions: SessionDefaults {
             wait_timeout: Duration::from_secs(identity.value(9)?),
             interactive_timeout: Duration::from_secs(identity.value(10)?),
             max_allowed_packet: identity.value(11)?,
         },
+        channel,
+        channels: u32::try_from(channels.len()).unwrap_or(u32::MAX),
+        cluster,
     })
 }
 
 /// ER_BAD_DB_ERROR, ER_NO_SUCH_TABLE, and what one hears without the right to see either: ER_DBACCESS_DENIED_ERROR,
 /// ER_TABLEACCESS_DENIED_ERROR.
-const NO_MARKER: [u16; 4] = [1049, 1146, 1044, 1142];
+pub(super) const NO_MARKER: [u16; 4] = [1049, 1146, 1044, 1142];
 
 fn channel<'a>(row: &Fields<'_>, workers: impl Iterator<Item = Fields<'a>>) -> Result<Channel, Error> {
     let mut applier = Applier { running: false, error: None, applying: None, applied: None };

@@ -8,6 +8,7 @@ use mysql_async::{ClientIdentity, Conn, OptsBuilder, Row, SslOpts};
 use tokio::time::timeout;
 
 use super::error::Error;
+use super::probe::Micros;
 use crate::model::access::{Account, ServerTls, TlsMode};
 use crate::model::gtid::GtidSet;
 use crate::model::leadership::Mandate;
@@ -30,9 +31,14 @@ pub(crate) struct Session {
     version: Version,
     /// Asked before every statement.
     mandate: Mandate,
+    /// What a MariaDB replica had received when that last changed, and when that was by its own clock.
+    heard: Option<(String, Micros)>,
     /// None once a call failed in a way that leaves the connection in doubt.
     conn: Option<Conn>,
 }
+
+/// The first with `server_uid`, by which a server is known.
+const OLDEST_MARIADB: Version = Version { major: 10, minor: 11, patch: 6, mariadb: true };
 
 /// What a statement gave, as text, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,8 +54,19 @@ pub(super) struct Fields<'a> {
 }
 
 impl Session {
-    /// Connects and logs in, with settings that our own statements rely on.
+    /// As [`open_for_probes`](Self::open_for_probes), for statements that MySQL only understands.
     pub(crate) async fn open(address: &Address, login: &Login) -> Result<Self, Error> {
+        let session = Self::open_for_probes(address, login).await?;
+        if session.version.mariadb {
+            let version = session.version;
+            session.close().await;
+            return Err(Error::NotMysql(address.clone(), version));
+        }
+        Ok(session)
+    }
+
+    /// Connects and logs in, with settings that our own statements rely on.
+    pub(crate) async fn open_for_probes(address: &Address, login: &Login) -> Result<Self, Error> {
         // Literals are written for an empty sql_mode, timestamps are read as UTC, and a server's own limits for its
         // applications must not make it look dead.
         let settings =
@@ -59,7 +76,8 @@ impl Session {
         // The driver's own reading of the version does not tell MariaDB.
         let rows = session.rows("SELECT @@version").await?;
         session.version = session.fields(first(&rows, address)?).parsed(0, Version::parse)?;
-        if session.version.mariadb || session.version < Version::mysql(8, 0, 0) {
+        let oldest = if session.version.mariadb { OLDEST_MARIADB } else { Version::mysql(8, 0, 0) };
+        if session.version < oldest {
             let version = session.version;
             session.close().await;
             return Err(Error::TooOld(address.clone(), version));
@@ -98,6 +116,7 @@ impl Session {
             deadline: login.deadline,
             version: Version::mysql(0, 0, 0),
             mandate: Mandate::Unlimited,
+            heard: None,
             conn: Some(conn),
         })
     }
@@ -113,6 +132,18 @@ impl Session {
 
     pub(crate) fn version(&self) -> Version {
         self.version
+    }
+
+    /// When something was last received, if this is what was received by now.
+    pub(super) fn heard(&mut self, signs: String, clock: Micros) -> Micros {
+        match &self.heard {
+            Some((before, at)) if *before == signs => *at,
+            _ => self.heard.insert((signs, clock)).1,
+        }
+    }
+
+    pub(super) fn last_heard(&self) -> Option<Micros> {
+        self.heard.as_ref().map(|(_, at)| *at)
     }
 
     /// False when the last failure cost the connection: open another.
@@ -265,6 +296,12 @@ impl<'a> Fields<'a> {
     pub(super) fn gtids(&self, column: usize) -> Result<GtidSet, Error> {
         GtidSet::parse(&self.text(column)?)
             .map_err(|error| Error::Unexpected(self.address.clone(), error.to_string()))
+    }
+
+    /// Where the column of this name is.
+    pub(super) fn column(&self, name: &str) -> Result<usize, Error> {
+        let found = self.row.columns_ref().iter().position(|column| column.name_str() == name);
+        found.ok_or_else(|| Error::Unexpected(self.address.clone(), format!("no column {name}")))
     }
 
     fn bad(&self, column: usize) -> Error {

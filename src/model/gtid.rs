@@ -1,18 +1,20 @@
-//! GTIDs and GTID sets as MySQL writes them, with the tags that 8.3 added.
-//! <https://dev.mysql.com/doc/refman/9.7/en/replication-gtids-concepts.html>
+//! GTIDs and GTID sets as MySQL writes them, with the tags that 8.3 added, and MariaDB's positions.
+//! <https://dev.mysql.com/doc/refman/9.7/en/replication-gtids-concepts.html>, <https://mariadb.com/kb/en/gtid/>
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-/// One transaction: `uuid:number`, or `uuid:tag:number`.
+/// One transaction: `uuid:number`, or `uuid:tag:number`; in MariaDB `domain-server-number`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Gtid {
     pub(crate) source: Source,
     pub(crate) number: u64,
 }
 
-/// Who numbers the transactions: a server's uuid, with a tag when the session had one. Lower case.
+/// Who numbers the transactions: a server's uuid, with a tag when the session had one. Lower case. In MariaDB a domain: its
+/// numbers ascend whichever server gives them, so that a position stands for all up to its number, and the server's id says
+/// nothing more (it is written as 0).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Source(Arc<str>);
 
@@ -31,6 +33,12 @@ impl GtidSet {
         let bad = || BadGtidSet(text.chars().take(120).collect());
         let mut set = Self::default();
         for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
+            if let Some((domain, number)) = mariadb_position(entry) {
+                if number > 0 {
+                    set.insert_interval(&Source(Arc::from(domain)), 1, number);
+                }
+                continue;
+            }
             let mut parts = entry.split(':').map(str::trim);
             let uuid = parts.next().filter(|uuid| is_uuid(uuid)).ok_or_else(bad)?.to_ascii_lowercase();
             let mut source = Source(Arc::from(uuid.as_str()));
@@ -156,8 +164,7 @@ impl Watermark {
         let text = std::str::from_utf8(text).map_err(|_| BadGtidSet(String::from("not ASCII")))?;
         // The usual case, one more transaction of the same source, allocates nothing.
         if let [newest] = &mut self.0[..]
-            && let Some(number) = text.strip_prefix(&*newest.source.0).and_then(|rest| rest.strip_prefix(':'))
-            && let Ok(number) = number.parse::<u64>()
+            && let Some(number) = newest.source.number_of(text)
         {
             newest.number = newest.number.max(number);
             return Ok(());
@@ -200,11 +207,26 @@ impl Source {
     fn uuid(&self) -> &str {
         self.0.split(':').next().unwrap_or(&self.0)
     }
+
+    fn is_domain(&self) -> bool {
+        !self.0.contains('-')
+    }
+
+    /// The number in a text that is one transaction of this source.
+    fn number_of(&self, text: &str) -> Option<u64> {
+        if self.is_domain() {
+            return mariadb_position(text)
+                .filter(|(domain, _)| *domain == &*self.0)
+                .map(|(_, number)| number);
+        }
+        text.strip_prefix(&*self.0)?.strip_prefix(':')?.parse().ok()
+    }
 }
 
 impl fmt::Display for Gtid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.source.0, self.number)
+        let between = if self.source.is_domain() { "-0-" } else { ":" };
+        write!(f, "{}{between}{}", self.source.0, self.number)
     }
 }
 
@@ -215,6 +237,10 @@ impl fmt::Display for GtidSet {
                 f.write_str(",")?;
             }
             f.write_str(&source.0)?;
+            if let (true, Some((_, last))) = (source.is_domain(), intervals.last()) {
+                write!(f, "-0-{last}")?;
+                continue;
+            }
             for &(first, last) in intervals {
                 if first == last {
                     write!(f, ":{first}")?;
@@ -225,6 +251,14 @@ impl fmt::Display for GtidSet {
         }
         Ok(())
     }
+}
+
+/// Domain and number of `domain-server-number`.
+fn mariadb_position(text: &str) -> Option<(&str, u64)> {
+    let mut parts = text.split('-');
+    let (domain, server, number) = (parts.next()?, parts.next()?, parts.next()?);
+    let is_id = |text: &str| text.parse::<u32>().is_ok();
+    (parts.next().is_none() && is_id(domain) && is_id(server)).then_some((domain, number.parse().ok()?))
 }
 
 fn is_uuid(text: &str) -> bool {
@@ -265,10 +299,27 @@ mod tests {
             (" B:7 ,\n A:1", "A:1,B:7"),
             ("A:1-2:tag:4-5", "A:1-2,A:tag:4-5"),
             ("A:5-2", ""),
+            ("0-1-7", "0-0-7"),
+            ("1-2-3, 0-1-7", "0-0-7,1-0-3"),
+            ("0-1-7,0-2-9", "0-0-9"),
+            ("0-1-0", ""),
         ] {
             assert_eq!(set(text).to_string(), expected.replace('A', A).replace('B', B), "{text}");
         }
-        for text in ["x", "A", "A:0", "A:1-", "A:-1", "A:1-x", "A:ta-g:1"] {
+        for text in [
+            "x",
+            "A",
+            "A:0",
+            "A:1-",
+            "A:-1",
+            "A:1-x",
+            "A:ta-g:1",
+            "0-1-",
+            "0-1",
+            "0-1-2-3",
+            "0--1",
+            "4294967296-1-1",
+        ] {
             let text = text.replace('A', &A[1..]);
             assert!(GtidSet::parse(&text).is_err(), "{text}");
         }
@@ -284,6 +335,9 @@ mod tests {
             ("A:1-3:5-9", "A:3-5", false),
             ("A:1-9", "A:1,B:1", false),
             ("A:1-9", "A:tag:1", false),
+            ("0-1-9", "0-2-5", true),
+            ("0-1-9", "0-1-10", false),
+            ("0-1-9", "1-1-1", false),
         ] {
             assert_eq!(set(a).contains_all(&set(b)), expected, "{a} contains {b}");
         }
@@ -298,6 +352,13 @@ mod tests {
         {
             watermark.advance(name(text).as_bytes()).expect("GTIDs");
             assert_eq!(watermark.to_string(), name(expected), "after {text}");
+        }
+        let mut mariadb = Watermark::default();
+        for (text, expected) in
+            [("0-1-5", "0-0-5"), ("0-2-6", "0-0-6"), ("0-1-4", "0-0-6"), ("7-1-1", "0-0-6,7-0-1")]
+        {
+            mariadb.advance(text.as_bytes()).expect("positions");
+            assert_eq!(mariadb.to_string(), expected, "after {text}");
         }
         assert!(watermark.advance(b"nonsense").is_err());
         assert!(watermark.is_applied_in(&set("A:1-9,B:1-3")));

@@ -70,7 +70,7 @@ impl Ask for Connection {
     async fn ask(&mut self) -> Result<Probe, dba::Error> {
         let mut session = match self.session.take().filter(Session::usable) {
             Some(session) => session,
-            None => Session::open(&self.address, &self.login).await?,
+            None => Session::open_for_probes(&self.address, &self.login).await?,
         };
         let probe = dba::probe(&mut session).await?;
         self.session = Some(session);

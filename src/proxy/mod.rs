@@ -291,7 +291,7 @@ async fn log_in(
     let introduction = Introduction {
         server_version: &shown,
         server_capabilities: offered(version),
-        collation: DEFAULT_COLLATION,
+        collation: if version.mariadb { MARIADB_COLLATION } else { DEFAULT_COLLATION },
         connection_id: registration.id(),
     };
     let check = shared.check();
@@ -320,6 +320,8 @@ async fn log_in(
 
 /// utf8mb4_0900_ai_ci, the default of every server since 8.0.
 const DEFAULT_COLLATION: u8 = 255;
+/// utf8mb4_general_ci: MariaDB has not the other.
+const MARIADB_COLLATION: u8 = 45;
 
 /// Keeps the runtime's next timer nearer than any session's linger alarm. Else setting that alarm is the earliest event
 /// and wakes the runtime's own poll by a system call, once for every short connection.
@@ -365,10 +367,10 @@ impl Shared {
         });
         let schema = claimed.schema.as_deref().map(String::from_utf8_lossy);
         registration.logged_in(&identity.credentials.user, schema.as_deref());
-        let client = ClientEnd {
-            stream,
         let defaults =
             primary(&self.topology.borrow()).map_or_else(SessionDefaults::default, |up| up.sessions);
+        let client = ClientEnd {
+            stream,
             inbox: Buffer::default(),
             registration,
             tracks_session: capabilities.contains(Capabilities::SESSION_TRACK),

@@ -40,7 +40,7 @@ pub(super) struct ClientEnd {
 pub(super) struct Order<'a> {
     /// Commands of ours that go before it, in the same write.
     pub(super) prelude: &'a [u8],
-    /// The prelude begins with a WAIT_FOR_EXECUTED_GTID_SET.
+    /// The prelude begins with a wait for GTIDs: WAIT_FOR_EXECUTED_GTID_SET or MASTER_GTID_WAIT.
     pub(super) waits: bool,
     /// How many answers of one OK each the prelude has after that.
     pub(super) prelude_answers: u32,
@@ -189,7 +189,7 @@ pub(super) async fn exchange(
         if let Some(refused) = answer.error {
             return Ok(Relayed::PreludeRefused(refused));
         }
-        // One row of one column: 0 when the set is applied, 1 when the time was up.
+        // One row of one column: 0 when all is applied, 1 (MariaDB: -1) when the time was up.
         if !answer.is_zero {
             return Ok(Relayed::NotFresh);
         }
@@ -510,6 +510,12 @@ fn look_into_ok(packet: &mut [u8], answered: &mut Answered, tracks: bool) -> Res
 
 fn take_change(changes: &mut Changes, change: Change<'_>) {
     match change {
+        // MariaDB's way of telling them; empty before the first.
+        Change::Variable { name: b"last_gtid", value } => {
+            if !value.is_empty() {
+                changes.gtids.push(Box::from(value));
+            }
+        }
         Change::Variable { name, value } => changes.variables.push((Box::from(name), Box::from(value))),
         Change::Schema(schema) => changes.schema = Some(Box::from(schema)),
         Change::State => changes.state = true,

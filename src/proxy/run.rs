@@ -244,6 +244,10 @@ impl ClientSession {
         let Some(lease) = self.hold.as_mut() else { return Err(Tried::NoPrimary(None)) };
         let connection = lease.connection();
         let head = reset::query_head(connection.capabilities);
+        let wait_function = match self.session.dialect().mariadb {
+            true => "MASTER_GTID_WAIT",
+            false => "WAIT_FOR_EXECUTED_GTID_SET",
+        };
         let say = |prelude: &mut Prelude, sql: String| {
             let mut command = head.clone();
             command.extend_from_slice(sql.as_bytes());
@@ -251,7 +255,7 @@ impl ClientSession {
         };
         // First of all: what follows may need what is waited for (a schema that was just made).
         if let Some(set) = wait {
-            say(&mut prelude, format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{set}',{wait_seconds})"));
+            say(&mut prelude, format!("SELECT {wait_function}('{set}',{wait_seconds})"));
             prelude.waits = true;
         }
         prelude.answers += reset::write_difference(connection, &settings, &mut prelude.bytes);
@@ -287,8 +291,11 @@ impl ClientSession {
         let leased = self.shared.pools.lease_writer(&writer, &self.identity, self.session.settings()).await;
         let mut lease = leased.map_err(|_| failed())?;
         let deadline = self.shared.server_deadline;
-        let packets =
-            crate::backend::query(lease.connection(), "SELECT @@GLOBAL.gtid_executed", deadline).await;
+        let position = match self.session.dialect().mariadb {
+            true => "SELECT @@GLOBAL.gtid_binlog_pos",
+            false => "SELECT @@GLOBAL.gtid_executed",
+        };
+        let packets = crate::backend::query(lease.connection(), position, deadline).await;
         let packets = packets.map_err(|_| failed())?;
         lease.release(self.last_activity);
         let row = packets.len().checked_sub(2).and_then(|at| packets.get(at)).ok_or_else(failed)?;

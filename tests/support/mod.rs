@@ -12,6 +12,7 @@ use tokio::runtime::Runtime;
 pub(crate) mod client;
 pub(crate) mod cluster;
 pub(crate) mod general_log;
+pub(crate) mod mariadb;
 #[path = "../../src/demo/mysqld/mod.rs"]
 pub(crate) mod mysqld;
 pub(crate) mod proxy;

@@ -25,6 +25,11 @@ pub(crate) struct Proxy {
     sql: SocketAddr,
 }
 
+/// Names and ports of a cluster's servers.
+fn of(cluster: &Cluster) -> Vec<(&str, u16)> {
+    cluster.servers().iter().map(|server| (server.name(), server.port())).collect()
+}
+
 /// The account of the admin SQL port.
 pub(crate) const ADMIN: Account = Account { user: "admin", password: "admin-password" };
 
@@ -32,8 +37,13 @@ impl Proxy {
     /// Starts it over a fixed list of the cluster's servers and waits until it is ready. `overrides` is YAML that is laid
     /// over the configuration, for example `routing: {consistency: eventual}`; empty for none.
     pub(crate) async fn start(cluster: &Cluster, overrides: &str) -> Self {
+        Self::start_over(cluster.folder(), &of(cluster), overrides).await
+    }
+
+    /// The same over servers of any kind, as (name, port); its own folder is made in `folder`.
+    pub(crate) async fn start_over(folder: &Path, servers: &[(&str, u16)], overrides: &str) -> Self {
         for _ in 0..4 {
-            let mut proxy = Self::launch(cluster, overrides);
+            let mut proxy = Self::launch_over(folder, servers, overrides);
             match proxy.ready(Duration::from_secs(30)).await {
                 Ok(()) => return proxy,
                 // Another process was faster at taking the port.
@@ -46,9 +56,13 @@ impl Proxy {
 
     /// Starts it and does not wait.
     pub(crate) fn launch(cluster: &Cluster, overrides: &str) -> Self {
+        Self::launch_over(cluster.folder(), &of(cluster), overrides)
+    }
+
+    fn launch_over(folder: &Path, servers: &[(&str, u16)], overrides: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder = cluster.folder().join(format!("proxy-{count}"));
+        let folder = folder.join(format!("proxy-{count}"));
         fs::create_dir_all(&folder).expect("the folder is ours");
         let password_file = |account: Account| -> PathBuf {
             let path = folder.join(format!("{}.password", account.user));
@@ -56,10 +70,9 @@ impl Proxy {
             path
         };
         let [port, http, sql] = [(); 3].map(|()| free_port().expect("there is a free port"));
-        let servers: Vec<String> = cluster
-            .servers()
+        let servers: Vec<String> = servers
             .iter()
-            .map(|server| format!("{{name: {}, address: \"127.0.0.1:{}\"}}", server.name(), server.port()))
+            .map(|(name, port)| format!("{{name: {name}, address: \"127.0.0.1:{port}\"}}"))
             .collect();
         let base = format!(
             "listen: {{address: \"127.0.0.1:{port}\"}}\n\

@@ -1,0 +1,175 @@
+//! A real MariaDB primary and its replicas, replicating by GTID. The servers come from the distribution's own packages, see
+//! `scripts/mysql-tree --mariadb`.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+use tokio::time::{Instant, sleep};
+
+use super::cluster::{APP, Account, MONITOR, ROOT, connect};
+use super::mysqld::free_port;
+
+/// `mariadb-0` is the primary, the others replicate from it. Ends when dropped.
+pub(crate) struct MariaDb {
+    servers: Vec<Server>,
+    folder: PathBuf,
+}
+
+struct Server {
+    name: String,
+    port: u16,
+    child: Child,
+}
+
+impl MariaDb {
+    pub(crate) async fn start(replicas: u32) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("mariadb-{}-{count}", std::process::id()));
+        fs::create_dir_all(&folder).expect("the folder can be made");
+        let tree = tree();
+        let servers = (0..=replicas).map(|ordinal| launch(&tree, &folder, ordinal)).collect();
+        let cluster = Self { servers, folder };
+        for ordinal in 0..cluster.servers.len() {
+            let mut root = cluster.reachable(ordinal).await;
+            if ordinal > 0 {
+                let source = format!(
+                    "CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT={}, MASTER_USER='{}', MASTER_PASSWORD='{}', \
+                     MASTER_USE_GTID=slave_pos, MASTER_HEARTBEAT_PERIOD=1, MASTER_CONNECT_RETRY=1",
+                    cluster.servers[0].port, ROOT.user, ROOT.password
+                );
+                for statement in [&source, "START SLAVE", "SET GLOBAL read_only = ON"] {
+                    root.query_drop(statement).await.expect("replication can be configured");
+                }
+            }
+        }
+        cluster
+    }
+
+    /// As (name, port).
+    pub(crate) fn servers(&self) -> Vec<(&str, u16)> {
+        self.servers.iter().map(|server| (server.name.as_str(), server.port)).collect()
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A connection to one server, past any proxy.
+    pub(crate) async fn connect(&self, ordinal: usize, account: Account) -> Conn {
+        connect(self.servers[ordinal].port, account).await.expect("the server accepts this account")
+    }
+
+    async fn reachable(&self, ordinal: usize) -> Conn {
+        let patience = Instant::now() + Duration::from_secs(60);
+        loop {
+            match connect(self.servers[ordinal].port, ROOT).await {
+                Ok(conn) => return conn,
+                Err(error) if Instant::now() > patience => {
+                    let log = self.folder.join(&self.servers[ordinal].name).join("log");
+                    panic!("{error}\n{}", fs::read_to_string(log).unwrap_or_default());
+                }
+                Err(_) => sleep(Duration::from_millis(100)).await,
+            }
+        }
+    }
+}
+
+impl Drop for MariaDb {
+    fn drop(&mut self) {
+        for server in &mut self.servers {
+            let _ = server.child.kill();
+            let _ = server.child.wait();
+        }
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn tree() -> PathBuf {
+    let output = Command::new("scripts/mysql-tree")
+        .arg("--mariadb")
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("tests run in the package's folder");
+    assert!(output.status.success(), "there is no MariaDB to test with");
+    PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
+}
+
+/// A data folder of its own, filled as mariadb-install-db does, and a server on it.
+fn launch(tree: &Path, folder: &Path, ordinal: u32) -> Server {
+    let name = format!("mariadb-{ordinal}");
+    let folder = folder.join(&name);
+    let data = folder.join("data");
+    fs::create_dir_all(&data).expect("the folder is ours");
+    let share = tree.join("usr/share/mysql");
+    let run = |more: &[String]| {
+        // The server goes with the test, in whatever way that ends.
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(tree.join("bin/mariadbd"))
+            .args([
+                "--no-defaults",
+                "--user=root",
+                "--innodb-buffer-pool-size=16M",
+                "--innodb-log-file-size=8M",
+            ])
+            .arg(format!("--datadir={}", data.display()))
+            .arg(format!("--lc-messages-dir={}", share.display()))
+            .arg(format!("--character-sets-dir={}", share.join("charsets").display()))
+            .arg(format!("--plugin-dir={}", tree.join("usr/lib/mysql/plugin").display()))
+            .args(more);
+        command
+    };
+    let log = || File::create(folder.join("log")).expect("the folder is ours");
+    let mut bootstrap = run(&["--bootstrap".to_owned()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(log())
+        .spawn()
+        .expect("setpriv is a part of util-linux");
+    let mut input = bootstrap.stdin.take().expect("asked for above");
+    let read = |file: &str| fs::read(share.join(file)).expect("the packages have it");
+    let mut statements = b"create database mysql;\nuse mysql;\n".to_vec();
+    for file in ["mysql_system_tables.sql", "mysql_performance_tables.sql", "mysql_system_tables_data.sql"] {
+        statements.extend(read(file));
+    }
+    statements.extend_from_slice(b"FLUSH PRIVILEGES;\n");
+    for (account, rights) in
+        [(ROOT, "ALL ON *.*"), (APP, "ALL ON *.*"), (MONITOR, "REPLICA MONITOR, PROCESS, SELECT ON *.*")]
+    {
+        let Account { user, password } = account;
+        writeln!(statements, "CREATE USER '{user}'@'%' IDENTIFIED BY '{password}';").expect("into memory");
+        writeln!(statements, "GRANT {rights} TO '{user}'@'%' WITH GRANT OPTION;").expect("into memory");
+    }
+    // Else they stand before ours for who comes from this machine.
+    writeln!(statements, "DELETE FROM global_priv WHERE Host <> '%' AND User <> 'mariadb.sys';")
+        .expect("into memory");
+    input.write_all(&statements).expect("it reads");
+    drop(input);
+    let ended = bootstrap.wait().expect("it ends");
+    assert!(ended.success(), "{}", fs::read_to_string(folder.join("log")).unwrap_or_default());
+
+    let port = free_port().expect("there is a free port");
+    let options = [
+        format!("--port={port}"),
+        "--bind-address=127.0.0.1".to_owned(),
+        format!("--socket={}", folder.join("socket").display()),
+        format!("--pid-file={}", folder.join("pid").display()),
+        format!("--server-id={}", 100 + ordinal),
+        "--log-bin=bin".to_owned(),
+        "--gtid-strict-mode=ON".to_owned(),
+        "--innodb-flush-log-at-trx-commit=0".to_owned(),
+        "--character-set-server=utf8mb4".to_owned(),
+    ];
+    let child = run(&options).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log()).spawn();
+    Server { name, port, child: child.expect("it ran a moment ago") }
+}
