@@ -215,6 +215,11 @@ impl Error {
         matches!(self, Self::Conflict { .. })
     }
 
+    /// What was asked makes no sense to the server: asking the same again does not help.
+    pub(crate) fn is_invalid(&self) -> bool {
+        matches!(self, Self::Refused { code: 400..=428, .. })
+    }
+
     /// A person must grant something first.
     pub(crate) fn is_forbidden(&self) -> bool {
         matches!(self, Self::Forbidden { .. })

@@ -5,6 +5,7 @@ pub(crate) mod appointment;
 pub(crate) mod gtid;
 pub(crate) mod health;
 pub(crate) mod leadership;
+pub(crate) mod pod;
 pub(crate) mod progress;
 pub(crate) mod report;
 pub(crate) mod server;
