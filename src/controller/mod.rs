@@ -1,10 +1,14 @@
 //! Brings servers up and keeps them right: observe -> plan (pure) -> verify (pure) -> execute, over and over. Remembers
 //! next to nothing: what was done is seen in the servers, and a controller that takes over sees the same.
 
+mod acts;
+mod copies;
 mod execute;
 pub(crate) mod lead;
 mod observe;
 mod plan;
+#[expect(dead_code, reason = "is sent once the controller runs in Kubernetes")]
+mod publish;
 mod record;
 #[cfg(test)]
 mod rehearsal;
@@ -31,9 +35,10 @@ pub(crate) use world::Record;
 
 use crate::config::Diverged;
 use crate::dba::CloneState;
-use crate::model::progress::{CopyProgress, Problem, Progress, ServerProgress};
+use crate::model::progress::{Acts, Problem, Progress, Reads, ServerProgress};
 use crate::model::server::{Endpoint, ServerId};
 use crate::model::wishes::Wishes;
+use copies::Copies;
 use execute::Job;
 use observe::{Look, Observer};
 use plan::{Change, Class, Plan, Step};
@@ -81,7 +86,8 @@ pub(crate) async fn run(
         busy: BTreeSet::new(),
         attempts: BTreeMap::new(),
         errant_since: BTreeMap::new(),
-        copied: BTreeMap::new(),
+        copies: Copies::default(),
+        acts: Acts::default(),
         primary_before: crate::model::gtid::GtidSet::default(),
         watermark_saved: Instant::now(),
         last_problems: Vec::new(),
@@ -127,8 +133,8 @@ struct Controller<S> {
     busy: BTreeSet<ServerId>,
     attempts: BTreeMap<ServerId, Attempts>,
     errant_since: BTreeMap<ServerId, Instant>,
-    /// Bytes copied to a server, and since when so many.
-    copied: BTreeMap<ServerId, (u64, Instant)>,
+    copies: Copies,
+    acts: Acts,
     primary_before: crate::model::gtid::GtidSet,
     watermark_saved: Instant,
     last_problems: Vec<Problem>,
@@ -189,12 +195,13 @@ impl<S: Store> Controller<S> {
         }
         self.last_problems.clone_from(&progress.problems);
         self.raise_watermark(&world, &plan).await;
+        progress.acts = self.acts.clone();
         progress
     }
 
     fn world(&mut self, look: Look, wishes: Wishes) -> World {
-        self.note_copies(&look);
         let now = Instant::now();
+        self.copies.look(&look.nodes, now, &mut self.acts);
         let handover = &mut self.handover;
         match &self.record.handover {
             Some(Handover { id, .. }) if handover.running.as_ref().is_none_or(|(ours, _)| ours != id) => {
@@ -214,7 +221,7 @@ impl<S: Store> Controller<S> {
             primary_after: look.primary_after,
             primary_before: self.primary_before.clone(),
             errant_for: self.errant_since.iter().map(|(id, since)| (id.clone(), now - *since)).collect(),
-            stalled_for: self.copied.iter().map(|(id, (_, since))| (id.clone(), now - *since)).collect(),
+            stalled_for: self.copies.stalled_for(now),
             busy: self.busy.clone(),
             resting: resting.collect(),
             diverged: self.settings.diverged,
@@ -224,22 +231,6 @@ impl<S: Store> Controller<S> {
             wishes,
             fresh_cluster: Arc::clone(&self.settings.fresh_cluster),
         }
-    }
-
-    fn note_copies(&mut self, look: &Look) {
-        let now = Instant::now();
-        let mut copied = BTreeMap::new();
-        for node in &look.nodes {
-            let id = &node.endpoint.id;
-            let Some(run) = node.seen().and_then(|seen| seen.survey.clone.as_ref()) else { continue };
-            if run.state != CloneState::Running {
-                continue;
-            }
-            let since =
-                self.copied.get(id).filter(|(bytes, _)| *bytes == run.bytes).map_or(now, |(_, since)| *since);
-            copied.insert(id.clone(), (run.bytes, since));
-        }
-        self.copied = copied;
     }
 
     fn remember(&mut self, plan: &Plan) {
@@ -288,7 +279,8 @@ impl<S: Store> Controller<S> {
                 }
             };
             tracing::info!(?step, "controller");
-            self.copied.remove(step.server());
+            self.copies.begins(step.server());
+            acts::begun(&mut self.acts, step);
             let tools = self.settings.tools.clone();
             self.running.spawn(async move {
                 let outcome = job.run(&tools).await;
@@ -310,10 +302,20 @@ impl<S: Store> Controller<S> {
         }
         tracing::info!(?change, "controller");
         self.handover.changed = self.save(record).await;
+        if self.handover.changed {
+            acts::changed(&mut self.acts, change);
+        }
     }
 
     async fn finished(&mut self, step: &Step, outcome: Result<(), execute::Error>) {
         let id = step.server();
+        match &outcome {
+            Ok(()) => acts::done(&mut self.acts, step),
+            Err(error) => acts::failed(&mut self.acts, step, &error.to_string()),
+        }
+        if matches!((step, &outcome), (Step::Clone { .. }, Ok(()))) {
+            self.copies.ended(id, Instant::now());
+        }
         if matches!(step, Step::StopCopy { .. }) {
             if let Err(error) = outcome {
                 tracing::warn!(?step, %error, "a step failed");
@@ -408,20 +410,26 @@ const LONGEST_REST: Duration = Duration::from_secs(600);
 /// The plan in words.
 fn report(world: &World, plan: &Plan) -> Progress {
     let servers = plan.verdicts.iter().map(|verdict| {
-        let run = world.seen(&verdict.id).and_then(|seen| seen.survey.clone.as_ref());
-        let copy = run.filter(|run| run.state == CloneState::Running).map(|run| CopyProgress {
-            bytes: run.bytes,
-            estimate: run.estimate,
-            bytes_per_second: run.bytes_per_second,
-            elapsed: run.elapsed,
-        });
+        let id = &verdict.id;
+        let run = world.seen(id).and_then(|seen| seen.survey.clone.as_ref());
+        let mut standing = publish::standing(verdict.class);
+        if verdict.class == Class::Errant && plan::believed(world, id) {
+            standing.reads = Reads::Refused;
+        }
         ServerProgress {
-            id: verdict.id.clone(),
+            id: id.clone(),
+            uid: world.node(id).and_then(|node| node.endpoint.uid.clone()),
             state: verdict.class.name(),
             doing: Arc::clone(&verdict.words),
-            copy,
+            copy: run.filter(|run| run.state == CloneState::Running).map(copies::progress),
             serving: verdict.class.serving(),
+            standing,
         }
     });
-    Progress { servers: servers.collect(), problems: plan.problems.clone() }
+    Progress {
+        looked: Some(Instant::now()),
+        servers: servers.collect(),
+        problems: plan.problems.clone(),
+        acts: Acts::default(),
+    }
 }

@@ -560,7 +560,7 @@ fn stalled(world: &World, node: &Node) -> Option<Step> {
     (stalled && run.stage.ends_with("COPY")).then_some(Step::StopCopy { server, process: run.process })
 }
 
-fn believed(world: &World, id: &ServerId) -> bool {
+pub(super) fn believed(world: &World, id: &ServerId) -> bool {
     world.errant_for.get(id).is_some_and(|seen_for| *seen_for >= ERRANT_AFTER)
 }
 

@@ -20,6 +20,4 @@ pub(crate) use probe::{Applier, Receiver};
 pub(crate) use probe::{Channel, Micros, Probe, ThreadError, ThreadState, probe};
 pub(crate) use replication::{Source, drop_channel, fence, follow, set_writable, stop_receiving};
 pub(crate) use session::{Answer, Login, Session};
-#[cfg(test)]
-pub(crate) use survey::CloneRun;
-pub(crate) use survey::{CloneState, Survey, survey};
+pub(crate) use survey::{CloneRun, CloneState, Survey, survey};

@@ -180,7 +180,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::progress::{CopyProgress, Problem, ServerProgress};
+    use crate::model::progress::{CopyProgress, Part, Problem, Reads, ServerProgress, Standing};
     use crate::model::server::ServerId;
 
     #[test]
@@ -221,10 +221,12 @@ readwright_uptime_seconds 3.5
     fn progress_in_words() {
         let server = |name: &str, copy| ServerProgress {
             id: ServerId::new(name),
+            uid: None,
             state: "Cloning",
             doing: Arc::from("copies from mysql-0"),
             copy,
             serving: false,
+            standing: Standing { part: Part::Neither, reads: Reads::Refused, alarm: None },
         };
         let copy = CopyProgress {
             bytes: 3 << 20,
@@ -239,6 +241,7 @@ readwright_uptime_seconds 3.5
                 server: None,
                 words: Arc::from("mysql-0 does not answer"),
             }],
+            ..Progress::default()
         };
         assert_eq!(
             progress_lines(&progress),

@@ -1,0 +1,158 @@
+//! Follows copies from look to look: whether one moves, how far it is, and what it came to. Pure: time is given.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::world::Node;
+use crate::dba::{CloneRun, CloneState};
+use crate::model::progress::{Acts, CopyProgress, Tone};
+use crate::model::server::ServerId;
+
+/// Copies that run, or whose end is to be told.
+#[derive(Debug, Default)]
+pub(super) struct Copies(BTreeMap<ServerId, Copy>);
+
+#[derive(Debug)]
+struct Copy {
+    bytes: u64,
+    /// When it last had more.
+    moved: Instant,
+    /// Of how many quarters has been told.
+    quarters: u64,
+}
+
+impl Copies {
+    /// Takes in what the servers say of copies to them.
+    pub(super) fn look(&mut self, nodes: &[Node], now: Instant, acts: &mut Acts) {
+        self.0.retain(|id, _| nodes.iter().any(|node| node.endpoint.id == *id));
+        for node in nodes {
+            let id = &node.endpoint.id;
+            // One that does not answer may be starting again after its copy.
+            let Some(seen) = node.seen() else { continue };
+            let Some(run) = &seen.survey.clone else { continue };
+            match run.state {
+                CloneState::Running => self.runs(id, run, now, acts),
+                CloneState::Completed if self.0.remove(id).is_some() => {
+                    acts.note(Some(id), "CopyDone", sum(run), Tone::Normal);
+                }
+                // What comes of it is the planner's to say.
+                CloneState::Failed | CloneState::Dead => drop(self.0.remove(id)),
+                CloneState::Completed => {}
+            }
+        }
+    }
+
+    fn runs(&mut self, id: &ServerId, run: &CloneRun, now: Instant, acts: &mut Acts) {
+        let copy = self.0.entry(id.clone()).or_insert(Copy { bytes: run.bytes, moved: now, quarters: 0 });
+        if copy.bytes != run.bytes {
+            (copy.bytes, copy.moved) = (run.bytes, now);
+        }
+        let progress = progress(run);
+        let quarters = progress.percent() / 25;
+        if quarters > copy.quarters && quarters < 4 {
+            copy.quarters = quarters;
+            let words = format!("{} %: {progress}", progress.percent());
+            acts.note(Some(id), "CopyProgress", words, Tone::Normal);
+        }
+    }
+
+    /// A copy to this server begins.
+    pub(super) fn begins(&mut self, id: &ServerId) {
+        self.0.remove(id);
+    }
+
+    /// The copy is complete, and has perhaps never been seen running.
+    pub(super) fn ended(&mut self, id: &ServerId, now: Instant) {
+        self.0.entry(id.clone()).or_insert(Copy { bytes: 0, moved: now, quarters: 0 });
+    }
+
+    /// How long each has not moved a byte.
+    pub(super) fn stalled_for(&self, now: Instant) -> BTreeMap<ServerId, Duration> {
+        self.0.iter().map(|(id, copy)| (id.clone(), now - copy.moved)).collect()
+    }
+}
+
+pub(super) fn progress(run: &CloneRun) -> CopyProgress {
+    CopyProgress {
+        bytes: run.bytes,
+        estimate: run.estimate,
+        bytes_per_second: run.bytes_per_second,
+        elapsed: run.elapsed,
+    }
+}
+
+fn sum(run: &CloneRun) -> String {
+    let mib = run.bytes as f64 / f64::from(1 << 20);
+    let seconds = run.elapsed.as_secs_f64();
+    format!(
+        "copied {mib:.1} MiB from {} in {seconds:.1} s ({:.0} MiB/s)",
+        run.source,
+        mib / seconds.max(0.001)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::story;
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_copy_is_told_in_quarters() {
+        let mut world = story::well();
+        let (mut copies, mut acts) = (Copies::default(), Acts::default());
+        let mut look = |state: CloneState, bytes: u64, told: &[&str]| {
+            let run = CloneRun { bytes, estimate: 1000, ..story::clone_run(state) };
+            story::seen(&mut world, 1).survey.clone = Some(run);
+            copies.look(&world.nodes, Instant::now(), &mut acts);
+            let words: Vec<_> = acts.iter().map(|act| format!("{} {}", act.reason, act.words)).collect();
+            assert_eq!(words.len(), told.len(), "{words:?}");
+            let last = words.last().map_or("", String::as_str);
+            assert!(last.starts_with(told.last().unwrap_or(&"")), "{words:?}");
+        };
+        // One that was complete before is no news.
+        look(CloneState::Completed, 1000, &[]);
+        look(CloneState::Running, 10, &[]);
+        look(CloneState::Running, 249, &[]);
+        look(CloneState::Running, 250, &["CopyProgress 25 %: 0.0 of 0.0 MiB, 0 MiB/s, 750 s left"]);
+        look(CloneState::Running, 400, &[""]);
+        look(CloneState::Running, 760, &["", "CopyProgress 76 %"]);
+        look(CloneState::Running, 1000, &["", ""]);
+        look(
+            CloneState::Completed,
+            1000,
+            &["", "", "CopyDone copied 0.0 MiB from mysql-0:3306 in 1.0 s (0 MiB/s)"],
+        );
+        look(CloneState::Completed, 1000, &["", "", ""]);
+        look(CloneState::Running, 900, &["", "", "", "CopyProgress 90 %"]);
+        look(CloneState::Failed, 900, &["", "", "", ""]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_copy_that_was_never_seen_running_is_told_all_the_same() {
+        let mut world = story::well();
+        story::seen(&mut world, 1).survey.clone = Some(story::clone_run(CloneState::Completed));
+        let (mut copies, mut acts) = (Copies::default(), Acts::default());
+        copies.begins(&story::id(1));
+        copies.look(&world.nodes, Instant::now(), &mut acts);
+        assert_eq!(acts.iter().count(), 0);
+        copies.ended(&story::id(1), Instant::now());
+        copies.look(&world.nodes, Instant::now(), &mut acts);
+        assert_eq!(acts.iter().count(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_copy_that_does_not_move() {
+        let mut world = story::well();
+        let (mut copies, mut acts) = (Copies::default(), Acts::default());
+        for bytes in [10, 10, 20, 20, 20] {
+            let run = CloneRun { bytes, ..story::clone_run(CloneState::Running) };
+            story::seen(&mut world, 1).survey.clone = Some(run);
+            copies.look(&world.nodes, Instant::now(), &mut acts);
+            tokio::time::advance(Duration::from_secs(10)).await;
+        }
+        let stalled = copies.stalled_for(Instant::now());
+        assert_eq!(stalled.get(&story::id(1)), Some(&Duration::from_secs(30)));
+    }
+}
