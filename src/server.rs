@@ -26,6 +26,7 @@ use crate::dba::Login;
 use crate::k8s::client::{Access, AccessError};
 use crate::model::appointment::Appointment;
 use crate::model::health::Health;
+use crate::model::pod::Pod;
 use crate::model::report::{PoolReport, State};
 use crate::model::server::Endpoint;
 use crate::model::topology::Topology;
@@ -266,7 +267,7 @@ impl Server {
             discover(&self.config, &control, &tasks, &last).await?;
         if let (Some(outputs), Some(kubernetes)) = (self.controller, kubernetes) {
             // Ends when no new clients are let in: another one is to act while ours drain.
-            let parts = (outputs, kubernetes, endpoints.clone());
+            let parts = (outputs, kubernetes, endpoints.clone(), self.snapshots.subscribe());
             controller::start(&self.config, parts, (&control, &tasks), stop.clone());
         }
         let appointments = self.appointments.unwrap_or(appointments);
@@ -327,6 +328,7 @@ struct Discovered {
 struct Kubernetes {
     access: Access,
     wishes: watch::Receiver<Wishes>,
+    pods: watch::Receiver<Arc<[Pod]>>,
 }
 
 /// Starts discovery; the first answer may be empty where there is none yet.
@@ -353,11 +355,16 @@ async fn discover(
             let (sender, endpoints) = watch::channel(Arc::from([]));
             let (appoints, appointments) = watch::channel(Appointment::default());
             let (wanted, wishes) = watch::channel(Wishes::default());
-            let outputs =
-                topology::kubernetes::Outputs { endpoints: sender, appointments: appoints, wishes: wanted };
+            let (stand, pods) = watch::channel(Arc::from([]));
+            let outputs = topology::kubernetes::Outputs {
+                endpoints: sender,
+                appointments: appoints,
+                wishes: wanted,
+                pods: stand,
+            };
             let running = topology::kubernetes::run(access.clone(), settings, outputs, stop.clone());
             tasks.spawn_on(running, control);
-            Ok(Discovered { endpoints, appointments, kubernetes: Some(Kubernetes { access, wishes }) })
+            Ok(Discovered { endpoints, appointments, kubernetes: Some(Kubernetes { access, wishes, pods }) })
         }
         config::Topology::Dns { service, port, refresh } => {
             let (service, hosts) = (service.clone(), hosts(config));

@@ -10,9 +10,13 @@ use crate::dba::{CloneRun, CloneState};
 use crate::model::progress::{Acts, CopyProgress, Tone};
 use crate::model::server::ServerId;
 
-/// Copies that run, or whose end is to be told.
 #[derive(Debug, Default)]
-pub(super) struct Copies(BTreeMap<ServerId, Copy>);
+pub(super) struct Copies {
+    /// Those that run, or whose end is to be told.
+    open: BTreeMap<ServerId, Copy>,
+    /// Bytes of those that are complete.
+    total: u64,
+}
 
 #[derive(Debug)]
 struct Copy {
@@ -26,7 +30,7 @@ struct Copy {
 impl Copies {
     /// Takes in what the servers say of copies to them.
     pub(super) fn look(&mut self, nodes: &[Node], now: Instant, acts: &mut Acts) {
-        self.0.retain(|id, _| nodes.iter().any(|node| node.endpoint.id == *id));
+        self.open.retain(|id, _| nodes.iter().any(|node| node.endpoint.id == *id));
         for node in nodes {
             let id = &node.endpoint.id;
             // One that does not answer may be starting again after its copy.
@@ -34,18 +38,19 @@ impl Copies {
             let Some(run) = &seen.survey.clone else { continue };
             match run.state {
                 CloneState::Running => self.runs(id, run, now, acts),
-                CloneState::Completed if self.0.remove(id).is_some() => {
+                CloneState::Completed if self.open.remove(id).is_some() => {
+                    self.total += run.bytes;
                     acts.note(Some(id), "CopyDone", sum(run), Tone::Normal);
                 }
                 // What comes of it is the planner's to say.
-                CloneState::Failed | CloneState::Dead => drop(self.0.remove(id)),
+                CloneState::Failed | CloneState::Dead => drop(self.open.remove(id)),
                 CloneState::Completed => {}
             }
         }
     }
 
     fn runs(&mut self, id: &ServerId, run: &CloneRun, now: Instant, acts: &mut Acts) {
-        let copy = self.0.entry(id.clone()).or_insert(Copy { bytes: run.bytes, moved: now, quarters: 0 });
+        let copy = self.open.entry(id.clone()).or_insert(Copy { bytes: run.bytes, moved: now, quarters: 0 });
         if copy.bytes != run.bytes {
             (copy.bytes, copy.moved) = (run.bytes, now);
         }
@@ -60,17 +65,22 @@ impl Copies {
 
     /// A copy to this server begins.
     pub(super) fn begins(&mut self, id: &ServerId) {
-        self.0.remove(id);
+        self.open.remove(id);
     }
 
     /// The copy is complete, and has perhaps never been seen running.
     pub(super) fn ended(&mut self, id: &ServerId, now: Instant) {
-        self.0.entry(id.clone()).or_insert(Copy { bytes: 0, moved: now, quarters: 0 });
+        self.open.entry(id.clone()).or_insert(Copy { bytes: 0, moved: now, quarters: 0 });
+    }
+
+    /// Bytes of all that were completed.
+    pub(super) fn total(&self) -> u64 {
+        self.total
     }
 
     /// How long each has not moved a byte.
     pub(super) fn stalled_for(&self, now: Instant) -> BTreeMap<ServerId, Duration> {
-        self.0.iter().map(|(id, copy)| (id.clone(), now - copy.moved)).collect()
+        self.open.iter().map(|(id, copy)| (id.clone(), now - copy.moved)).collect()
     }
 }
 

@@ -7,8 +7,7 @@ mod execute;
 pub(crate) mod lead;
 mod observe;
 mod plan;
-#[expect(dead_code, reason = "is sent once the controller runs in Kubernetes")]
-mod publish;
+pub(crate) mod publish;
 mod record;
 #[cfg(test)]
 mod rehearsal;
@@ -196,6 +195,7 @@ impl<S: Store> Controller<S> {
         self.last_problems.clone_from(&progress.problems);
         self.raise_watermark(&world, &plan).await;
         progress.acts = self.acts.clone();
+        progress.copied = self.copies.total();
         progress
     }
 
@@ -430,6 +430,6 @@ fn report(world: &World, plan: &Plan) -> Progress {
         looked: Some(Instant::now()),
         servers: servers.collect(),
         problems: plan.problems.clone(),
-        acts: Acts::default(),
+        ..Progress::default()
     }
 }

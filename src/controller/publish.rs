@@ -16,6 +16,8 @@ use crate::model::pod::{Condition, Owner, Pod};
 use crate::model::progress::{Part, Progress, Reads, ServerProgress, Standing, Tone};
 use crate::model::server::ServerId;
 
+pub(crate) use send::{Publisher, Sources};
+
 /// What follows from a server's state for those who use it.
 pub(super) fn standing(class: Class) -> Standing {
     let (part, reads, alarm) = match class {
@@ -138,16 +140,19 @@ const AGAIN: Duration = Duration::from_secs(60);
 
 /// What is to be sent after this view.
 pub(super) fn publish(memory: &mut Memory, view: &View<'_>) -> Due {
-    if view.progress.looked.is_none() {
-        // This process does not act. Who does, tells.
-        *memory = Memory::default();
-        return Due::default();
-    }
+    let mut due = Due::default();
     if let Some(owner) = view.pods.iter().find_map(|pod| pod.owner.as_ref()) {
         memory.owner = Some(owner.clone());
     }
+    if view.progress.looked.is_none() {
+        // This process does not act: another one does and tells, or something keeps this one from it.
+        match view.progress.problems.is_empty() {
+            true => *memory = Memory::default(),
+            false => memory.problems(view, &mut due),
+        }
+        return due;
+    }
     memory.servers.retain(|id, past| view.pods.iter().any(|pod| pod.id == *id && pod.uid == past.uid));
-    let mut due = Due::default();
     for pod in view.pods {
         match view.server(pod) {
             Some(server) => {

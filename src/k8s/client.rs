@@ -202,6 +202,8 @@ impl Error {
             }
             404 => Self::Missing { call },
             409 => Self::Conflict { call },
+            // A patch that names a uid is of another object of this name.
+            422 if status.message.contains("metadata.uid") => Self::Conflict { call },
             code => Self::Refused { call, message: status.message.clone(), code },
         }
     }
@@ -274,6 +276,7 @@ mod tests {
         check(401, "Unauthorized", "token is missing, expired or revoked");
         check(404, "not found", "there is none");
         check(409, "the object has been modified", "somebody else has changed it");
+        check(422, "metadata.uid: Invalid value: \"u\": field is immutable", "somebody else has changed it");
         check(422, "metadata.name: Invalid value", "metadata.name: Invalid value (422)");
         assert!(
             refused(403, "").is_forbidden()

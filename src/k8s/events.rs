@@ -49,13 +49,14 @@ pub(crate) async fn write(
         Kind::Pod => ("Pod", "v1"),
         Kind::StatefulSet => ("StatefulSet", "apps/v1"),
     };
+    let now = Timestamp::now();
     let event = Event {
         metadata: ObjectMeta {
-            generate_name: Some(format!("{}.", subject.name)),
+            name: Some(format!("{}.{:x}", subject.name, now.as_nanosecond())),
             namespace: Some(access.namespace().to_string()),
             ..ObjectMeta::default()
         },
-        event_time: Some(MicroTime(Timestamp::now())),
+        event_time: Some(MicroTime(now)),
         reporting_controller: Some(CONTROLLER.to_owned()),
         reporting_instance: Some(instance.to_owned()),
         action: Some(reason.to_owned()),

@@ -1,5 +1,6 @@
 //! What the controller sees and does, for people: `demo`, `status`, the admin port, metrics and Kubernetes show it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,8 @@ pub(crate) struct Progress {
     /// What keeps the cluster from being right; empty when nothing does.
     pub(crate) problems: Vec<Problem>,
     pub(crate) acts: Acts,
+    /// Bytes of complete copies, since the controller began to act.
+    pub(crate) copied: u64,
 }
 
 /// Something that is not right, and that the controller waits for, or leaves to people.
@@ -97,6 +100,7 @@ pub(crate) struct Acts {
     /// Oldest first; the last [`Acts::KEPT`] are kept.
     last: Arc<Vec<Act>>,
     count: u64,
+    totals: BTreeMap<&'static str, u64>,
 }
 
 /// Something done, or tried in vain.
@@ -177,6 +181,7 @@ impl Acts {
         tone: Tone,
     ) {
         let (words, at) = (words.into(), Instant::now());
+        *self.totals.entry(reason).or_default() += 1;
         let last = Arc::make_mut(&mut self.last);
         let same =
             |act: &&mut Act| act.server.as_ref() == server && act.reason == reason && act.words == words;
@@ -193,6 +198,11 @@ impl Acts {
 
     /// An act among the last so many is not told again.
     const REPEATED: usize = 4;
+
+    /// How often each reason was noted.
+    pub(crate) fn totals(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.totals.iter().map(|(reason, times)| (*reason, *times))
+    }
 
     /// Oldest first.
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Act> {
@@ -226,6 +236,7 @@ mod tests {
         acts.note(Some(&one), "FollowFailed", "no answer", Tone::Warning);
         let told: Vec<_> = acts.iter().map(|act| (act.number, act.reason, act.times)).collect();
         assert_eq!(told, [(1, "FollowFailed", 2), (2, "SwitchoverDone", 1)]);
+        assert_eq!(acts.totals().collect::<Vec<_>>(), [("FollowFailed", 2), ("SwitchoverDone", 1)]);
         for number in 0..100 {
             acts.note(None, "SwitchoverFailed", format!("{number}"), Tone::Warning);
         }

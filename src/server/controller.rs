@@ -12,6 +12,7 @@ use super::Kubernetes;
 use crate::admin;
 use crate::config::Config;
 use crate::controller::lead::Lead;
+use crate::controller::publish::{Publisher, Sources};
 use crate::controller::{Logins, Settings, Tools};
 use crate::dba::AccountPlan;
 use crate::demo::random_uuid;
@@ -20,6 +21,7 @@ use crate::model::access::Account;
 use crate::model::leadership::{Leadership, Mandate};
 use crate::model::progress::Progress;
 use crate::model::server::Endpoint;
+use crate::model::topology::Topology;
 
 /// Where the controller tells what it does; made before anything runs, so that whoever listens can be built.
 pub(super) struct Outputs {
@@ -41,13 +43,30 @@ impl Outputs {
 /// Runs until `stop`; then the controller ends first, and the lease is given back.
 pub(super) fn start(
     config: &Config,
-    (outputs, kubernetes, endpoints): (Outputs, Kubernetes, watch::Receiver<Arc<[Endpoint]>>),
+    (outputs, kubernetes, endpoints, topology): (
+        Outputs,
+        Kubernetes,
+        watch::Receiver<Arc<[Endpoint]>>,
+        watch::Receiver<Arc<Topology>>,
+    ),
     (control, tasks): (&Handle, &TaskTracker),
     stop: CancellationToken,
 ) {
     let Outputs { progress, leadership } = outputs;
-    let Kubernetes { access, wishes } = kubernetes;
+    let Kubernetes { access, wishes, pods } = kubernetes;
     let me: Arc<str> = Arc::from(format!("{}_{}", config.controller.pod, &random_uuid()[..8]));
+    let publisher = Publisher {
+        access: access.clone(),
+        instance: Arc::from(config.controller.pod.as_str()),
+        max_lag: config.routing.max_lag,
+        sources: Sources {
+            progress: progress.subscribe(),
+            leadership: leadership.subscribe(),
+            pods,
+            topology,
+        },
+    };
+    tasks.spawn_on(publisher.run(stop.clone()), control);
     let lead = Lead {
         access: access.clone(),
         state: config.controller.state.clone(),

@@ -13,4 +13,5 @@ mod manifests;
 mod mysqld;
 mod pods;
 mod scene;
+mod told;
 mod traffic;

@@ -19,7 +19,12 @@ pub(crate) const BOOT: Duration = Duration::from_secs(180);
 
 /// From nothing to three servers that serve, and an application's account and table.
 pub(crate) async fn set_up(scene: &Scene) {
-    scene.apply(include_str!("managed.yaml")).await;
+    set_up_with(scene, include_str!("managed.yaml")).await;
+}
+
+/// The same from another form of the manifest.
+pub(crate) async fn set_up_with(scene: &Scene, manifest: &str) {
+    scene.apply(manifest).await;
     let proxies = include_str!("proxy.yaml").replace("NAME", "readwright");
     scene.apply(&proxies.replace("spec:\n  serviceName", "spec:\n  replicas: 2\n  serviceName")).await;
     serving(scene, 3, BOOT).await;

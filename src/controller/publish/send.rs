@@ -9,9 +9,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{Memory, Told, View, publish};
+use super::{Due, Memory, Told, View, publish};
 use crate::k8s::client::{Access, Error};
 use crate::k8s::{events, pods};
+use crate::model::leadership::Leadership;
 use crate::model::pod::Pod;
 use crate::model::progress::{Progress, Tone};
 use crate::model::server::ServerId;
@@ -21,6 +22,7 @@ use crate::model::topology::Topology;
 pub(crate) struct Sources {
     /// Empty where this process does not act.
     pub(crate) progress: watch::Receiver<Arc<Progress>>,
+    pub(crate) leadership: watch::Receiver<Leadership>,
     /// As they stand, by discovery.
     pub(crate) pods: watch::Receiver<Arc<[Pod]>>,
     /// How old the replicas' data is.
@@ -43,7 +45,7 @@ impl Publisher {
     /// Publishes until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut memory = Memory::default();
-        let mut outbox = Outbox::default();
+        let mut outbox = Outbox::new(self.sources.leadership.clone());
         let publishing = async {
             loop {
                 if self.pass(&mut memory, &mut outbox).await.is_err() {
@@ -64,15 +66,19 @@ impl Publisher {
         }
     }
 
-    /// One view, and what is to be sent after it.
-    async fn pass(&mut self, memory: &mut Memory, outbox: &mut Outbox) -> Result<(), Away> {
+    /// What is due in one view.
+    fn due(&mut self, memory: &mut Memory) -> Due {
         let progress = Arc::clone(&self.sources.progress.borrow_and_update());
         let pods = Arc::clone(&self.sources.pods.borrow_and_update());
         let topology = Arc::clone(&self.sources.topology.borrow());
         let lag = |id: &ServerId| topology.server(id)?.health.lag();
         let (max_lag, now) = (self.max_lag, Instant::now());
-        let view = View { progress: &progress, pods: &pods, lag: &lag, max_lag, now };
-        let due = publish(memory, &view);
+        publish(memory, &View { progress: &progress, pods: &pods, lag: &lag, max_lag, now })
+    }
+
+    /// Sends what is due.
+    async fn pass(&mut self, memory: &mut Memory, outbox: &mut Outbox) -> Result<(), Away> {
+        let due = self.due(memory);
         outbox.events.extend(due.events);
         // Requests are large as futures, and hardly ever made.
         for one in due.roles {
@@ -104,12 +110,12 @@ impl Publisher {
 /// The API server cannot be asked at the moment.
 struct Away;
 
-#[derive(Default)]
 struct Outbox {
+    leadership: watch::Receiver<Leadership>,
     /// Not sent yet.
     events: VecDeque<Told>,
-    /// Resources that the Role does not grant, and when to try them again.
-    forbidden: BTreeMap<&'static str, Instant>,
+    /// Resources that the API server refuses, mostly because the Role does not grant them, and when to try them again.
+    refused: BTreeMap<&'static str, Instant>,
     /// A verb that turned out to be missing.
     refusal: Option<Error>,
     /// The API server is known to be away.
@@ -118,32 +124,41 @@ struct Outbox {
 
 /// Of Events, while the API server is away; the oldest are dropped.
 const MOST: usize = 64;
-/// How soon what was forbidden is tried again.
-const FORBIDDEN: Duration = Duration::from_secs(60);
+/// How soon what was refused is tried again.
+const REFUSED: Duration = Duration::from_secs(60);
 
 impl Outbox {
-    /// Sends one request, unless it is known to be forbidden. What concerns one object alone is no reason to stop.
+    fn new(leadership: watch::Receiver<Leadership>) -> Self {
+        let (events, refused) = (VecDeque::new(), BTreeMap::new());
+        Self { leadership, events, refused, refusal: None, away: false }
+    }
+
+    /// Sends one request, unless it is known to be refused. What concerns one object alone is no reason to stop.
     async fn send(
         &mut self,
         resource: &'static str,
         sending: impl Future<Output = Result<(), Error>>,
     ) -> Result<(), Away> {
-        if self.forbidden.get(resource).is_some_and(|until| Instant::now() < *until) {
+        // Another one may act by now, and tells what it sees.
+        if !self.leadership.borrow().leads() {
+            return Ok(());
+        }
+        if self.refused.get(resource).is_some_and(|until| Instant::now() < *until) {
             return Ok(());
         }
         let error = match sending.await {
             Ok(()) => {
-                if std::mem::take(&mut self.away) | self.forbidden.remove(resource).is_some() {
+                if std::mem::take(&mut self.away) | self.refused.remove(resource).is_some() {
                     tracing::info!(resource, "what the controller tells Kubernetes is taken again");
                 }
                 return Ok(());
             }
             Err(error) => error,
         };
-        if error.is_forbidden() {
-            if self.forbidden.insert(resource, Instant::now() + FORBIDDEN).is_none() {
+        if error.is_forbidden() || error.is_invalid() {
+            if self.refused.insert(resource, Instant::now() + REFUSED).is_none() {
                 tracing::warn!(%error, "the controller goes on without telling this");
-                self.refusal = Some(error);
+                self.refusal = Some(error).filter(Error::is_forbidden);
             }
             return Ok(());
         }
@@ -155,7 +170,7 @@ impl Outbox {
         if !std::mem::replace(&mut self.away, true) {
             tracing::warn!(%error, "what the controller does is not told Kubernetes; it goes on all the same");
         }
-        if error.is_invalid() { Ok(()) } else { Err(Away) }
+        Err(Away)
     }
 }
 
@@ -264,11 +279,13 @@ mod tests {
         let (_progress, progress) = watch::channel(Arc::new(seen));
         let (_pods, pods) = watch::channel(Arc::from([pod]));
         let (_topology, topology) = watch::channel(Arc::default());
+        let until = Some(Instant::now() + Duration::from_secs(100));
+        let (_leadership, leadership) = watch::channel(Leadership { until, ..Leadership::default() });
         let mut publisher = Publisher {
             access: Access::with(config, Some("shop")).expect("usable"),
             instance: "readwright-0".into(),
             max_lag: Duration::from_secs(5),
-            sources: Sources { progress, pods, topology },
+            sources: Sources { progress, leadership, pods, topology },
         };
         let api = Api::default();
         tokio::select! {
@@ -277,10 +294,14 @@ mod tests {
         }
     }
 
+    fn outbox(publisher: &Publisher) -> Outbox {
+        Outbox::new(publisher.sources.leadership.clone())
+    }
+
     #[tokio::test]
     async fn a_verb_that_is_missing_is_told_once_and_hinders_nothing() {
         stage(async |api, publisher| {
-            let (mut memory, mut outbox) = (Memory::default(), Outbox::default());
+            let (mut memory, mut outbox) = (Memory::default(), outbox(publisher));
             *api.refuses.lock() = Some(("/status", 403));
             assert!(publisher.pass(&mut memory, &mut outbox).await.is_ok());
             let told =
@@ -296,7 +317,7 @@ mod tests {
     #[tokio::test]
     async fn events_wait_for_an_api_server_that_is_away() {
         stage(async |api, publisher| {
-            let (mut memory, mut outbox) = (Memory::default(), Outbox::default());
+            let (mut memory, mut outbox) = (Memory::default(), outbox(publisher));
             *api.refuses.lock() = Some(("/events", 503));
             assert!(publisher.pass(&mut memory, &mut outbox).await.is_err());
             assert_eq!(api.asked(), ["pods/mysql-0", "pods/mysql-0/status", "events ServesReads"]);
@@ -312,7 +333,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_sent_names_the_pod_by_its_uid() {
         stage(async |api, publisher| {
-            let (mut memory, mut outbox) = (Memory::default(), Outbox::default());
+            let (mut memory, mut outbox) = (Memory::default(), outbox(publisher));
             assert!(publisher.pass(&mut memory, &mut outbox).await.is_ok());
             let asked = std::mem::take(&mut *api.asked.lock());
             let bodies: Vec<&Value> = asked.iter().map(|(_, body)| body).collect();

@@ -381,4 +381,8 @@ fn who_does_not_act_tells_nothing() {
     stage.is(0, Class::Primary);
     stage.progress.looked = None;
     stage.quiet(10);
+    // But what keeps it from acting.
+    stage.progress.problems.push(Problem { reason: "NoRecord", server: None, words: "damaged".into() });
+    stage.expect(&["mysql Warning NoRecord: damaged"]);
+    stage.quiet(10);
 }

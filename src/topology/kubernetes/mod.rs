@@ -20,8 +20,9 @@ use super::dns::Hosts;
 use crate::config::Kubernetes;
 use crate::k8s::client::{self, Access, Call};
 use crate::k8s::follow::{Followed, Follower, Kind};
-use crate::k8s::state;
+use crate::k8s::{pods, state};
 use crate::model::appointment::Appointment;
+use crate::model::pod;
 use crate::model::server::Endpoint;
 use crate::model::wishes::Wishes;
 
@@ -53,6 +54,8 @@ pub(crate) struct Outputs {
     pub(crate) endpoints: watch::Sender<Arc<[Endpoint]>>,
     pub(crate) appointments: watch::Sender<Appointment>,
     pub(crate) wishes: watch::Sender<Wishes>,
+    /// What the controller has written at the pods, by ordinal.
+    pub(crate) pods: watch::Sender<Arc<[pod::Pod]>>,
 }
 
 const PODS: Kind = Kind {
@@ -144,6 +147,9 @@ impl Finder {
         if pods.is_none() && slices.is_none() {
             return;
         }
+        if let Some(pods) = &pods {
+            self.stand(pods);
+        }
         let objects = view::Objects { pods, slices: slices.unwrap_or_default(), record: states.is_some() };
         let view::View { endpoints, notices } = view::view(&objects, &self.settings);
         for notice in notices.iter().filter(|notice| !self.notices.contains(notice)) {
@@ -183,6 +189,21 @@ impl Finder {
             if changed {
                 tracing::info!(?appointment, "record");
                 *known = appointment;
+            }
+            changed
+        });
+    }
+
+    fn stand(&self, pods: &[Arc<Pod>]) {
+        if self.outputs.pods.is_closed() {
+            return;
+        }
+        let mut standing: Vec<pod::Pod> = pods.iter().filter_map(|pod| pods::read(pod)).collect();
+        standing.sort_by_key(|pod| (pod.id.ordinal(), pod.id.clone()));
+        self.outputs.pods.send_if_modified(|known| {
+            let changed = **known != *standing;
+            if changed {
+                *known = Arc::from(standing);
             }
             changed
         });
