@@ -8,6 +8,8 @@ pub(crate) enum Command {
     ShowClients,
     ShowPins,
     ShowStatus,
+    ShowController,
+    ShowHistory,
     ShowConfig,
     Help,
     /// One row: what drivers ask of every server when they connect. Column names and values; None is NULL.
@@ -27,6 +29,8 @@ pub(crate) const COMMANDS: &[(&str, &str)] = &[
     ("SHOW CLIENTS", "who is connected, and which server connection each holds"),
     ("SHOW PINS", "sessions that stay on one connection: who, why, since when"),
     ("SHOW STATUS", "the proxy and the controller"),
+    ("SHOW CONTROLLER", "where this process is the controller: the state of each server, and copies"),
+    ("SHOW HISTORY", "what the controller did of late"),
     ("SHOW CONFIG", "every key in force and where it was set; no secrets"),
     ("KILL [CONNECTION] id", "close a client's connection"),
     ("KILL QUERY id", "end a client's statement"),
@@ -53,6 +57,8 @@ pub(crate) fn parse(statement: &str) -> Result<Command, String> {
         ["show", "clients" | "processlist"] | ["show", "full", "processlist"] => Command::ShowClients,
         ["show", "pins"] => Command::ShowPins,
         ["show", "status"] => Command::ShowStatus,
+        ["show", "controller"] => Command::ShowController,
+        ["show", "history"] => Command::ShowHistory,
         ["show", "config" | "variables"] => Command::ShowConfig,
         ["help" | "?"] => Command::Help,
         ["kill", "query", id] => kill(id, false)?,
@@ -137,6 +143,8 @@ mod tests {
         check("SHOW PINS", Command::ShowPins);
         check("show status", Command::ShowStatus);
         check("show config", Command::ShowConfig);
+        check("SHOW CONTROLLER", Command::ShowController);
+        check("show history", Command::ShowHistory);
         check("help", Command::Help);
         check("KILL 7", Command::Kill { id: 7, whole_connection: true });
         check("kill connection 7", Command::Kill { id: 7, whole_connection: true });

@@ -8,6 +8,7 @@ mod command;
 mod door;
 mod tables;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -48,7 +49,11 @@ impl Source {
     pub(crate) fn report(&self) -> StatusReport {
         let topology = Arc::clone(&self.topology.borrow());
         let controller = self.controller.as_ref().map(|controller| {
-            ControllerReport::new(&controller.progress.borrow(), &controller.leadership.borrow())
+            ControllerReport::new(
+                &controller.progress.borrow(),
+                &controller.leadership.borrow(),
+                Instant::now(),
+            )
         });
         let summary = self.clients.summary();
         let pin = |(cause, sessions): (&'static str, u64)| PinsReport { cause: cause.to_owned(), sessions };
@@ -94,14 +99,50 @@ impl Source {
             gauges.pool(&pool.server, pool.open, pool.idle, pool.waiting);
             gauges.server_connects(&pool.server, pool.opened, pool.failed);
         }
+        if let Some(controller) = &self.controller {
+            controller.measure(&gauges);
+        }
         self.metrics.render(&gauges)
     }
+}
+
+impl Controller {
+    fn measure(&self, gauges: &Gauges) {
+        let progress = Arc::clone(&self.progress.borrow());
+        gauges.controller_leads(self.leadership.borrow().leads());
+        // Another process knows the rest.
+        let Some(looked) = progress.looked else { return };
+        gauges.controller_looked(looked.elapsed());
+        for (state, servers) in counted(progress.servers.iter().map(|server| server.state)) {
+            gauges.controller_servers(state, servers);
+        }
+        for (reason, problems) in counted(progress.problems.iter().map(|problem| problem.reason)) {
+            gauges.controller_problems(reason, problems);
+        }
+        for server in &progress.servers {
+            if let Some(copy) = &server.copy {
+                gauges.controller_copy(server.id.as_str(), copy.bytes, copy.estimate);
+            }
+        }
+        for (reason, times) in progress.acts.totals() {
+            gauges.controller_acts(reason, times);
+        }
+        gauges.controller_copied(progress.copied);
+    }
+}
+
+fn counted(words: impl Iterator<Item = &'static str>) -> BTreeMap<&'static str, u64> {
+    let mut counts = BTreeMap::new();
+    for word in words {
+        *counts.entry(word).or_default() += 1;
+    }
+    counts
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::model::report::tests::cluster;
+    use crate::model::report::tests::{cluster, progress};
 
     /// A source over a small cluster; the senders keep its channels open.
     pub(crate) fn source() -> (Arc<Source>, watch::Sender<State>, watch::Sender<Arc<Topology>>) {
@@ -111,7 +152,10 @@ pub(crate) mod tests {
             started: Instant::now(),
             state,
             topology,
-            controller: None,
+            controller: Some(Controller {
+                progress: watch::channel(Arc::new(progress())).1,
+                leadership: watch::channel(Leadership::default()).1,
+            }),
             pools: Box::new(|| {
                 vec![PoolReport {
                     server: "mysql-0".into(),

@@ -2,7 +2,9 @@
 
 use super::Source;
 use super::command::{COMMANDS, Command};
-use crate::model::report::{PoolReport, ServerReport, StatusReport};
+use crate::model::report::{
+    ActReport, ControllerReport, ControllerServer, PoolReport, ServerReport, StatusReport,
+};
 use crate::telemetry::clients::{Client, Pin};
 
 /// Columns and rows; every row has as many cells as there are columns.
@@ -33,6 +35,8 @@ pub(crate) fn show(command: &Command, source: &Source) -> Option<Table> {
         Command::ShowClients => clients(&source.clients.list()),
         Command::ShowPins => pins(&source.clients.list()),
         Command::ShowStatus => status(&source.report()),
+        Command::ShowController => controller(source.report().controller.as_ref()),
+        Command::ShowHistory => history(source.report().controller.as_ref()),
         Command::ShowConfig => {
             let row = |setting: &crate::config::Setting| {
                 vec![text(&setting.key), text(&setting.value), text(setting.origin)]
@@ -203,6 +207,58 @@ fn status(report: &StatusReport) -> Table {
     }
 }
 
+/// Empty where the controller is off, or acts elsewhere.
+fn controller(report: Option<&ControllerReport>) -> Table {
+    let number = |number: Option<u64>| number.map_or(Cell::Null, Cell::Number);
+    let row = |server: &ControllerServer| {
+        vec![
+            text(&server.name),
+            text(&server.state),
+            text(&server.doing),
+            number(server.copied.map(|(copied, _)| copied)),
+            number(server.copied.map(|(_, estimate)| estimate)),
+            number(server.bytes_per_second),
+            number(server.seconds_left),
+        ]
+    };
+    Table {
+        columns: vec![
+            ("server", Kind::Text),
+            ("state", Kind::Text),
+            ("doing", Kind::Text),
+            ("copied_bytes", Kind::Number),
+            ("copy_bytes", Kind::Number),
+            ("bytes_per_second", Kind::Number),
+            ("seconds_left", Kind::Number),
+        ],
+        rows: report.iter().flat_map(|report| &report.servers).map(row).collect(),
+    }
+}
+
+fn history(report: Option<&ControllerReport>) -> Table {
+    let row = |act: &ActReport| {
+        vec![
+            Cell::Number(act.ago_s),
+            maybe(act.server.as_deref()),
+            text(&act.reason),
+            text(&act.words),
+            yes_no(Some(act.warning)),
+            Cell::Number(u64::from(act.times)),
+        ]
+    };
+    Table {
+        columns: vec![
+            ("ago_s", Kind::Number),
+            ("server", Kind::Text),
+            ("reason", Kind::Text),
+            ("words", Kind::Text),
+            ("warning", Kind::Text),
+            ("times", Kind::Number),
+        ],
+        rows: report.iter().flat_map(|report| &report.acts).map(row).collect(),
+    }
+}
+
 fn words(names: &[&'static str]) -> Vec<(&'static str, Kind)> {
     names.iter().map(|name| (*name, Kind::Text)).collect()
 }
@@ -237,7 +293,9 @@ mod tests {
             (Command::ShowPools, 1, "mysql-0"),
             (Command::ShowClients, 1, "named-lock"),
             (Command::ShowPins, 1, "SELECT GET_LOCK(?, ?)"),
-            (Command::ShowStatus, 10, "serving"),
+            (Command::ShowStatus, 14, "serving"),
+            (Command::ShowController, 2, "Cloning"),
+            (Command::ShowHistory, 2, "CopyStarted"),
             (Command::ShowConfig, 1, "/run/secrets/password"),
             (Command::Help, COMMANDS.len(), "KILL QUERY id"),
         ] {

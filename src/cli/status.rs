@@ -5,7 +5,7 @@ use std::net::{TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
 
 use super::{Failure, StatusArguments, StatusOutput, output};
-use crate::model::report::{ServerReport, StatusReport};
+use crate::model::report::{ActReport, ServerReport, StatusReport};
 
 pub(super) fn run(arguments: &StatusArguments) -> Result<(), Failure> {
     let address = &arguments.address;
@@ -111,8 +111,26 @@ fn words(report: &StatusReport) -> String {
         for problem in &controller.problems {
             text.push_str(&format!("! {problem}\n"));
         }
+        let acts: Vec<Vec<String>> = controller.acts.iter().take(LATELY).map(act).collect();
+        if !acts.is_empty() {
+            text.push('\n');
+            text.push_str(&output::table(&["ago", "server", "lately", ""], &acts));
+        }
     }
     text
+}
+
+/// Of what the controller did.
+const LATELY: usize = 8;
+
+fn act(act: &ActReport) -> Vec<String> {
+    let times = if act.times > 1 { format!(" ({} times)", act.times) } else { String::new() };
+    vec![
+        duration(act.ago_s),
+        act.server.clone().unwrap_or_else(|| "-".to_owned()),
+        format!("{}{}", if act.warning { "! " } else { "" }, act.reason),
+        format!("{}{times}", act.words),
+    ]
 }
 
 fn duration(seconds: u64) -> String {
@@ -136,12 +154,18 @@ mod tests {
 
     #[test]
     fn a_report_in_words() {
-        let text = words(&tests::report(State::Serving, &tests::cluster()));
+        let report = tests::report(State::Serving, &tests::cluster());
+        let text = words(&StatusReport { controller: Some(tests::controller()), ..report });
         for line in [
             "readwright 0.1.0 is ready (serving), up 1m1s, primary mysql-0, 5 of 100 clients",
             "mysql-0  127.0.0.1:3306  primary  up      no     -      0        1/3",
             "mysql-2  127.0.0.1:3308  replica  down    no     -      0        -            connection refused",
             "named-lock  1",
+            "controller: readwright-0_1f leads (this one)",
+            "mysql-1  Cloning  copies from mysql-0: FILE COPY, 1024.0 of 4096.0 MiB, 128 MiB/s, 24 s left",
+            "! the switchover that is wanted waits",
+            "0s   mysql-1  CopyStarted          a copy of mysql-0's",
+            "0s   -        ! SwitchoverRefused  mysql-1 does not answer",
         ] {
             assert!(text.lines().any(|have| have == line), "{line}\n{text}");
         }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::health::{Health, Replication};
 use super::leadership::Leadership;
@@ -107,9 +108,26 @@ pub(crate) struct ControllerReport {
     pub(crate) leader: Option<String>,
     /// It is this process: only it knows how the servers are.
     pub(crate) leads: bool,
+    /// Since it last looked at every server.
+    pub(crate) looked_ms: Option<u64>,
     pub(crate) all_serving: bool,
     pub(crate) problems: Vec<String>,
     pub(crate) servers: Vec<ControllerServer>,
+    /// What it did of late, newest first.
+    pub(crate) acts: Vec<ActReport>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ActReport {
+    pub(crate) ago_s: u64,
+    /// None: the whole cluster.
+    pub(crate) server: Option<String>,
+    /// As in Events.
+    pub(crate) reason: String,
+    pub(crate) words: String,
+    pub(crate) warning: bool,
+    /// How often in a row.
+    pub(crate) times: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -180,7 +198,7 @@ impl ServerReport {
             mysql: up.map(|up| up.version.to_string()),
             uuid: up.map(|up| up.uuid.to_string()),
             read_only: up.map(|up| up.read_only),
-            lag_ms: server.health.lag().map(|lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX)),
+            lag_ms: server.health.lag().map(millis),
             transactions: up.map(|up| up.executed.count()),
             in_flight: server.load.in_flight(),
             statements: server.load.begun(),
@@ -189,7 +207,15 @@ impl ServerReport {
 }
 
 impl ControllerReport {
-    pub(crate) fn new(progress: &Progress, leadership: &Leadership) -> Self {
+    pub(crate) fn new(progress: &Progress, leadership: &Leadership, now: Instant) -> Self {
+        let act = |act: &super::progress::Act| ActReport {
+            ago_s: (now - act.at).as_secs(),
+            server: act.server.as_ref().map(ToString::to_string),
+            reason: act.reason.to_owned(),
+            words: act.words.to_string(),
+            warning: act.tone == super::progress::Tone::Warning,
+            times: act.times,
+        };
         let of_leader = leadership.problem.iter().map(ToString::to_string);
         let server = |server: &super::progress::ServerProgress| ControllerServer {
             name: server.id.to_string(),
@@ -202,11 +228,17 @@ impl ControllerReport {
         Self {
             leader: leadership.leader.as_deref().map(str::to_owned),
             leads: leadership.leads(),
+            looked_ms: progress.looked.map(|looked| millis(now - looked)),
             all_serving: progress.all_serving(),
             problems: of_leader.chain(progress.problems.iter().map(ToString::to_string)).collect(),
             servers: progress.servers.iter().map(server).collect(),
+            acts: progress.acts.iter().rev().map(act).collect(),
         }
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The nearest cause first: a server that is down is also excluded.
@@ -230,6 +262,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::model::gtid::GtidSet;
     use crate::model::health::Up;
+    use crate::model::progress::{Acts, CopyProgress, Part, Problem, Reads, ServerProgress, Standing, Tone};
     use crate::model::server::{Address, ServerId};
     use crate::model::version::Version;
 
@@ -277,6 +310,53 @@ pub(crate) mod tests {
             readers: vec![1],
             zone: None,
         }
+    }
+
+    /// A primary, a replica to which data is copied, and a problem.
+    pub(crate) fn progress() -> Progress {
+        let server = |number: u16, state, doing: &str, copy| ServerProgress {
+            id: ServerId::new(&format!("mysql-{number}")),
+            uid: None,
+            state,
+            doing: doing.into(),
+            copy,
+            serving: copy.is_none(),
+            standing: Standing { part: Part::AsBefore, reads: Reads::AsBefore, alarm: None },
+        };
+        let copy = CopyProgress {
+            bytes: 1 << 30,
+            estimate: 4 << 30,
+            bytes_per_second: 128 << 20,
+            elapsed: Duration::from_secs(8),
+        };
+        let mut acts = Acts::default();
+        acts.note(None, "SwitchoverRefused", "mysql-1 does not answer", Tone::Warning);
+        acts.note(Some(&ServerId::new("mysql-1")), "CopyStarted", "a copy of mysql-0's", Tone::Normal);
+        Progress {
+            looked: Some(Instant::now()),
+            servers: vec![
+                server(0, "Primary", "takes writes", None),
+                server(1, "Cloning", "copies from mysql-0: FILE COPY", Some(copy)),
+            ],
+            problems: vec![Problem {
+                reason: "SwitchoverWaits",
+                server: None,
+                words: "the switchover that is wanted waits".into(),
+            }],
+            acts,
+            copied: 7 << 30,
+        }
+    }
+
+    /// What a process says that leads.
+    pub(crate) fn controller() -> ControllerReport {
+        let leadership = Leadership {
+            until: Some(Instant::now() + Duration::from_secs(10)),
+            term: 1,
+            leader: Some("readwright-0_1f".into()),
+            problem: None,
+        };
+        ControllerReport::new(&progress(), &leadership, Instant::now())
     }
 
     pub(crate) fn report(state: State, topology: &Topology) -> StatusReport {
@@ -330,8 +410,19 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn copies_and_acts_are_told() {
+        let told = controller();
+        let copied = &told.servers[1];
+        let numbers = (copied.copied, copied.bytes_per_second, copied.seconds_left);
+        assert_eq!(numbers, (Some((1 << 30, 4 << 30)), Some(128 << 20), Some(24)));
+        let acts: Vec<_> = told.acts.iter().map(|act| (act.reason.as_str(), act.warning)).collect();
+        assert_eq!(acts, [("CopyStarted", false), ("SwitchoverRefused", true)]);
+        assert!(told.leads && !told.all_serving && told.looked_ms.is_some());
+    }
+
+    #[test]
     fn it_survives_the_wire() {
-        let report = report(State::Serving, &cluster());
+        let report = StatusReport { controller: Some(controller()), ..report(State::Serving, &cluster()) };
         let text = serde_json::to_string(&report).expect("plain data");
         assert_eq!(serde_json::from_str::<StatusReport>(&text).expect("the same"), report);
     }

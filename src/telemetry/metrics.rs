@@ -217,6 +217,41 @@ impl Gauges {
         self.set("readwright_topology_epoch", &[], epoch as f64);
     }
 
+    /// Whether this process is the controller.
+    pub(crate) fn controller_leads(&self, leads: bool) {
+        self.set("readwright_controller_leads", &[], f64::from(u8::from(leads)));
+    }
+
+    /// How long ago it looked at every server.
+    pub(crate) fn controller_looked(&self, ago: Duration) {
+        self.set("readwright_controller_look_age_seconds", &[], ago.as_secs_f64());
+    }
+
+    pub(crate) fn controller_servers(&self, state: &str, servers: u64) {
+        self.set("readwright_controller_servers", &[("state", state)], servers as f64);
+    }
+
+    pub(crate) fn controller_problems(&self, reason: &str, problems: u64) {
+        self.set("readwright_controller_problems", &[("reason", reason)], problems as f64);
+    }
+
+    /// A copy that runs: bytes there, and what they will be in all.
+    pub(crate) fn controller_copy(&self, server: &str, bytes: u64, estimate: u64) {
+        let name = "readwright_controller_copy_bytes";
+        self.set(name, &[("server", server), ("part", "copied")], bytes as f64);
+        self.set(name, &[("server", server), ("part", "total")], estimate as f64);
+    }
+
+    /// Bytes of complete copies, since it began to act.
+    pub(crate) fn controller_copied(&self, bytes: u64) {
+        self.count("readwright_controller_copied_bytes_total", &[], bytes);
+    }
+
+    /// How often it did this, since it began to act.
+    pub(crate) fn controller_acts(&self, reason: &str, times: u64) {
+        self.count("readwright_controller_acts_total", &[("reason", reason)], times);
+    }
+
     pub(crate) fn build(&self, version: &'static str, uptime: Duration) {
         self.set("readwright_build_info", &[("version", version)], 1.0);
         self.set("readwright_uptime_seconds", &[], uptime.as_secs_f64());
@@ -285,6 +320,14 @@ const READ_COUNTERS: &[(&str, &str)] = &[
     ("readwright_bytes_total", "Bytes relayed."),
     ("readwright_server_statements_total", "Statements sent to this server."),
     ("readwright_server_connects_total", "Connections opened to this server, and tries that failed."),
+    (
+        "readwright_controller_acts_total",
+        "What the controller did since it began to act, by the reason of its Events; PrimaryAppointed are switchovers.",
+    ),
+    (
+        "readwright_controller_copied_bytes_total",
+        "Bytes of complete copies since the controller began to act.",
+    ),
 ];
 const GAUGES: &[(&str, &str)] = &[
     ("readwright_ready", "1 when statements are served."),
@@ -297,6 +340,11 @@ const GAUGES: &[(&str, &str)] = &[
     ("readwright_pool_connections", "Connections to this server."),
     ("readwright_pool_waiting", "Statements that wait for a connection."),
     ("readwright_topology_epoch", "Changes of the primary since the start."),
+    ("readwright_controller_leads", "1 when this process is the controller."),
+    ("readwright_controller_look_age_seconds", "Since the controller last looked at every server."),
+    ("readwright_controller_servers", "Servers by the state in which the controller sees them."),
+    ("readwright_controller_problems", "What keeps the cluster from being right, by reason."),
+    ("readwright_controller_copy_bytes", "Copies to servers that run: bytes copied, and in total."),
     ("readwright_build_info", "The version that runs."),
     ("readwright_uptime_seconds", "Since the start of the process."),
 ];
@@ -355,6 +403,13 @@ mod tests {
         gauges.pool("x", 1, 1, 0);
         gauges.epoch(1);
         gauges.ready(true);
+        gauges.controller_leads(true);
+        gauges.controller_looked(Duration::ZERO);
+        gauges.controller_servers("x", 1);
+        gauges.controller_problems("x", 1);
+        gauges.controller_copy("x", 1, 2);
+        gauges.controller_copied(1);
+        gauges.controller_acts("x", 1);
         gauges.build("0", Duration::ZERO);
         let text = metrics.render(&gauges);
         for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
