@@ -106,7 +106,7 @@ fn tree() -> Option<PathBuf> {
     let version = String::from_utf8_lossy(&version.stdout).into_owned();
     if ["10.4.", "10.5.", "10.6."].iter().any(|old| version.contains(&format!("Ver {old}"))) {
         assert!(std::env::var_os("CI").is_none(), "too old: {version}");
-        println!("SKIPPED: this distribution's MariaDB is too old: {version}");
+        eprintln!("SKIPPED: this distribution's MariaDB is too old: {version}");
         return None;
     }
     Some(tree)
