@@ -9,7 +9,7 @@ use std::path::Path;
 use ipnet::IpNet;
 
 use super::keys::{Files, Keys};
-use super::raw::{Problem, Raw};
+use super::raw::{Problem, Raw, WHOLE_FILE};
 use super::{
     Account, Admin, CertificateFiles, ClientTls, ClientTlsMode, Config, Consistency, Controller, Diverged,
     FixedServer, KeptAccount, Kubernetes, Limits, Listen, Log, Monitor, Pool, Routing, Secret, ServerTls,
@@ -36,7 +36,11 @@ pub(crate) fn load(path: Option<&Path>, flags: &[String]) -> Result<Config, Vec<
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    resolve(Raw::read(&yaml, environment, flags), &read_file)
+    let mut raw = Raw::read(&yaml, environment, flags);
+    for problem in raw.problems.iter_mut().filter(|problem| problem.key == WHOLE_FILE) {
+        problem.key = path.map(|path| path.display().to_string()).unwrap_or_default();
+    }
+    resolve(raw, &read_file)
 }
 
 /// The configuration of this YAML text with these variables as its environment, for callers that write their own.
