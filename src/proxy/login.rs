@@ -197,8 +197,11 @@ pub(crate) async fn login(
         plugin: Plugin::CachingSha2.name().to_owned(),
     };
     let mut talk = Conversation::new(&mut stream, Capabilities::NONE);
-    talk.write(&[&greeting.encode()]).await?;
-    let mut packet = match talk.read(MAX_PACKET).await {
+    let answered = match talk.write(&[&greeting.encode()]).await {
+        Ok(()) => talk.read(MAX_PACKET).await,
+        Err(error) => Err(error),
+    };
+    let mut packet = match answered {
         Err(error) if error.is_silence() => Err(LoginError::NothingSaid),
         other => other,
     }?;
@@ -564,11 +567,13 @@ impl<'a> Conversation<'a> {
 }
 
 impl LoginError {
-    /// True when the client closed the connection between packets.
+    /// True when the client closed the connection between packets, in whatever way.
     fn is_silence(&self) -> bool {
         match self {
             Self::Broken(WireError::Closed) => true,
-            Self::Broken(WireError::Io(error)) => error.kind() == io::ErrorKind::ConnectionReset,
+            Self::Broken(WireError::Io(error)) => {
+                matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+            }
             _ => false,
         }
     }
