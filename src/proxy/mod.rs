@@ -308,7 +308,7 @@ async fn log_in(
                 let why = if matches!(error, LoginError::Refused(_)) { "refused" } else { "broken" };
                 shared.metrics.login_refused(why);
                 let client = peer.map_or_else(|| String::from("localhost"), |peer| peer.to_string());
-                tracing::info!(client, %error, "a client was not logged in");
+                tracing::info!(%client, %error, "a client was not logged in");
             }
             None
         }
