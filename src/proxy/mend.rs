@@ -46,8 +46,8 @@ impl ClientSession {
         let bound = self.session.is_bound();
         let at_primary = self.hold.as_ref().is_some_and(|lease| self.snapshot.is_primary(&lease.server().id));
         let streamed = matches!(work.body, Body::Streamed { .. });
-        if code == ER_CLIENT_INTERACTION_TIMEOUT {
-            // The server's good-bye was on its way before it saw the statement.
+        // The server's good-bye was on its way before it saw the statement; unless a SIGNAL chose the same number.
+        if code == ER_CLIENT_INTERACTION_TIMEOUT && !self.still_answers().await {
             self.hold = None;
             if !bound && !streamed && tries < TRIES {
                 self.shared.metrics.retried("server-said-goodbye");
@@ -130,7 +130,9 @@ impl ClientSession {
         }
         let bound = self.session.is_bound();
         self.session.lose_connection();
-        if !bound && self.leaves_schema(ErrPacket::parse(&packet[4..]).as_ref()) {
+        let said = ErrPacket::parse(&packet[4..]);
+        let goodbye = said.as_ref().is_some_and(|said| said.code == ER_CLIENT_INTERACTION_TIMEOUT);
+        if !bound && (goodbye || self.leaves_schema(said.as_ref())) {
             return Ok(Tried::Again);
         }
         // It answered a command of ours; the client's may have more frames.
