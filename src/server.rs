@@ -1,6 +1,7 @@
 //! The composition root: builds every part, connects them, owns the order of start and stop. Decides nothing.
 
 mod controller;
+mod passwords;
 
 use std::fs::Permissions;
 use std::io;
@@ -22,7 +23,6 @@ use crate::admin::{self, Source};
 use crate::backend::Pools;
 use crate::backend::connect::Connector;
 use crate::config::{self, ClientTls, ClientTlsMode, Config};
-use crate::dba::Login;
 use crate::k8s::client::{Access, AccessError};
 use crate::model::appointment::Appointment;
 use crate::model::health::Health;
@@ -252,11 +252,8 @@ impl Server {
         let last = CancellationToken::new();
         let tasks = TaskTracker::new();
         let mut topology = self.snapshots.subscribe();
-        let login = Login {
-            account: self.config.account.clone(),
-            tls: self.config.server_tls.clone(),
-            deadline: self.config.monitor.timeout,
-        };
+        let account = passwords::follow(&self.config.account, (&control, &tasks), &last);
+        let prober = monitor::Prober { account: account.clone(), tls: self.config.server_tls.clone() };
         let policy = topology::Policy {
             max_lag: self.config.routing.max_lag,
             damping: self.config.monitor.damping,
@@ -267,14 +264,20 @@ impl Server {
             discover(&self.config, &control, &tasks, &last).await?;
         if let (Some(outputs), Some(kubernetes)) = (self.controller, kubernetes) {
             // Ends when no new clients are let in: another one is to act while ours drain.
-            let parts = (outputs, kubernetes, endpoints.clone(), self.snapshots.subscribe());
+            let parts = controller::Parts {
+                outputs,
+                kubernetes,
+                endpoints: endpoints.clone(),
+                topology: self.snapshots.subscribe(),
+                probes: account,
+            };
             controller::start(&self.config, parts, (&control, &tasks), stop.clone());
         }
         let appointments = self.appointments.unwrap_or(appointments);
         // Reports of all servers wait here for the one writer of snapshots; it takes them at once.
         let (reports, reported) = mpsc::channel(64);
         let monitor = self.config.monitor.clone();
-        let probes = monitor::run(endpoints.clone(), monitor, login, reports, self.requests, last.clone());
+        let probes = monitor::run(endpoints.clone(), monitor, prober, reports, self.requests, last.clone());
         tasks.spawn_on(probes, &control);
         let merging = topology::run(policy, endpoints, appointments, reported, self.snapshots, last.clone());
         tasks.spawn_on(merging, &control);

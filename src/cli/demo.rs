@@ -233,8 +233,8 @@ impl Controlled {
         };
         let accounts = demo.accounts();
         let logins = Logins {
-            ours: accounts.ours.clone(),
-            installation: Some(demo.root()),
+            ours: accounts.ours.clone().into(),
+            installation: Some(demo.root().into()),
             tls: demo::tls(),
             mandate: Mandate::Unlimited,
         };
@@ -244,6 +244,7 @@ impl Controlled {
             look_deadline: Duration::from_secs(2),
             diverged: Diverged::Hold,
             fresh_cluster: Arc::from(demo::random_uuid()),
+            troubles: watch::channel(Vec::new()).1,
         };
         let (sender, progress) = watch::channel(Arc::default());
         let (known, endpoints) = watch::channel(demo.endpoints());
@@ -306,7 +307,9 @@ mod tests {
 
     use parking_lot::Mutex;
 
-    use crate::dba::{Answer, Session};
+    use crate::controller::passwords::Passwords;
+    use crate::dba::{self, AccountPlan, Answer, Session};
+    use crate::model::access::{Account, Credential, Secret};
     use crate::model::wishes::Wish;
 
     const LONG: Duration = Duration::from_secs(180);
@@ -394,6 +397,58 @@ mod tests {
             assert_eq!(ask(&demo, server, "SELECT COUNT(*) FROM demo.t").await, "1");
         }
 
+        controlled.end().await;
+        demo.stop().await.expect("it stops");
+    }
+
+    /// New passwords reach every server and every channel, and the old ones are good until then.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn passwords_change_while_servers_serve() {
+        let demo = start("passwords", 1).await;
+        let mut controlled = Controlled::start(&demo).expect("nothing on record");
+        reach(&mut controlled, "Primary Serving").await;
+        let old = demo.accounts();
+        let new = |account: &Account| Account {
+            user: account.user.clone(),
+            password: Secret::new(format!("new {}", account.user)),
+        };
+        let probes = Account { user: "probes".to_owned(), password: Secret::new("p".to_owned()) };
+        let accounts = AccountPlan {
+            ours: new(&old.ours),
+            replication: new(&old.replication),
+            probes: Some(probes),
+            application: None,
+        };
+        let ours = Credential { account: accounts.ours.clone(), before: Some(old.ours.password.clone()) };
+        let logins = Logins { ours, installation: None, tls: demo::tls(), mandate: Mandate::Unlimited };
+        let tools = Tools { logins, accounts: accounts.clone(), deadline: Duration::from_secs(30) };
+        let (_known, endpoints) = watch::channel(demo.endpoints());
+        let (sender, problems) = watch::channel(Vec::new());
+        let (progress, keep_old) = (controlled.progress.clone(), Duration::ZERO);
+        let passwords = Passwords { tools, endpoints, progress, problems: sender, keep_old };
+        let mut work = JoinSet::new();
+        work.spawn(async move { match passwords.run().await {} });
+
+        let logs_in = async |server: usize, account: &Account| {
+            let address = &demo.endpoints()[server].address;
+            dba::logs_in(address, account, &demo::tls(), PROMPT).await.expect("it answers")
+        };
+        let began = Instant::now();
+        // The old one goes last.
+        while logs_in(0, &old.replication).await || logs_in(1, &old.ours).await {
+            assert!(began.elapsed() < LONG, "{:?}", *problems.borrow());
+            sleep(Duration::from_millis(100)).await;
+        }
+        for account in accounts.own() {
+            assert!(logs_in(0, account).await && logs_in(1, account).await, "{account:?}");
+        }
+        let known = "SELECT User_password FROM mysql.slave_master_info";
+        assert_eq!(ask(&demo, 1, known).await, accounts.replication.password.reveal());
+        let receiver = "SELECT SERVICE_STATE FROM performance_schema.replication_connection_status";
+        assert_eq!(ask(&demo, 1, receiver).await, "ON");
+        assert_eq!(*problems.borrow(), []);
+
+        work.shutdown().await;
         controlled.end().await;
         demo.stop().await.expect("it stops");
     }

@@ -20,7 +20,7 @@ pub(crate) struct Config {
     pub(crate) listen: Listen,
     pub(crate) topology: Topology,
     /// The account of our own statements: probes.
-    pub(crate) account: Account,
+    pub(crate) account: KeptAccount,
     pub(crate) controller: Controller,
     pub(crate) users: Users,
     pub(crate) routing: Routing,
@@ -108,7 +108,6 @@ pub(crate) enum Diverged {
 #[derive(Clone, Debug)]
 pub(crate) struct KeptAccount {
     pub(crate) account: Account,
-    #[cfg_attr(not(test), expect(dead_code, reason = "passwords that change come next"))]
     pub(crate) file: Option<PathBuf>,
 }
 

@@ -58,7 +58,7 @@ pub(crate) fn resolve(raw: Raw, files: Files<'_>) -> Result<Config, Vec<Problem>
     let config = Config {
         listen: listen(&mut keys),
         topology: topology(&mut keys),
-        account: account(&mut keys),
+        account: kept_account(&mut keys, "account.", "root"),
         controller: controller(&mut keys),
         users: users(&mut keys),
         routing: routing(&mut keys),
@@ -213,15 +213,6 @@ fn fixed_servers(keys: &mut Keys<'_>) -> Vec<FixedServer> {
     servers
 }
 
-/// A user without a password logs in with the empty one, as `root` does in the Kubernetes tutorial.
-fn account(keys: &mut Keys<'_>) -> Account {
-    let password = keys.password("account.");
-    Account {
-        user: keys.text("account.user", Some("root")).unwrap_or_default(),
-        password: password.unwrap_or_else(|| Secret::new(String::new())),
-    }
-}
-
 fn controller(keys: &mut Keys<'_>) -> Controller {
     let enabled = keys.choice("controller.enabled", false, &[("true", true), ("false", false)]);
     let policies = [("hold", Diverged::Hold), ("reclone", Diverged::Reclone)];
@@ -259,6 +250,7 @@ fn pod(keys: &Keys<'_>) -> String {
     names.into_iter().flatten().find(|name| !name.is_empty()).unwrap_or("readwright").to_owned()
 }
 
+/// A user without a password logs in with the empty one, as `root` does in the Kubernetes tutorial.
 fn kept_account(keys: &mut Keys<'_>, prefix: &str, user: &str) -> KeptAccount {
     let user = keys.text(&format!("{prefix}user"), Some(user)).unwrap_or_default();
     let (password, file) = keys.password_and_file(prefix);
@@ -470,7 +462,7 @@ fn check_together(config: &Config, keys: &mut Keys<'_>) {
 }
 
 /// The file as bytes; a configuration or a secret is never large.
-fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+pub(crate) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     use io::Read as _;
     let mut bytes = Vec::new();
     std::fs::File::open(path)?.take(MIB + 1).read_to_end(&mut bytes)?;
@@ -541,7 +533,8 @@ mod tests {
             &["pool.wait_ms=7", "limits.max_packet_mib=1"],
         )
         .expect("valid");
-        assert_eq!((config.account.user.as_str(), config.account.password.reveal()), ("ops", "from file"));
+        let account = &config.account.account;
+        assert_eq!((account.user.as_str(), account.password.reveal()), ("ops", "from file"));
         assert_eq!(config.users.known[0].password.reveal(), "from env");
         assert_eq!(config.admin.account.as_ref().expect("given").password.reveal(), "from env");
         assert_eq!((config.admin.http, config.admin.sql.expect("default").port()), (None, 6032));

@@ -73,7 +73,8 @@ impl Job {
             (Step::Initialise { server, cluster }, _) => {
                 let mut session = open().await?;
                 dba::set_writable(&mut session).await?;
-                dba::create_accounts(&mut session, &tools.accounts).await?;
+                dba::create_accounts(&mut session, &tools.accounts, &tools.logins.tls, tools.deadline)
+                    .await?;
                 let stands = dba::create_marker(&mut session, cluster).await?;
                 session.close().await;
                 if stands != **cluster {
@@ -83,7 +84,8 @@ impl Job {
             (Step::Adopt { .. }, _) => {}
             (Step::CreateAccounts { .. }, _) => {
                 let mut session = open().await?;
-                dba::create_accounts(&mut session, &tools.accounts).await?;
+                dba::create_accounts(&mut session, &tools.accounts, &tools.logins.tls, tools.deadline)
+                    .await?;
                 session.close().await;
             }
             (Step::AllowWrites { .. }, _) => {
@@ -201,7 +203,7 @@ async fn copy(
     }
     dba::prepare_recipient(&mut session, donor).await?;
     dba::install_clone_plugin(&mut session).await?;
-    dba::clone_from(session, donor, &tools.logins.ours, &tools.logins.tls).await?;
+    dba::clone_from(session, donor, &tools.accounts.ours, &tools.logins.tls).await?;
 
     let began = Instant::now();
     while began.elapsed() < BACK_WITHIN {

@@ -6,6 +6,7 @@ mod copies;
 mod execute;
 pub(crate) mod lead;
 mod observe;
+pub(crate) mod passwords;
 mod plan;
 pub(crate) mod publish;
 mod record;
@@ -53,6 +54,8 @@ pub(crate) struct Settings {
     pub(crate) diverged: Diverged,
     /// A new random id, should a cluster be made.
     pub(crate) fresh_cluster: Arc<str>,
+    /// What is not right beside the plan.
+    pub(crate) troubles: watch::Receiver<Vec<Problem>>,
 }
 
 /// Where the record is kept.
@@ -175,6 +178,7 @@ impl<S: Store> Controller<S> {
         self.remember(&plan);
         let violations = verify::verify(&world, &plan);
         let mut progress = report(&world, &plan);
+        progress.problems.extend(self.settings.troubles.borrow().iter().cloned());
         self.handover.changed = false;
         if violations.is_empty() {
             match &plan.change {

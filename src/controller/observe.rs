@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 
 use super::world::{LoggedIn, Node, Seen, State};
 use crate::dba::{self, Login, Session, Survey};
-use crate::model::access::{Account, ServerTls};
+use crate::model::access::{Credential, ServerTls};
 use crate::model::gtid::GtidSet;
 use crate::model::leadership::Mandate;
 use crate::model::server::{Address, Endpoint, ServerId};
@@ -15,8 +15,8 @@ use crate::model::server::{Address, Endpoint, ServerId};
 /// How the controller logs in: with its own account, and where that is unknown with the installation's.
 #[derive(Clone, Debug)]
 pub(crate) struct Logins {
-    pub(crate) ours: Account,
-    pub(crate) installation: Option<Account>,
+    pub(crate) ours: Credential,
+    pub(crate) installation: Option<Credential>,
     pub(crate) tls: ServerTls,
     /// Holds for every session, of looks and of steps.
     pub(crate) mandate: Mandate,
@@ -28,7 +28,7 @@ impl Logins {
         address: &Address,
         deadline: std::time::Duration,
     ) -> Result<(Session, LoggedIn), dba::Error> {
-        let login = |account: &Account| Login { account: account.clone(), tls: self.tls.clone(), deadline };
+        let login = |credential: &Credential| Login::new(credential.clone(), &self.tls, deadline);
         let denied = match Session::open(address, &login(&self.ours)).await {
             Ok(session) => return Ok((session.under(&self.mandate), LoggedIn::Ours)),
             Err(error) if error.denied() => error,

@@ -1,8 +1,12 @@
-//! The accounts and the marker that are written once, on the first primary; replication and clone carry them on.
+//! The accounts and the marker that are written on the primary; replication and clone carry them on.
+
+use std::time::Duration;
 
 use super::error::Error;
-use super::session::{Session, quoted};
-use crate::model::access::Account;
+use super::session::{Login, Session, first, quoted};
+use crate::model::access::{Account, ServerTls};
+use crate::model::server::Address;
+use crate::model::version::Version;
 
 /// The accounts to create, each for any host.
 #[derive(Clone, Debug)]
@@ -28,9 +32,33 @@ const APPLICATION: &str = "\
 SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, INDEX, REFERENCES, CREATE VIEW, SHOW VIEW, TRIGGER, EVENT, EXECUTE, \
 CREATE ROUTINE, ALTER ROUTINE, CREATE TEMPORARY TABLES, LOCK TABLES, PROCESS, REPLICATION CLIENT, CREATE USER, RELOAD";
 
-/// Creates what is missing and sets the passwords. Needs a server that takes writes.
-pub(crate) async fn create_accounts(session: &mut Session, plan: &AccountPlan) -> Result<(), Error> {
-    let ours = create(session, &plan.ours).await?;
+/// What the account that probes may: see how a server is, and no data.
+const PROBES: &str = "PROCESS, REPLICATION CLIENT";
+
+impl AccountPlan {
+    /// Those that applications do not use.
+    pub(crate) fn own(&self) -> impl Iterator<Item = &Account> {
+        [&self.ours, &self.replication].into_iter().chain(&self.probes)
+    }
+}
+
+/// Creates what is missing, and gives each of our accounts the plan's password where it has another one, which stays good
+/// until it is discarded. Needs a server that takes writes.
+/// <https://dev.mysql.com/doc/refman/9.7/en/password-management.html#dual-passwords>
+pub(crate) async fn create_accounts(
+    session: &mut Session,
+    plan: &AccountPlan,
+    tls: &ServerTls,
+    deadline: Duration,
+) -> Result<(), Error> {
+    // Two that do this at the same time would retain the new password as the old one. The lock ends with the session.
+    session.execute("DO GET_LOCK('readwright.accounts', 10)").await?;
+    for account in plan.own() {
+        if !logs_in(session.address(), account, tls, deadline).await? {
+            set_password(session, account).await?;
+        }
+    }
+    let ours = name(&plan.ours);
     session.execute(&format!("GRANT {OURS} ON *.* TO {ours}")).await?;
     for schema in ["performance_schema", "mysql", "sys"] {
         session.execute(&format!("GRANT SELECT ON {schema}.* TO {ours}")).await?;
@@ -38,24 +66,76 @@ pub(crate) async fn create_accounts(session: &mut Session, plan: &AccountPlan) -
     session.execute(&format!("GRANT INSERT, DELETE ON mysql.plugin TO {ours}")).await?;
     session.execute(&format!("GRANT ALL ON ctl.* TO {ours}")).await?;
 
-    let replication = create(session, &plan.replication).await?;
+    let replication = name(&plan.replication);
     session.execute(&format!("GRANT REPLICATION SLAVE ON *.* TO {replication}")).await?;
 
     if let Some(account) = &plan.probes {
-        let probes = create(session, account).await?;
-        session.execute(&format!("GRANT PROCESS, REPLICATION CLIENT ON *.* TO {probes}")).await?;
+        let probes = name(account);
+        session.execute(&format!("GRANT {PROBES} ON *.* TO {probes}")).await?;
         for schema in ["performance_schema", "ctl"] {
             session.execute(&format!("GRANT SELECT ON {schema}.* TO {probes}")).await?;
         }
     }
 
     if let Some((account, schema)) = &plan.application {
-        let schema = schema.replace('`', "``");
+        let (application, schema) = (name(account), schema.replace('`', "``"));
         session.execute(&format!("CREATE DATABASE IF NOT EXISTS `{schema}`")).await?;
-        let application = create(session, account).await?;
+        let password = account.password.reveal();
+        for verb in ["CREATE USER IF NOT EXISTS", "ALTER USER"] {
+            let sql = format!("{verb} {application} IDENTIFIED BY {}", quoted(password));
+            session.execute_secret(&sql, password).await?;
+        }
         session.execute(&format!("GRANT {APPLICATION} ON *.* TO {application}")).await?;
     }
-    Ok(())
+    session.execute("DO RELEASE_LOCK('readwright.accounts')").await
+}
+
+/// The server lets this account in with this password.
+pub(crate) async fn logs_in(
+    address: &Address,
+    account: &Account,
+    tls: &ServerTls,
+    deadline: Duration,
+) -> Result<bool, Error> {
+    let login = Login::new(account.clone(), tls, deadline);
+    match Session::open(address, &login).await {
+        Ok(session) => {
+            session.close().await;
+            Ok(true)
+        }
+        Err(error) if error.denied() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+async fn set_password(session: &mut Session, account: &Account) -> Result<(), Error> {
+    let user = quoted(&account.user);
+    let known = format!("SELECT COUNT(*) FROM mysql.user WHERE User = {user} AND Host = '%'");
+    let rows = session.rows(&known).await?;
+    let known: u32 = session.fields(first(&rows, session.address())?).value(0)?;
+    // Servers before 8.0.14 have one password to an account.
+    let retained = if session.version() < Version::mysql(8, 0, 14) { "" } else { " RETAIN CURRENT PASSWORD" };
+    let (verb, retained) = if known == 0 { ("CREATE USER", "") } else { ("ALTER USER", retained) };
+    let password = account.password.reveal();
+    let sql = format!("{verb} {} IDENTIFIED BY {}{retained}", name(account), quoted(password));
+    session.execute_secret(&sql, password).await
+}
+
+/// Those of our accounts whose password before is still good.
+pub(crate) async fn with_old_password<'a>(
+    session: &mut Session,
+    plan: &'a AccountPlan,
+) -> Result<Vec<&'a Account>, Error> {
+    let sql = "SELECT User FROM mysql.user WHERE Host = '%' \
+               AND JSON_CONTAINS_PATH(User_attributes, 'one', '$.additional_password')";
+    let rows = session.rows(sql).await?;
+    let users: Vec<String> =
+        rows.iter().map(|row| session.fields(row).text(0)).collect::<Result<_, Error>>()?;
+    Ok(plan.own().filter(|account| users.contains(&account.user)).collect())
+}
+
+pub(crate) async fn discard_old_password(session: &mut Session, account: &Account) -> Result<(), Error> {
+    session.execute(&format!("ALTER USER {} DISCARD OLD PASSWORD", name(account))).await
 }
 
 /// Writes the cluster's id, unless there is one already: a marker never changes. Gives the id that stands.
@@ -71,17 +151,11 @@ pub(crate) async fn create_marker(session: &mut Session, id: &str) -> Result<Str
     let unless = " AS id) AS mark WHERE NOT EXISTS (SELECT 1 FROM ctl.cluster)";
     session.execute(&format!("{insert}{}{unless}", quoted(id))).await?;
     let rows = session.rows("SELECT id FROM ctl.cluster LIMIT 1").await?;
-    let row = super::session::first(&rows, session.address())?;
+    let row = first(&rows, session.address())?;
     session.fields(row).text(0)
 }
 
 /// The account's name as SQL.
-async fn create(session: &mut Session, account: &Account) -> Result<String, Error> {
-    let name = format!("{}@'%'", quoted(&account.user));
-    let password = account.password.reveal();
-    for verb in ["CREATE USER IF NOT EXISTS", "ALTER USER"] {
-        let sql = format!("{verb} {name} IDENTIFIED BY {}", quoted(password));
-        session.execute_secret(&sql, password).await?;
-    }
-    Ok(name)
+fn name(account: &Account) -> String {
+    format!("{}@'%'", quoted(&account.user))
 }

@@ -11,13 +11,17 @@ mod replication;
 mod session;
 mod survey;
 
-pub(crate) use access::{AccountPlan, create_accounts, create_marker};
+pub(crate) use access::{
+    AccountPlan, create_accounts, create_marker, discard_old_password, logs_in, with_old_password,
+};
 pub(crate) use clone::{clone_from, install_clone_plugin, prepare_recipient, stop_clone};
 pub(crate) use error::Error;
 pub(crate) use handover::{await_executed, end_session, fence_within, open_transactions};
 #[cfg(test)]
 pub(crate) use probe::{Applier, Receiver};
 pub(crate) use probe::{Channel, Micros, Probe, ThreadError, ThreadState, probe};
-pub(crate) use replication::{Source, drop_channel, fence, follow, set_writable, stop_receiving};
+pub(crate) use replication::{
+    Source, drop_channel, fence, follow, renew_password, set_writable, stop_receiving,
+};
 pub(crate) use session::{Answer, Login, Session};
 pub(crate) use survey::{CloneRun, CloneState, Survey, survey};

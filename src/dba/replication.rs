@@ -1,5 +1,7 @@
 //! Replication commands, each safe to repeat. Servers before 8.0.23 get the old spelling of the same statements.
 
+use zeroize::Zeroizing;
+
 use super::error::Error;
 use super::session::{Session, quoted};
 use crate::model::access::{Account, ServerTls, TlsMode};
@@ -24,6 +26,25 @@ pub(crate) async fn follow(session: &mut Session, source: &Source<'_>) -> Result
     session.execute_secret(&sql, password).await?;
     let words = Words::of(session.version());
     session.execute(&format!("START {}", words.replica)).await
+}
+
+/// Gives the channel the account's password where it has another one; what it has received stays. True when it had.
+pub(crate) async fn renew_password(session: &mut Session, account: &Account) -> Result<bool, Error> {
+    let sql = "SELECT User_name, User_password FROM mysql.slave_master_info WHERE Channel_name = ''";
+    let rows = session.rows(sql).await?;
+    let Some(row) = rows.first() else { return Ok(false) };
+    let fields = session.fields(row);
+    let password = account.password.reveal();
+    if fields.text(0)? == account.user && Zeroizing::new(fields.text(1)?).as_str() == password {
+        return Ok(false);
+    }
+    let Words { replica, source, change, .. } = Words::of(session.version());
+    session.execute(&format!("STOP {replica} IO_THREAD")).await?;
+    let (user, literal) = (quoted(&account.user), quoted(password));
+    let sql = format!("{change} {source}_USER = {user}, {source}_PASSWORD = {literal}");
+    session.execute_secret(&sql, password).await?;
+    session.execute(&format!("START {replica} IO_THREAD")).await?;
+    Ok(true)
 }
 
 /// Stops replication and forgets the channel, also one that came with a clone.

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::error::Error;
 use super::probe::Micros;
-use crate::model::access::{Account, ServerTls, TlsMode};
+use crate::model::access::{Account, Credential, Secret, ServerTls, TlsMode};
 use crate::model::gtid::GtidSet;
 use crate::model::leadership::Mandate;
 use crate::model::server::Address;
@@ -19,9 +19,18 @@ use crate::model::version::Version;
 #[derive(Clone, Debug)]
 pub(crate) struct Login {
     pub(crate) account: Account,
+    /// Tried where the server does not know the account's password yet.
+    pub(crate) before: Option<Secret>,
     pub(crate) tls: ServerTls,
     /// Of the connect with the login, and of each statement.
     pub(crate) deadline: Duration,
+}
+
+impl Login {
+    pub(crate) fn new(credential: impl Into<Credential>, tls: &ServerTls, deadline: Duration) -> Self {
+        let Credential { account, before } = credential.into();
+        Self { account, before, tls: tls.clone(), deadline }
+    }
 }
 
 pub(crate) struct Session {
@@ -72,7 +81,14 @@ impl Session {
         let settings =
             ["SET SESSION sql_mode = '', time_zone = '+00:00', autocommit = 1, sql_big_selects = 1, \
              sql_select_limit = 18446744073709551615, sql_safe_updates = 0"];
-        let mut session = Self::connect(address, login, None, &settings).await?;
+        let mut session = match (Self::connect(address, login, None, &settings).await, &login.before) {
+            (Err(error), Some(before)) if error.denied() => {
+                let account = Account { user: login.account.user.clone(), password: before.clone() };
+                let login = Login { account, before: None, ..login.clone() };
+                Self::connect(address, &login, None, &settings).await?
+            }
+            (outcome, _) => outcome?,
+        };
         // The driver's own reading of the version does not tell MariaDB.
         let rows = session.rows("SELECT @@version").await?;
         session.version = session.fields(first(&rows, address)?).parsed(0, Version::parse)?;

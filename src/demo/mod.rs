@@ -149,7 +149,7 @@ impl Demo {
 
     /// How the demo's own sessions log in.
     pub(crate) fn login(&self, account: Account) -> Login {
-        Login { account, tls: tls(), deadline: Duration::from_secs(600) }
+        Login::new(account, &tls(), Duration::from_secs(600))
     }
 
     /// The proxy's configuration: what `readwright run` would read from a file. The port is free from now on.

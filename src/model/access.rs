@@ -9,9 +9,22 @@ pub(crate) struct Account {
     pub(crate) password: Secret,
 }
 
+/// An account whose password changes while we run: servers may know the new one or still the one before.
+#[derive(Clone, Debug)]
+pub(crate) struct Credential {
+    pub(crate) account: Account,
+    pub(crate) before: Option<Secret>,
+}
+
 /// A password. Never printed, wiped from memory when dropped.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Secret(zeroize::Zeroizing<String>);
+
+impl From<Account> for Credential {
+    fn from(account: Account) -> Self {
+        Self { account, before: None }
+    }
+}
 
 #[derive(Clone, Debug)]
 pub(crate) struct ServerTls {

@@ -15,8 +15,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Monitor as Settings;
 use crate::dba::{self, Login, Probe, Session};
+use crate::model::access::{Credential, ServerTls};
 use crate::model::health::{Health, Report, Up};
 use crate::model::server::{Address, Endpoint, ServerId};
+
+/// As whom the servers are asked.
+#[derive(Clone, Debug)]
+pub(crate) struct Prober {
+    pub(crate) account: watch::Receiver<Credential>,
+    pub(crate) tls: ServerTls,
+}
 
 /// Asks for a probe at once, because a connection failed. Cheap to clone; asking too often does no harm.
 #[derive(Clone, Debug)]
@@ -42,14 +50,16 @@ impl ProbeNow {
 pub(crate) async fn run(
     endpoints: watch::Receiver<Arc<[Endpoint]>>,
     settings: Settings,
-    login: Login,
+    prober: Prober,
     reports: mpsc::Sender<Report>,
     requests: ProbeRequests,
     stop: CancellationToken,
 ) {
+    let deadline = settings.timeout;
     let connect = move |address: &Address| Connection {
         address: address.clone(),
-        login: Login { deadline: settings.timeout, ..login.clone() },
+        prober: prober.clone(),
+        deadline,
         session: None,
     };
     run_with(connect, endpoints, &settings.clone(), reports, requests, stop).await;
@@ -62,7 +72,8 @@ trait Ask: Send + 'static {
 
 struct Connection {
     address: Address,
-    login: Login,
+    prober: Prober,
+    deadline: Duration,
     session: Option<Session>,
 }
 
@@ -70,7 +81,11 @@ impl Ask for Connection {
     async fn ask(&mut self) -> Result<Probe, dba::Error> {
         let mut session = match self.session.take().filter(Session::usable) {
             Some(session) => session,
-            None => Session::open_for_probes(&self.address, &self.login).await?,
+            None => {
+                let credential = self.prober.account.borrow().clone();
+                let login = Login::new(credential, &self.prober.tls, self.deadline);
+                Session::open_for_probes(&self.address, &login).await?
+            }
         };
         let probe = dba::probe(&mut session).await?;
         self.session = Some(session);

@@ -8,16 +8,16 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Kubernetes;
+use super::{Kubernetes, passwords};
 use crate::admin;
 use crate::config::Config;
-use crate::controller::lead::Lead;
+use crate::controller::lead::{Accounts, Lead};
 use crate::controller::publish::{Publisher, Sources};
 use crate::controller::{Logins, Settings, Tools};
 use crate::dba::AccountPlan;
 use crate::demo::random_uuid;
 use crate::k8s::lease;
-use crate::model::access::Account;
+use crate::model::access::{Account, Credential};
 use crate::model::leadership::{Leadership, Mandate};
 use crate::model::progress::Progress;
 use crate::model::server::Endpoint;
@@ -31,6 +31,8 @@ pub(super) struct Outputs {
 
 /// One statement of a step; CLONE has no end.
 const STATEMENT: Duration = Duration::from_secs(30);
+/// Some kubelets need two minutes until a Secret that has changed is in the files of a pod.
+const KEEP_OLD: Duration = Duration::from_secs(300);
 
 impl Outputs {
     pub(super) fn new() -> (Self, admin::Controller) {
@@ -40,21 +42,33 @@ impl Outputs {
     }
 }
 
+/// What the controller works with.
+pub(super) struct Parts {
+    pub(super) outputs: Outputs,
+    pub(super) kubernetes: Kubernetes,
+    pub(super) endpoints: watch::Receiver<Arc<[Endpoint]>>,
+    pub(super) topology: watch::Receiver<Arc<Topology>>,
+    /// The account of `account`.
+    pub(super) probes: watch::Receiver<Credential>,
+}
+
 /// Runs until `stop`; then the controller ends first, and the lease is given back.
 pub(super) fn start(
     config: &Config,
-    (outputs, kubernetes, endpoints, topology): (
-        Outputs,
-        Kubernetes,
-        watch::Receiver<Arc<[Endpoint]>>,
-        watch::Receiver<Arc<Topology>>,
-    ),
+    parts: Parts,
     (control, tasks): (&Handle, &TaskTracker),
     stop: CancellationToken,
 ) {
-    let Outputs { progress, leadership } = outputs;
+    let Parts { outputs: Outputs { progress, leadership }, kubernetes, endpoints, topology, probes } = parts;
     let Kubernetes { access, wishes, pods } = kubernetes;
     let me: Arc<str> = Arc::from(format!("{}_{}", config.controller.pod, &random_uuid()[..8]));
+    let follow = |kept| passwords::follow(kept, (control, tasks), &stop);
+    let accounts = Accounts {
+        ours: follow(&config.controller.account),
+        replication: follow(&config.controller.replication),
+        installation: follow(&config.controller.installation),
+        probes: creates_probes(config).then_some(probes),
+    };
     let publisher = Publisher {
         access: access.clone(),
         instance: Arc::from(config.controller.pod.as_str()),
@@ -72,6 +86,7 @@ pub(super) fn start(
         state: config.controller.state.clone(),
         me: Arc::clone(&me),
         settings: settings(config),
+        keep_old: KEEP_OLD,
         endpoints,
         wishes,
         leadership: leadership.subscribe(),
@@ -83,7 +98,7 @@ pub(super) fn start(
     tasks.spawn_on(
         async move {
             let _resigns = resign.drop_guard();
-            lead.run(stop).await;
+            Box::pin(lead.run(accounts, stop)).await;
         },
         control,
     );
@@ -92,15 +107,15 @@ pub(super) fn start(
 fn settings(config: &Config) -> Settings {
     let controller = &config.controller;
     let logins = Logins {
-        ours: controller.account.account.clone(),
-        installation: Some(controller.installation.account.clone()),
+        ours: controller.account.account.clone().into(),
+        installation: None,
         tls: config.server_tls.clone(),
         mandate: Mandate::Unlimited,
     };
     let accounts = AccountPlan {
         ours: controller.account.account.clone(),
         replication: controller.replication.account.clone(),
-        probes: probes(config),
+        probes: None,
         application: None,
     };
     Settings {
@@ -109,13 +124,14 @@ fn settings(config: &Config) -> Settings {
         look_deadline: config.monitor.timeout,
         diverged: controller.diverged,
         fresh_cluster: Arc::from(random_uuid()),
+        troubles: watch::channel(Vec::new()).1,
     }
 }
 
 /// The account for probes is the controller's to create when it has a password, and is nobody else's.
-fn probes(config: &Config) -> Option<Account> {
+fn creates_probes(config: &Config) -> bool {
     let controller = &config.controller;
     let others = [&controller.installation, &controller.account, &controller.replication];
-    let taken = others.iter().any(|other| other.account.user == config.account.user);
-    (!taken && !config.account.password.reveal().is_empty()).then(|| config.account.clone())
+    let Account { user, password } = &config.account.account;
+    !password.reveal().is_empty() && others.iter().all(|other| other.account.user != *user)
 }
