@@ -1,10 +1,11 @@
 //! The embedded controller in a real API server: three empty servers become a cluster, one of two Readwrights leads, and
 //! whatever happens to the leader, its Lease or the API server, there is one leader or none.
 
+use mysql_async::prelude::Queryable;
 use serde_json::Value;
 
 use crate::kubelet::Signal;
-use crate::managed::{BOOT, DOORS, SOON, leader, record, root, serving, set_up};
+use crate::managed::{BOOT, DOORS, SOON, create_shop, leader, record, root, serving, set_up, start_proxies};
 use crate::scene::{Scene, scenario, until};
 use crate::traffic::Traffic;
 
@@ -55,7 +56,7 @@ fn two_controllers_and_one_leader() {
         // The leader's pod is deleted: it gives the lease back, and whoever is faster then, the other one or the new pod,
         // repairs what breaks meanwhile.
         let mut replica = root(scene, "mysql-2").await.expect("it serves");
-        mysql_async::prelude::Queryable::query_drop(&mut replica, "STOP REPLICA").await.expect("root may");
+        replica.query_drop("STOP REPLICA").await.expect("root may");
         scene.kubectl(&["delete", "pod", second, "--wait=false"]).await;
         until("another one leads", SOON, async || match self::holder(scene).await? {
             holder if holder != writer && !holder.is_empty() => leader(scene).await.map(|_| ()),
@@ -116,4 +117,105 @@ async fn writer(scene: &Scene, pod: &str) -> String {
         if writer.starts_with(&format!("{pod}_")) { Ok(writer) } else { Err(writer) }
     })
     .await
+}
+
+#[test]
+fn rights_and_passwords_that_change() {
+    scenario("rights", async |scene| {
+        // Nobody may lead, and then the record may not be written: both are told with their remedy.
+        let role = |leases: &str, state: &str| {
+            format!(
+                "{{apiVersion: rbac.authorization.k8s.io/v1, kind: Role, metadata: {{name: controller}}, rules: [\
+                 {{apiGroups: [coordination.k8s.io], resources: [leases], verbs: [{leases}]}}, \
+                 {{apiGroups: [''], resources: [configmaps], verbs: [{state}]}}]}}"
+            )
+        };
+        scene.apply(&without_rights_to_act()).await;
+        bind(scene).await;
+        scene.apply(&role("get", "get")).await;
+        start_proxies(scene).await;
+        told(scene, "the verb `create` on `leases` of apiGroup \\\"coordination.k8s.io\\\"").await;
+        scene.apply(&role("get, create, update", "get")).await;
+        told(scene, "the verb `create` on `configmaps`").await;
+        scene.apply(&role("get, create, update", "get, create, update")).await;
+        serving(scene, 3, BOOT).await;
+        create_shop(scene).await;
+        scene.ready(&DOORS, SOON).await;
+        let traffic = Traffic::start(scene, &DOORS, 1, 2);
+        traffic.reads_go_to(scene, &["mysql-1", "mysql-2"], SOON).await;
+
+        // The record is deleted: the leader knows it, and writes it again.
+        let before = record(scene).await.expect("it is there");
+        scene.kubectl(&["delete", "configmap", "readwright"]).await;
+        until("there is a record again", SOON, async || {
+            let found = record(scene).await?;
+            match found["cluster"] == before["cluster"] && found["bootstrapped"] == true {
+                true => Ok(()),
+                false => Err(found.to_string()),
+            }
+        })
+        .await;
+
+        // The passwords of all accounts but root's are changed at once.
+        let new = r#"{"stringData": {"controller": "c2", "replication": "r2", "proxy": "p2"}}"#;
+        scene.kubectl(&["patch", "secret", "mysql", "-p", new]).await;
+        until("the servers and their channels know them", SOON, async || {
+            for (user, password) in [("readwright_controller", "c2"), ("readwright", "p2")] {
+                for pod in ["mysql-0", "mysql-1", "mysql-2"] {
+                    scene.mysql(pod, user, password).await?;
+                }
+            }
+            for pod in ["mysql-1", "mysql-2"] {
+                let channel = "SELECT User_password FROM mysql.slave_master_info";
+                let known: Option<String> =
+                    root(scene, pod).await?.query_first(channel).await.map_err(|error| error.to_string())?;
+                if known.as_deref() != Some("r2") {
+                    return Err(format!("{pod}: {known:?}"));
+                }
+            }
+            Ok(())
+        })
+        .await;
+        // For a while both are good: what knows only the old one goes on.
+        for (user, password) in
+            [("readwright_controller", "controller-password"), ("readwright", "proxy-password")]
+        {
+            scene.mysql("mysql-0", user, password).await.expect("the old one is good still");
+        }
+        serving(scene, 3, SOON).await;
+        traffic.reads_go_to(scene, &["mysql-1", "mysql-2"], SOON).await;
+
+        let mut primary = root(scene, "mysql-0").await.expect("it serves");
+        let tally = traffic.finish(&mut primary).await;
+        eprintln!("rights: {tally}");
+        tally.assert_no_errors();
+    });
+}
+
+/// All of `managed.yaml` but what its Role grants beyond discovery.
+fn without_rights_to_act() -> String {
+    let right =
+        |line: &&str| line.contains("resources: [leases]") || line.contains("resources: [configmaps]");
+    include_str!("managed.yaml").lines().filter(|line| !right(line)).collect::<Vec<_>>().join("\n")
+}
+
+async fn bind(scene: &Scene) {
+    scene
+        .kubectl(&[
+            "create",
+            "rolebinding",
+            "controller",
+            "--role=controller",
+            &format!("--serviceaccount={}:readwright", scene.namespace),
+        ])
+        .await;
+}
+
+/// Waits until the controller's problems say this.
+async fn told(scene: &Scene, words: &str) {
+    until(words, SOON, async || {
+        let told = controller(scene, DOORS[0]).await?["problems"].to_string();
+        if told.contains(words) { Ok(()) } else { Err(told) }
+    })
+    .await;
 }

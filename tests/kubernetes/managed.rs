@@ -25,10 +25,20 @@ pub(crate) async fn set_up(scene: &Scene) {
 /// The same from another form of the manifest.
 pub(crate) async fn set_up_with(scene: &Scene, manifest: &str) {
     scene.apply(manifest).await;
-    let proxies = include_str!("proxy.yaml").replace("NAME", "readwright");
-    scene.apply(&proxies.replace("spec:\n  serviceName", "spec:\n  replicas: 2\n  serviceName")).await;
+    start_proxies(scene).await;
     serving(scene, 3, BOOT).await;
     scene.ready(&DOORS, SOON).await;
+    create_shop(scene).await;
+}
+
+/// Two, both with the controller on.
+pub(crate) async fn start_proxies(scene: &Scene) {
+    let proxies = include_str!("proxy.yaml").replace("NAME", "readwright");
+    scene.apply(&proxies.replace("spec:\n  serviceName", "spec:\n  replicas: 2\n  serviceName")).await;
+}
+
+/// The application's account and table.
+pub(crate) async fn create_shop(scene: &Scene) {
     let mut primary = root(scene, "mysql-0").await.expect("it serves");
     let statements = [
         "CREATE DATABASE shop".to_owned(),
