@@ -359,7 +359,8 @@ fn complain(wrong: &mut String, done: &Done, what: &str) {
 
 /// What a proxy sends on its own account makes a connection look like the session; the rest is the client's.
 fn is_of_client(ran: &Ran, sent: &[u8]) -> bool {
-    const OWN: [&str; 9] = [
+    const OWN: [&str; 10] = [
+        "SET NAMES '",
         "SET SESSION ",
         "SET @`",
         "SET TRANSACTION ",

@@ -34,14 +34,18 @@ pub(crate) struct Connection {
     pub(crate) identity: Arc<Identity>,
     /// What the server has been told; see `reset`.
     pub(crate) applied: Arc<Settings>,
-    /// The character set variables as the login left them, which no `SET ... = DEFAULT` brings back, and sql_mode.
+    /// What the login left in variables that no `SET ... = DEFAULT` brings back, and in sql_mode and the trackers.
     pub(crate) initial: Arc<[(&'static str, Box<[u8]>)]>,
+    /// What COM_RESET_CONNECTION would make of the character set variables.
+    pub(crate) globals: Arc<[(&'static str, Box<[u8]>)]>,
     pub(crate) prepared: PreparedCache,
     pub(crate) idle_since: Instant,
     /// The pool's when this was opened.
     pub(super) generation: u64,
     /// It has something of a session that no difference of settings tells: to be closed instead of pooled.
     pub(crate) spoiled: bool,
+    /// What a failed statement of a session has set on it nobody knows: to be closed too.
+    pub(crate) doubtful: bool,
 }
 
 /// The text of a prepared statement with all that decides what it means: the key of what is prepared where.
@@ -54,6 +58,8 @@ pub(crate) struct PreparedText {
     schema: Option<Arc<[u8]>>,
     sql_mode: Option<Box<[u8]>>,
     charset: Option<Box<[u8]>>,
+    collation: Option<Box<[u8]>>,
+    after_reset: bool,
 }
 
 /// What a server knows of one prepared statement on one connection.
@@ -116,9 +122,11 @@ impl PreparedText {
             schema: settings.schema.clone(),
             sql_mode: owned(b"sql_mode"),
             charset: owned(b"character_set_client"),
+            collation: owned(b"collation_connection"),
+            after_reset: settings.after_reset,
         };
         let mut hasher = std::hash::DefaultHasher::new();
-        (&text.sql, &text.schema, &text.sql_mode, &text.charset).hash(&mut hasher);
+        (&text.sql, &text.schema, &text.sql_mode, &text.charset, &text.collation).hash(&mut hasher);
         text.hash = hasher.finish();
         text
     }
@@ -144,6 +152,8 @@ impl PreparedText {
             && self.schema == other.schema
             && self.sql_mode == other.sql_mode
             && self.charset == other.charset
+            && self.collation == other.collation
+            && self.after_reset == other.after_reset
     }
 }
 
@@ -187,9 +197,12 @@ impl PreparedCache {
         self.statements.remove(text).map(|on_server| on_server.id)
     }
 
-    /// Forgets all; the server's ids, which are to be closed.
-    pub(crate) fn take_all(&mut self) -> Vec<u32> {
-        self.statements.drain().map(|(_, on_server)| on_server.id).collect()
+    /// Forgets all but those in `kept`, which have a cursor or long data there; the server's ids, which are to be closed.
+    pub(crate) fn take_all(&mut self, kept: &[Arc<PreparedText>]) -> Vec<u32> {
+        self.statements
+            .extract_if(|text, _| !kept.contains(text))
+            .map(|(_, on_server)| on_server.id)
+            .collect()
     }
 }
 
@@ -208,7 +221,8 @@ mod tests {
         assert!(cache.find(&text("b")).is_none());
         assert_eq!(cache.insert(text("d"), 4, 2, &[text("a")]), Some(3));
         assert_eq!(cache.insert(text("e"), 5, 2, &[text("a"), text("d")]), None);
-        assert_eq!(cache.take_all().len(), 3);
+        assert_eq!(cache.take_all(&[text("d")]).len(), 2);
+        assert!(cache.find(&text("d")).is_some());
     }
 
     #[test]

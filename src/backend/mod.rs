@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::config;
 use crate::model::server::{Address, ServerId};
-use crate::model::settings::Settings;
+use crate::model::settings::{Settings, Trackers};
 use crate::model::topology::{Server, Topology, Writer};
 
 use connect::{ConnectError, Connector};
@@ -64,6 +64,16 @@ impl Pools {
     /// The `sql_mode` that sessions begin with; empty before the first connection.
     pub(crate) fn default_sql_mode(&self) -> Arc<Box<[u8]>> {
         self.defaults.sql_mode()
+    }
+
+    /// The client character set of sessions after COM_RESET_CONNECTION; empty before the first connection.
+    pub(crate) fn default_charset(&self) -> Arc<Box<[u8]>> {
+        self.defaults.charset()
+    }
+
+    /// The session changes that clients are told of which have asked for nothing.
+    pub(crate) fn default_trackers(&self) -> Arc<Trackers> {
+        self.defaults.trackers()
     }
 
     /// Follows the topology: remembers the epoch, closes the pools of servers that left or moved.

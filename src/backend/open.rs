@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
 
-use crate::model::settings::Settings;
+use crate::model::settings::{CHARACTER_SETS, Settings, Trackers};
 use crate::model::topology::Server;
 use crate::sql::REPLAYABLE;
 use crate::wire::packet::{ErrPacket, Reader, push_packet, read_packet};
@@ -17,13 +17,16 @@ use super::connect::{ConnectError, Connector, Request};
 use super::connection::{Connection, Identity, PreparedCache};
 use super::reset::query_head;
 
-/// Variables that the login itself sets, and sql_mode, which decides how SQL is read.
-const INITIAL: [&str; 5] = [
+/// Variables that the login itself sets, sql_mode, which decides how SQL is read, and two that `DEFAULT` turns off whatever
+/// their default is (seen in 9.7.4).
+const INITIAL: [&str; 7] = [
     "character_set_client",
     "character_set_connection",
     "character_set_results",
     "collation_connection",
     "sql_mode",
+    "foreign_key_checks",
+    "unique_checks",
 ];
 
 /// Opens and prepares one connection. `settings.schema` becomes its schema.
@@ -50,14 +53,17 @@ pub(crate) async fn open(
         identity: Arc::clone(identity),
         applied: Arc::new(Settings::with_schema(settings.schema.clone())),
         initial: Arc::new([]),
+        globals: Arc::new([]),
         prepared: PreparedCache::default(),
         idle_since: Instant::now(),
         generation: 0,
         spoiled: false,
+        doubtful: false,
     };
     let prepared = timeout(connector.timeout(), prepare(&mut connection, mariadb)).await;
-    let (initial, uuid) = prepared.map_err(|_| ConnectError::timed_out())??;
+    let (initial, globals, uuid) = prepared.map_err(|_| ConnectError::timed_out())??;
     connection.initial = initial;
+    connection.globals = globals;
     match server.health.up() {
         // Invariant: what is sent to a server is sent to the one that was probed.
         Some(up) if *up.uuid != *uuid => {
@@ -79,8 +85,10 @@ pub(crate) async fn query(connection: &mut Connection, sql: &str) -> Result<Vec<
     read_answer(&mut connection.stream, Answer::Results, format).await
 }
 
-/// What the login left in the variables, and the server's uuid.
-type Prepared = (Arc<[(&'static str, Box<[u8]>)]>, Arc<str>);
+/// Variables and their values.
+type Values = Arc<[(&'static str, Box<[u8]>)]>;
+/// What the login left in the variables, what the server would have them, and the server's uuid.
+type Prepared = (Values, Values, Arc<str>);
 
 async fn prepare(connection: &mut Connection, mariadb: bool) -> Result<Prepared, ConnectError> {
     let (track, uuid) = if mariadb {
@@ -93,18 +101,28 @@ async fn prepare(connection: &mut Connection, mariadb: bool) -> Result<Prepared,
     let track = format!("SET SESSION session_track_schema=ON, session_track_state_change=ON, {track}");
     query(connection, &track).await?;
     let variables = INITIAL.map(|name| format!("IFNULL(@@SESSION.{name},'')")).join(",");
-    let select = format!("SELECT {variables},@@GLOBAL.{uuid}");
+    // What a session of the client's own would have begun with.
+    let trackers = Trackers::VARIABLES.map(|name| match name {
+        "session_track_gtids" if mariadb => String::from("'OFF'"),
+        name => format!("@@GLOBAL.{name}"),
+    });
+    let globals = CHARACTER_SETS.map(|name| format!("IFNULL(@@GLOBAL.{name},'')")).join(",");
+    let select = format!("SELECT {variables},{},{globals},@@GLOBAL.{uuid}", trackers.join(","));
     let packets = query(connection, &select).await?;
     let row = packets.iter().rev().nth(1).ok_or_else(|| ConnectError::protocol("a row was expected"))?;
     let mut reader = Reader::new(row);
     let mut values = Vec::new();
     let mut text =
-        || reader.lenenc_bytes().map_err(|_| ConnectError::protocol("a row of six texts was expected"));
-    for name in INITIAL {
+        || reader.lenenc_bytes().map_err(|_| ConnectError::protocol("a row of texts was expected"));
+    for name in INITIAL.into_iter().chain(Trackers::VARIABLES) {
         values.push((name, Box::from(text()?)));
     }
+    let mut globals = Vec::new();
+    for name in CHARACTER_SETS {
+        globals.push((name, Box::from(text()?)));
+    }
     let uuid = String::from_utf8_lossy(text()?).into();
-    Ok((values.into(), uuid))
+    Ok((values.into(), globals.into(), uuid))
 }
 
 /// MariaDB refuses names that it does not know, and tells GTIDs by a variable.

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config;
 use crate::model::server::ServerId;
-use crate::model::settings::Settings;
+use crate::model::settings::{Settings, Trackers};
 use crate::model::topology::Server;
 
 use super::connect::{ConnectError, Connector};
@@ -35,6 +35,8 @@ pub(crate) struct Pool {
 #[derive(Debug, Default)]
 pub(crate) struct Defaults {
     sql_mode: ArcSwap<Box<[u8]>>,
+    trackers: ArcSwap<Trackers>,
+    charset: ArcSwap<Box<[u8]>>,
 }
 
 /// A connection taken out of its pool.
@@ -352,11 +354,32 @@ impl Defaults {
         self.sql_mode.load_full()
     }
 
+    pub(crate) fn charset(&self) -> Arc<Box<[u8]>> {
+        self.charset.load_full()
+    }
+
+    pub(crate) fn trackers(&self) -> Arc<Trackers> {
+        self.trackers.load_full()
+    }
+
     fn learn(&self, connection: &Connection) {
         if let Some((_, mode)) = connection.initial.iter().find(|(name, _)| *name == "sql_mode")
             && **self.sql_mode.load() != *mode
         {
             self.sql_mode.store(Arc::new(mode.clone()));
+        }
+        if let Some((_, charset)) =
+            connection.globals.iter().find(|(name, _)| *name == "character_set_client")
+            && **self.charset.load() != *charset
+        {
+            self.charset.store(Arc::new(charset.clone()));
+        }
+        let mut trackers = Trackers::default();
+        for (name, value) in connection.initial.iter() {
+            trackers.set(name.as_bytes(), value);
+        }
+        if **self.trackers.load() != trackers {
+            self.trackers.store(Arc::new(trackers));
         }
     }
 }
@@ -410,7 +433,7 @@ impl Lease {
     /// Puts the connection back; it must be between statements, outside a transaction and without pins.
     pub(crate) fn release(mut self, now: Instant) {
         let connection = self.connection();
-        if connection.spoiled {
+        if connection.spoiled || connection.doubtful {
             return;
         }
         connection.idle_since = now;

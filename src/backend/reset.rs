@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
-use crate::model::settings::{Assignment, Settings};
+use crate::model::settings::{Assignment, CHARACTER_SETS, Settings, Trackers, TrackersView};
+use crate::sql::{REPLAYABLE, is_replayable};
 use crate::wire::command::{COM_INIT_DB, COM_QUERY, COM_SET_OPTION};
 use crate::wire::flags::Capabilities;
-use crate::wire::packet::push_packet;
+use crate::wire::packet::{Reader, push_packet};
 
 use super::connection::Connection;
 
@@ -39,11 +40,102 @@ pub(crate) fn write_difference(connection: &Connection, settings: &Arc<Settings>
         sql.extend_from_slice(if sql.len() == head { b"SET " } else { b", " });
         write_assignment(connection, assignment, &mut sql);
     }
+    if (&settings.trackers, settings.trackers_view) != (&applied.trackers, applied.trackers_view) {
+        let changed =
+            Trackers::VARIABLES.into_iter().zip(trackers(settings).into_iter().zip(trackers(applied)));
+        for (name, (value, _)) in changed.filter(|(_, (value, applied))| value != applied) {
+            sql.extend_from_slice(if sql.len() == head { b"SET SESSION " } else { b", SESSION " });
+            sql.extend_from_slice(name.as_bytes());
+            sql.push(b'=');
+            match value {
+                Some(value) => write_value(name.as_bytes(), &value, &mut sql),
+                None => sql.extend_from_slice(b"DEFAULT"),
+            }
+        }
+    }
+    if character_sets(connection, settings) != character_sets(connection, applied) {
+        sql.extend_from_slice(if sql.len() == head { b"SET " } else { b", " });
+        write_character_sets(connection, settings, &mut sql);
+    }
     if sql.len() > head {
         push_packet(out, 0, &sql);
         commands += 1;
     }
     commands
+}
+
+/// What [`CHARACTER_SETS`] are on a connection that looks like this, and which of them the session has set.
+fn character_sets<'a>(connection: &'a Connection, settings: &'a Settings) -> [(&'a [u8], bool); 4] {
+    CHARACTER_SETS.map(|name| match settings.variable(name.as_bytes()) {
+        Some(value) => (value, true),
+        None => (default_character_set(connection, settings, name), false),
+    })
+}
+
+fn default_character_set<'a>(connection: &'a Connection, settings: &Settings, name: &str) -> &'a [u8] {
+    let list = if settings.after_reset { &connection.globals } else { &connection.initial };
+    list.iter().find(|(variable, _)| *variable == name).map_or(&b""[..], |(_, value)| value)
+}
+
+/// Begins with SET NAMES where it can: the collation that results have is seen in no variable, and only NAMES and the login
+/// give them another one than their character set's own.
+fn write_character_sets(connection: &Connection, settings: &Settings, sql: &mut Vec<u8>) {
+    let sets = character_sets(connection, settings);
+    let defaults = CHARACTER_SETS.map(|name| default_character_set(connection, settings, name));
+    let all_set = sets.iter().all(|(_, is_set)| *is_set);
+    let base = if all_set { sets.map(|(value, _)| value) } else { defaults };
+    let [client, of_connection, results, collation] = base;
+    let named = client == of_connection && client == results;
+    if named {
+        sql.extend_from_slice(b"NAMES '");
+        sql.extend_from_slice(client);
+        sql.extend_from_slice(b"' COLLATE '");
+        sql.extend_from_slice(collation);
+        sql.push(b'\'');
+    }
+    let mut first = !named;
+    // The connection's set comes before its collation, which it changes.
+    for (name, ((value, _), base)) in CHARACTER_SETS.into_iter().zip(sets.into_iter().zip(base)) {
+        if named && value == base {
+            continue;
+        }
+        sql.extend_from_slice(if std::mem::take(&mut first) { &b"SESSION "[..] } else { b", SESSION " });
+        sql.extend_from_slice(name.as_bytes());
+        sql.push(b'=');
+        write_value(name.as_bytes(), value, sql);
+    }
+}
+
+/// The values of the session_track_* variables for a connection that looks like this. None is the server's default.
+fn trackers(settings: &Settings) -> [Option<Vec<u8>>; 5] {
+    let asked = settings.trackers.as_deref();
+    let switch = |on: bool| Some(vec![b'0' + u8::from(on)]);
+    let all_gtids = asked.is_some_and(|asked| *asked.gtids == *b"ALL_GTIDS");
+    let gtids = if all_gtids { &b"ALL_GTIDS"[..] } else { b"OWN_GTID" };
+    if settings.trackers_view != TrackersView::Merged {
+        return [
+            match settings.trackers_view {
+                TrackersView::AsSetInTransaction => Some(gtids.to_vec()),
+                _ => asked.map(|asked| asked.gtids.to_vec()),
+            },
+            asked.and_then(|asked| switch(asked.schema)),
+            asked.and_then(|asked| switch(asked.state_change)),
+            asked.map(|asked| asked.system_variables.to_vec()),
+            asked.map(|asked| asked.transaction_info.to_vec()),
+        ];
+    }
+    let all = asked.is_some_and(|asked| asked.tells(b"*"));
+    let mut variables = if all { b"*".to_vec() } else { REPLAYABLE.join(",").into_bytes() };
+    let own =
+        |name: &[u8]| is_replayable(&name.trim_ascii().to_ascii_lowercase()) || name.trim_ascii().is_empty();
+    let further = asked.iter().flat_map(|asked| asked.system_variables.split(|&byte| byte == b','));
+    // Servers refuse a name that comes twice.
+    for name in further.filter(|name| !all && !own(name)) {
+        variables.push(b',');
+        variables.extend_from_slice(name);
+    }
+    let transactions = asked.map(|asked| asked.transaction_info.to_vec());
+    [Some(gtids.to_vec()), switch(true), switch(true), Some(variables), transactions]
 }
 
 /// The bytes before the text of a COM_QUERY on a connection with these flags.
@@ -74,18 +166,53 @@ fn write_assignment(connection: &Connection, assignment: Assignment<'_>, sql: &m
             }
         }
         Assignment::UserVariable { name, literal } => {
-            write_user_variable(name, sql);
+            write_user_variable_name(name, sql);
+            sql.push(b'=');
             sql.extend_from_slice(literal);
         }
         Assignment::UserVariableNull { name } => {
-            write_user_variable(name, sql);
-            sql.extend_from_slice(b"NULL");
+            write_user_variable_name(name, sql);
+            sql.extend_from_slice(b"=NULL");
         }
     }
 }
 
+/// Asks for a user variable; [`user_variable_literal`] reads the answer.
+pub(crate) fn user_variable_question(name: &[u8]) -> String {
+    let mut quoted = Vec::new();
+    write_user_variable_name(name, &mut quoted);
+    let name = String::from_utf8_lossy(&quoted);
+    format!("SELECT {name},HEX({name}),CHARSET({name}),COLLATION({name})")
+}
+
+/// The literal that gives a user variable the value that a server said. None: its answer cannot be read.
+pub(crate) fn user_variable_literal(packets: &[Vec<u8>]) -> Option<Vec<u8>> {
+    /// `MYSQL_TYPE_LONGLONG`, the type of every whole number in a user variable.
+    const WHOLE_NUMBER: u8 = 8;
+    const NULL: u8 = 0xFB;
+    let mut definition = Reader::new(packets.get(1)?);
+    for _ in 0..6 {
+        definition.lenenc_bytes().ok()?;
+    }
+    // Length of what follows, character set, length; then the type.
+    definition.bytes(7).ok()?;
+    let number = definition.u8().ok()? == WHOLE_NUMBER;
+    let row = packets.get(packets.len().checked_sub(2)?)?;
+    if row.first() == Some(&NULL) {
+        return Some(b"NULL".to_vec());
+    }
+    let mut row = Reader::new(row);
+    let value = row.lenenc_bytes().ok()?;
+    if number {
+        return Some(value.to_vec());
+    }
+    let mut text = || row.lenenc_bytes().ok().and_then(|text| std::str::from_utf8(text).ok());
+    let (hex, charset, collation) = (text()?, text()?, text()?);
+    Some(format!("_{charset} X'{hex}' COLLATE {collation}").into_bytes())
+}
+
 /// Names are quoted with backticks, which no sql_mode changes.
-fn write_user_variable(name: &[u8], sql: &mut Vec<u8>) {
+fn write_user_variable_name(name: &[u8], sql: &mut Vec<u8>) {
     sql.extend_from_slice(b"@`");
     for &byte in name {
         if byte == b'`' {
@@ -93,7 +220,7 @@ fn write_user_variable(name: &[u8], sql: &mut Vec<u8>) {
         }
         sql.push(byte);
     }
-    sql.extend_from_slice(b"`=");
+    sql.push(b'`');
 }
 
 /// The tracker reports every value as text; numbers must go back as numbers. Text goes as a hexadecimal literal where a

@@ -16,6 +16,35 @@ pub(crate) struct Settings {
     user_variables: Vec<(Box<[u8]>, Box<[u8]>)>,
     /// COM_SET_OPTION; None is what the capability flags said.
     pub(crate) multi_statements: Option<bool>,
+    /// What the client set its session_track_* variables to. None: nothing.
+    pub(crate) trackers: Option<Arc<Trackers>>,
+    pub(crate) trackers_view: TrackersView,
+    /// COM_RESET_CONNECTION was there: the character sets are not as the login left them, but as the server has them.
+    pub(crate) after_reset: bool,
+}
+
+/// Which values a connection's session_track_* variables have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) enum TrackersView {
+    /// What the client wants to be told, and what we need to know.
+    #[default]
+    Merged,
+    /// As the client set them, for a statement that looks at the variables.
+    AsSet,
+    /// The same in a transaction, where session_track_gtids cannot be changed.
+    AsSetInTransaction,
+}
+
+/// The session_track_* variables: what a server tells of a session's changes.
+/// <https://dev.mysql.com/doc/refman/9.7/en/session-state-tracking.html>
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Trackers {
+    pub(crate) gtids: Box<[u8]>,
+    pub(crate) schema: bool,
+    pub(crate) state_change: bool,
+    /// Names, with commas between them, or `*`.
+    pub(crate) system_variables: Box<[u8]>,
+    pub(crate) transaction_info: Box<[u8]>,
 }
 
 /// Makes equal settings one `Arc`, so that comparing them is comparing pointers.
@@ -42,10 +71,66 @@ pub(crate) enum Assignment<'a> {
     },
 }
 
+impl Default for Trackers {
+    /// As a server without a configuration has them.
+    fn default() -> Self {
+        let variables =
+            b"time_zone,autocommit,character_set_client,character_set_results,character_set_connection";
+        Self {
+            gtids: Box::from(&b"OFF"[..]),
+            schema: true,
+            state_change: false,
+            system_variables: Box::from(&variables[..]),
+            transaction_info: Box::from(&b"OFF"[..]),
+        }
+    }
+}
+
+impl Trackers {
+    /// The variables, in the order in which [`Trackers::set`] and those who ask servers know them.
+    pub(crate) const VARIABLES: [&str; 5] = [
+        "session_track_gtids",
+        "session_track_schema",
+        "session_track_state_change",
+        "session_track_system_variables",
+        "session_track_transaction_info",
+    ];
+
+    /// Takes in the value of one of the variables, as a server says it. False for any other name.
+    pub(crate) fn set(&mut self, name: &[u8], value: &[u8]) -> bool {
+        let on = matches!(value, b"1" | b"ON");
+        match Self::VARIABLES.iter().position(|variable| variable.as_bytes() == name) {
+            Some(0) => self.gtids = Box::from(value),
+            Some(1) => self.schema = on,
+            Some(2) => self.state_change = on,
+            Some(3) => self.system_variables = Box::from(value),
+            Some(4) => self.transaction_info = Box::from(value),
+            _ => return false,
+        }
+        true
+    }
+
+    /// True when a change of this system variable is told.
+    pub(crate) fn tells(&self, variable: &[u8]) -> bool {
+        let listed =
+            |name: &[u8]| name.trim_ascii() == b"*" || name.trim_ascii().eq_ignore_ascii_case(variable);
+        self.system_variables.split(|&byte| byte == b',').any(listed)
+    }
+
+    pub(crate) fn tells_gtids(&self) -> bool {
+        *self.gtids != *b"OFF"
+    }
+}
+
 impl Settings {
     /// What a connection has right after a login with this schema.
     pub(crate) fn with_schema(schema: Option<Arc<[u8]>>) -> Self {
         Self { schema, ..Self::default() }
+    }
+
+    /// The same for a statement that looks at the session_track_* variables.
+    pub(crate) fn viewed(&self, trackers_view: TrackersView) -> Arc<Self> {
+        Arc::new(Self { trackers_view, ..self.clone() })
     }
 
     pub(crate) fn variable(&self, name: &[u8]) -> Option<&[u8]> {
@@ -69,17 +154,18 @@ impl Settings {
         self.variables.iter().chain(&self.user_variables).map(|(name, value)| name.len() + value.len()).sum()
     }
 
-    /// What must be assigned on a connection that looks like `from`, schema and COM_SET_OPTION apart.
+    /// What must be assigned on a connection that looks like `from`, but for the schema, COM_SET_OPTION, trackers and
+    /// [`CHARACTER_SETS`].
     pub(crate) fn assignments<'a>(&'a self, from: &'a Self) -> impl Iterator<Item = Assignment<'a>> {
         let variables = self
             .variables
             .iter()
-            .filter(|(name, value)| from.variable(name) != Some(value))
+            .filter(|(name, value)| from.variable(name) != Some(value) && !is_character_set(name))
             .map(|(name, value)| Assignment::Variable { name, value });
         let defaults = from
             .variables
             .iter()
-            .filter(|(name, _)| self.variable(name).is_none())
+            .filter(|(name, _)| self.variable(name).is_none() && !is_character_set(name))
             .map(|(name, _)| Assignment::VariableDefault { name });
         let users = self
             .user_variables
@@ -109,6 +195,14 @@ impl Interner {
         known.insert(Arc::clone(settings));
         Arc::clone(settings)
     }
+}
+
+/// The variables that say which character set a session speaks. They depend on one another and go together.
+pub(crate) const CHARACTER_SETS: [&str; 4] =
+    ["character_set_client", "character_set_connection", "character_set_results", "collation_connection"];
+
+fn is_character_set(name: &[u8]) -> bool {
+    CHARACTER_SETS.iter().any(|known| known.as_bytes() == name)
 }
 
 fn find<'a>(list: &'a [(Box<[u8]>, Box<[u8]>)], name: &[u8]) -> Option<&'a [u8]> {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::routing::session::{Answered, Pin, PinCause};
+use crate::backend::reset;
+use crate::routing::session::{Answered, PinCause};
 use crate::routing::{Decision, Target};
-use crate::sql::{Dialect, Effect, Kind, Statement};
+use crate::sql::{Cause, Counts, Dialect, Effect, Kind, Question, Statement};
 use crate::telemetry::clients::ServerThread;
 use crate::telemetry::metrics::{self, Outcome};
 use crate::wire::packet::Reader;
@@ -15,7 +16,7 @@ use crate::wire::response::status;
 use crate::wire::tracker::Answer;
 
 use super::insert_id::InsertId;
-use super::relay::Body;
+use super::relay::{Body, Number};
 use super::run::Work;
 use super::session::ClientSession;
 
@@ -28,8 +29,7 @@ impl ClientSession {
             let missing = self.session.apply(statement, answered);
             let at_replica =
                 self.hold.as_ref().is_some_and(|lease| !self.snapshot.is_primary(&lease.server().id));
-            let hidden = |pin: &Pin| pin.cause == PinCause::ServerState;
-            if at_replica && !bound && self.session.pins().iter().any(hidden) {
+            if at_replica && !bound && self.has_hidden_state() {
                 // A view called a function that sets session state: from now on that is for the primary.
                 self.learn(work);
             }
@@ -46,7 +46,7 @@ impl ClientSession {
                 self.show_schema();
             }
         }
-        self.applied();
+        self.applied_to(statement);
         if answered.last_insert_id != 0 {
             Box::pin(self.take_insert_id(answered)).await;
         } else if statement.needs.last_insert_id && work.answer == Answer::Results {
@@ -58,17 +58,28 @@ impl ClientSession {
         {
             lease.connection().spoiled = false;
         }
-        if statement.kind != Kind::Previous {
-            self.keeps_diagnostics = answered.warnings > 0
-                || answered.error.is_some()
-                || statement.effects.contains(&Effect::CountsFoundRows);
+        if work.answer == Answer::Results {
+            self.count_results(statement, answered);
         }
-        // Which of several settings a failed text has made nobody knows: the connection must not serve another session.
+        // What asks about the statement before leaves its diagnostics there, or has some of its own.
+        self.keeps_diagnostics = self.keeps_diagnostics && statement.kind == Kind::Previous
+            || answered.warnings > 0
+            || answered.error.is_some()
+            || statement.effects.contains(&Effect::CountsFoundRows);
+        // Which of several settings a failed text has made nobody knows: the connection must not serve another session, and
+        // a session whose first statements were carried out must stay on it.
         let sets = |effect: &Effect| {
             matches!(effect, Effect::SetVariables(_) | Effect::SetUserVariable { .. } | Effect::Pin(_))
         };
-        if answered.error.is_some() && !self.session.is_bound() && statement.effects.iter().any(sets) {
-            self.hold = None;
+        if answered.error.is_some()
+            && !self.session.is_bound()
+            && statement.effects.iter().any(sets)
+            && let Some(lease) = self.hold.as_mut()
+        {
+            lease.connection().doubtful = true;
+            if statement.kind == Kind::Write && statement.several {
+                self.session.pin(PinCause::ServerState);
+            }
         }
         for effect in &statement.effects {
             match effect {
@@ -84,6 +95,36 @@ impl ClientSession {
         if self.session.is_bound() || !self.shown_causes.is_empty() {
             self.show_pins_of(work);
         }
+    }
+
+    /// What the answer means to ROW_COUNT() and FOUND_ROWS() of the next statement.
+    fn count_results(&mut self, statement: &Statement, answered: &Answered) {
+        if statement.counts != Counts::NotEven || answered.error.is_some() {
+            self.row_count = match answered.rows {
+                None if answered.error.is_none() => i64::try_from(answered.affected_rows).unwrap_or(i64::MAX),
+                _ => -1,
+            };
+        }
+        match statement.counts {
+            // The statements before the one that failed have counted.
+            _ if answered.error.is_some() && statement.several => self.found_rows = None,
+            _ if answered.error.is_some() => {}
+            // SELECT .. INTO has no rows to show.
+            Counts::Rows => self.found_rows = answered.rows.or(Some(answered.affected_rows)),
+            Counts::Unknown => self.found_rows = None,
+            Counts::Nothing | Counts::NotEven => {}
+        }
+    }
+
+    /// The number with which the proxy answers this statement, whatever the server says.
+    pub(super) fn number_for(&self, statement: &Statement, work: Work<'_>) -> Option<Number> {
+        let value = match statement.asks? {
+            _ if work.answer != Answer::Results => return None,
+            Question::ConnectionId => i64::from(self.client.registration.id()),
+            Question::RowCount => self.row_count,
+            Question::FoundRows => i64::try_from(self.found_rows?).ok()?,
+        };
+        Some(Number { value, binary: work.execute.is_some() })
     }
 
     /// Asks the server for values that its tracker does not report (SET NAMES tells nothing of collation_connection).
@@ -112,9 +153,11 @@ impl ClientSession {
                 None => return self.session.pin(PinCause::ServerState),
             },
         };
+        let defaults = self.shared.pools.default_trackers();
         for (name, value) in names.iter().zip(values.iter()) {
-            self.session.learn_variable(name.as_bytes(), value);
+            self.session.learn_variable(name.as_bytes(), value, &defaults);
         }
+        self.tell_as_asked();
     }
 
     pub(super) async fn ask_variables(&mut self, names: &[Box<str>]) -> Option<Vec<Box<[u8]>>> {
@@ -135,6 +178,44 @@ impl ClientSession {
         };
         let mut row = Reader::new(packets.get(packets.len().checked_sub(2)?)?);
         names.iter().map(|_| row.lenenc_bytes().ok().map(Box::from)).collect()
+    }
+
+    /// State that the statement does not explain.
+    pub(super) fn has_hidden_state(&self) -> bool {
+        self.session.pins().iter().any(|pin| pin.cause == PinCause::ServerState)
+    }
+
+    /// A statement on a replica gave user variables values (GET DIAGNOSTICS, SELECT .. INTO in a read-only transaction).
+    /// Asks for them, so that they can be replayed: nothing may be pinned to a replica. Not at once, for the next
+    /// statement may still ask for diagnostics, which our question wipes away.
+    pub(super) async fn bring_user_variables_home(&mut self) {
+        let names = self.session.pins().iter().filter_map(|pin| match &pin.cause {
+            PinCause::Statement(Cause::UserVariable(Some(name))) => Some(name.clone()),
+            _ => None,
+        });
+        for name in names.collect::<Vec<_>>() {
+            let Some(lease) = self.hold.as_mut() else { return };
+            let deadline = self.shared.server_deadline;
+            let question = reset::user_variable_question(&name);
+            let literal = match crate::backend::query(lease.connection(), &question, deadline).await {
+                Ok(packets) => reset::user_variable_literal(&packets),
+                Err(_) => None,
+            };
+            match literal {
+                Some(literal) => self.session.set_user_variable(&name, &literal),
+                None => tracing::warn!("a user variable could not be read; its session stays on a replica"),
+            }
+        }
+    }
+
+    /// From now on the client is told of those changes of its session that it has asked for.
+    pub(super) fn tell_as_asked(&mut self) {
+        let asked = &self.session.settings().trackers;
+        if let Some(tracks) = self.client.tracks.as_mut()
+            && asked.as_ref().is_none_or(|asked| !Arc::ptr_eq(asked, tracks))
+        {
+            *tracks = asked.clone().unwrap_or_else(|| self.shared.pools.default_trackers());
+        }
     }
 
     pub(super) fn show_schema(&self) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::backend::connection::{Executed, Identity, OnServer, PreparedText};
 use crate::model::settings::Settings;
 use crate::routing::session::PinCause;
-use crate::sql::{Dialect, Effect, Hint, Kind, Needs, Reason, Statement};
+use crate::sql::{Charset, Counts, Dialect, Effect, Hint, Kind, Needs, Reason, Statement};
 use crate::telemetry::clients::{FIRST_ID, Signals};
 use crate::wire::buffer::Buffer;
 use crate::wire::command::{self, Command};
@@ -49,6 +49,9 @@ impl Default for Verdicts {
             effects: Vec::new(),
             needs: Needs::default(),
             hint: None,
+            asks: None,
+            counts: Counts::Nothing,
+            several: false,
         };
         Self {
             anywhere: verdict(Kind::Anywhere, Reason::SessionState),
@@ -96,8 +99,13 @@ impl ClientSession {
                 }
             }
             Command::ResetConnection => {
-                let (settings, dialect) = self.login.clone();
-                Box::pin(self.start_over((*settings).clone(), dialect)).await;
+                let (settings, mut dialect) = self.login.clone();
+                dialect.charset = Charset::named(&self.shared.pools.default_charset());
+                let mut settings = (*settings).clone();
+                // The schema stays, the rest is as the server has it.
+                settings.schema.clone_from(&self.session.settings().schema);
+                settings.after_reset = true;
+                Box::pin(self.start_over(settings, dialect)).await;
                 self.answer_ok().await
             }
             Command::ChangeUser => Box::pin(self.change_user(frame)).await,
@@ -149,7 +157,10 @@ impl ClientSession {
             (Kind::Kill { id, whole_connection }, _) => {
                 return Box::pin(self.kill(frame, id, whole_connection)).await;
             }
-            (_, &[Effect::NextTransaction { access, isolation }]) if !self.session.in_transaction() => {
+            (Kind::AskRoute, _) => return Box::pin(self.tell_routes(sql)).await,
+            (_, &[Effect::NextTransaction { access, isolation }])
+                if !self.session.in_transaction() && !statement.several =>
+            {
                 self.session.set_next_transaction(access, isolation);
                 return self.answer_ok().await;
             }
@@ -217,6 +228,9 @@ impl ClientSession {
                 Arc::make_mut(&mut statement).hint = Some(hint);
             }
         }
+        if execute.cursor && matches!(statement.kind, Kind::Read | Kind::Anywhere) {
+            statement = Arc::new(at_home(&statement));
+        }
         let types = Arc::clone(&known.types);
         let text = Arc::clone(&known.text);
         let work = Work { execute: Some(id), ..Work::of(frame, Answer::Results) };
@@ -244,7 +258,7 @@ impl ClientSession {
         let Ok(id) = command::read_statement_id(self.payload(frame)) else { return Ok(()) };
         let Some(known) = self.statements.find(id).cloned() else { return Ok(()) };
         if !self.session.pins().iter().any(|pin| pin.cause == PinCause::Prepared(id)) {
-            let ready = Statement { effects: Vec::new(), ..prepared_verdict(&known.statement) };
+            let ready = Statement { effects: Vec::new(), ..at_home(&known.statement) };
             let work = Work { body: Body::Nothing, execute: Some(id), ..Work::of(frame, Answer::Prepared) };
             if self.run_command(&ready, work).await?.answered.is_none_or(|answered| answered.error.is_some())
             {
@@ -384,6 +398,7 @@ impl ClientSession {
     /// Everything that the session had set up is gone, here and on every connection.
     async fn start_over(&mut self, settings: Settings, dialect: Dialect) {
         self.insert_id = super::insert_id::InsertId::NONE;
+        (self.row_count, self.found_rows) = (0, Some(0));
         if self.session.is_bound() {
             self.hold = None;
         }
@@ -395,6 +410,7 @@ impl ClientSession {
         self.session.reset(settings, dialect);
         self.session.intern(&self.shared.settings);
         self.learn_patience();
+        self.tell_as_asked();
         self.show_pins(b"");
     }
 
@@ -409,7 +425,8 @@ impl ClientSession {
             let answer = Answer::Status;
             return self.forward(frame, &shared.verdicts.administration, answer).await;
         };
-        if *victim.user != *self.identity.credentials.user {
+        let own = *victim.user == *self.identity.credentials.user;
+        if !own && !self.may_kill_others().await {
             return self.refuse(&reply::not_owner(id)).await;
         }
         if victim.id == self.client.registration.id() {
@@ -422,6 +439,31 @@ impl ClientSession {
         let signal = if whole_connection { Signals::KILL_CONNECTION } else { Signals::KILL_STATEMENT };
         self.shared.clients.signal(victim.id, signal);
         self.answer_ok().await
+    }
+
+    /// Whether the servers would let this user end what others run (CONNECTION_ADMIN). Doubt says no.
+    async fn may_kill_others(&mut self) -> bool {
+        let snapshot = Arc::clone(&self.snapshot);
+        let Some(writer) = snapshot.writer() else { return false };
+        let settings = self.session.settings();
+        let Ok(mut lease) = self.shared.pools.lease_writer(&writer, &self.identity, settings).await else {
+            return false;
+        };
+        let deadline = self.shared.server_deadline;
+        let roles =
+            "SELECT IF(CURRENT_ROLE() = 'NONE', '', CONCAT('FOR CURRENT_USER() USING ', CURRENT_ROLE()))";
+        let Ok(roles) = crate::backend::query(lease.connection(), roles, deadline).await else {
+            return false;
+        };
+        let using = row_text(&roles).unwrap_or_default();
+        let grants =
+            crate::backend::query(lease.connection(), &format!("SHOW GRANTS {using}"), deadline).await;
+        let Ok(grants) = grants else { return false };
+        lease.release(self.last_activity);
+        let has = |row: &[u8], words: &str| memchr::memmem::find(row, words.as_bytes()).is_some();
+        let everywhere = |row: &&Vec<u8>| has(row, " ON *.* TO ");
+        let rights = ["CONNECTION_ADMIN", "SUPER", "ALL PRIVILEGES"];
+        grants.iter().filter(everywhere).any(|row| rights.iter().any(|right| has(row, right)))
     }
 
     /// Puts the server's statement id in the place of ours. False when the connection in hand does not know it.
@@ -521,12 +563,30 @@ fn payload_of(bytes: &[u8]) -> std::borrow::Cow<'_, [u8]> {
     std::borrow::Cow::Owned(payload)
 }
 
-/// A KILL in a prepared statement has no id yet; the primary judges it.
+/// A KILL in a prepared statement has no id yet; the primary judges it. No server knows EXPLAIN ROUTE, and it says so.
 fn prepared_verdict(statement: &Statement) -> Statement {
     match statement.kind {
-        Kind::Kill { .. } => Statement { kind: Kind::Write, ..statement.clone() },
+        Kind::Kill { .. } | Kind::AskRoute => Statement { kind: Kind::Write, ..statement.clone() },
         _ => statement.clone(),
     }
+}
+
+/// An open cursor and long data bind the session to the connection that has them, and what else the session does meanwhile
+/// may write: not on a replica.
+fn at_home(statement: &Statement) -> Statement {
+    match statement.kind {
+        Kind::Read | Kind::Anywhere => {
+            Statement { kind: Kind::Write, reason: Reason::Cursor, ..statement.clone() }
+        }
+        _ => prepared_verdict(statement),
+    }
+}
+
+/// The text of the one row of an answer to a statement of ours.
+fn row_text(packets: &[Vec<u8>]) -> Option<String> {
+    let row = packets.get(packets.len().checked_sub(2)?)?;
+    let text = crate::wire::packet::Reader::new(row).lenenc_bytes().ok()?;
+    Some(String::from_utf8_lossy(text).into_owned())
 }
 
 fn hint_of(value: &[u8]) -> Option<Hint> {

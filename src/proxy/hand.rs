@@ -6,8 +6,10 @@ use std::sync::Arc;
 use crate::backend::connection::PreparedText;
 use crate::backend::pool::Lease;
 use crate::model::server::ServerId;
+use crate::model::settings::TrackersView;
 use crate::routing::session::{Answered, PinCause, Session};
 use crate::routing::{Decision, InHand, Target};
+use crate::sql::{Kind, Statement};
 
 use super::insert_id::InsertId;
 use super::prepared;
@@ -168,6 +170,25 @@ impl ClientSession {
         }
     }
 
+    /// The same behind a statement of the client's, which may have wanted the connection to look otherwise.
+    pub(super) fn applied_to(&mut self, statement: &Statement) {
+        let view = self.trackers_view();
+        let Some(lease) = self.hold.as_mut() else { return };
+        let settings = self.session.settings();
+        let applied = &mut lease.connection().applied;
+        // Nothing comes between a statement and one that asks about it, whatever the connection looks like.
+        let view = match statement.needs.trackers {
+            true => view,
+            false if statement.kind == Kind::Previous => applied.trackers_view,
+            false => TrackersView::Merged,
+        };
+        *applied = if view == TrackersView::Merged { Arc::clone(settings) } else { settings.viewed(view) };
+    }
+
+    pub(super) fn trackers_view(&self) -> TrackersView {
+        if self.session.in_transaction() { TrackersView::AsSetInTransaction } else { TrackersView::AsSet }
+    }
+
     pub(super) fn probe_held(&self) {
         if let Some(lease) = &self.hold {
             self.shared.probe_now(&lease.server().id);
@@ -178,11 +199,7 @@ impl ClientSession {
     pub(super) fn remember_prepared(&mut self, text: &Arc<PreparedText>, id: u32) -> Vec<u8> {
         let mut closes = Vec::new();
         let capacity = self.shared.pools.prepared_per_connection();
-        let pinned = self.session.pins().iter().filter_map(|pin| match pin.cause {
-            PinCause::Prepared(id) => self.statements.find(id),
-            _ => None,
-        });
-        let kept: Vec<_> = pinned.map(|known| Arc::clone(&known.text)).collect();
+        let kept = self.pinned_statements();
         if let Some(lease) = self.hold.as_mut() {
             let cache = &mut lease.connection().prepared;
             for old in
@@ -194,12 +211,22 @@ impl ClientSession {
         closes
     }
 
+    /// Those with an open cursor or long data on the connection in hand.
+    fn pinned_statements(&self) -> Vec<Arc<PreparedText>> {
+        let pinned = self.session.pins().iter().filter_map(|pin| match pin.cause {
+            PinCause::Prepared(id) => self.statements.find(id),
+            _ => None,
+        });
+        pinned.map(|known| Arc::clone(&known.text)).collect()
+    }
+
     /// The server has no room for prepared statements: closes those that this connection keeps for reuse. False when
     /// there were none.
     pub(super) async fn close_prepared(&mut self) -> bool {
         let mut closes = Vec::new();
+        let kept = self.pinned_statements();
         if let Some(lease) = self.hold.as_mut() {
-            for id in lease.connection().prepared.take_all() {
+            for id in lease.connection().prepared.take_all(&kept) {
                 prepared::push_close(&mut closes, id);
             }
         }

@@ -11,7 +11,7 @@ use crate::routing::session::Answered;
 use crate::routing::{Decision, Target};
 use crate::sql::{Kind, Statement};
 use crate::telemetry::clients::Signals;
-use crate::wire::packet::ErrPacket;
+use crate::wire::packet::{ErrPacket, push_packet};
 
 use super::hold::{Held, NotHeld};
 use super::insert_id::InsertId;
@@ -46,8 +46,8 @@ impl ClientSession {
         let bound = self.session.is_bound();
         let at_primary = self.hold.as_ref().is_some_and(|lease| self.snapshot.is_primary(&lease.server().id));
         let streamed = matches!(work.body, Body::Streamed { .. });
-        // The server's good-bye was on its way before it saw the statement; unless a SIGNAL chose the same number.
-        if code == ER_CLIENT_INTERACTION_TIMEOUT && !self.still_answers().await {
+        if code == ER_CLIENT_INTERACTION_TIMEOUT {
+            // The server's good-bye was on its way before it saw the statement.
             self.hold = None;
             if !bound && !streamed && tries < TRIES {
                 self.shared.metrics.retried("server-said-goodbye");
@@ -115,6 +115,7 @@ impl ClientSession {
     /// Gives the client this ERR packet of the server's as the answer.
     pub(super) async fn answer_with(&mut self, packet: &[u8]) -> Result<Tried, End> {
         self.send(packet).await?;
+        self.row_count = -1;
         self.keeps_diagnostics = true;
         let error = crate::wire::response::read_error_code(packet.get(4..).unwrap_or_default()).unwrap_or(0);
         let answered = Answered { error: Some(error), ..Answered::default() };
@@ -130,9 +131,7 @@ impl ClientSession {
         }
         let bound = self.session.is_bound();
         self.session.lose_connection();
-        let said = ErrPacket::parse(&packet[4..]);
-        let goodbye = said.as_ref().is_some_and(|said| said.code == ER_CLIENT_INTERACTION_TIMEOUT);
-        if !bound && (goodbye || self.leaves_schema(said.as_ref())) {
+        if !bound && self.leaves_schema(ErrPacket::parse(&packet[4..]).as_ref()) {
             return Ok(Tried::Again);
         }
         // It answered a command of ours; the client's may have more frames.
@@ -250,6 +249,13 @@ impl ClientSession {
                 let for_the_server = self.client.max_packet < self.shared.limits.max_packet;
                 return self.refuse(&reply::too_large(for_the_server)).await.and(Err(End::Malformed));
             }
+            Broken::Refused(words) => {
+                self.hold = None;
+                let mut packet = Vec::new();
+                push_packet(&mut packet, 0, &words);
+                self.number(&mut packet).await?;
+                return self.send(&packet).await.and(Err(End::Quit));
+            }
             Broken::Server { delivered, error } => (delivered, error),
         };
         self.probe_held();
@@ -289,6 +295,15 @@ pub(super) fn is_sign_of_delay(code: u16) -> bool {
 /// by KILL.
 pub(super) fn is_interruption(code: u16) -> bool {
     matches!(code, ER_SERVER_SHUTDOWN | ER_QUERY_INTERRUPTED | ER_CONNECTION_KILLED)
+}
+
+/// Of those, the ones that may come behind columns or rows: a function that writes is called for the first row.
+pub(super) fn may_be_mended_late(code: u16) -> bool {
+    is_interruption(code)
+        || matches!(
+            code,
+            ER_OPTION_PREVENTS_STATEMENT | ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION | ER_READ_ONLY_MODE
+        )
 }
 
 /// Errors that are looked at before the client sees them.

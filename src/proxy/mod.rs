@@ -3,6 +3,7 @@
 
 mod after;
 mod command;
+mod dry_run;
 mod hand;
 mod hold;
 mod insert_id;
@@ -374,7 +375,7 @@ impl Shared {
             stream,
             inbox: Buffer::default(),
             registration,
-            tracks_session: capabilities.contains(Capabilities::SESSION_TRACK),
+            tracks: capabilities.contains(Capabilities::SESSION_TRACK).then(|| self.pools.default_trackers()),
             taken: false,
             frames: 1,
             write_limit: self.limits.client_write,

@@ -4,6 +4,7 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -11,9 +12,12 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::backend::connection::Connection;
+use crate::model::settings::Trackers;
 use crate::routing::session::{Answered, Changes};
+use crate::sql::is_replayable;
 use crate::telemetry::clients::{Registration, Signals};
 use crate::wire::buffer::{BULK, Buffer, UNIT};
+use crate::wire::packet::read_packet;
 use crate::wire::response::{self, Change, Malformed};
 use crate::wire::stream::Stream;
 use crate::wire::tracker::{Answer, Next, Packet, Tracker};
@@ -24,8 +28,8 @@ pub(super) struct ClientEnd {
     /// What the client sent and is not yet done with; the command being served stands at its front.
     pub(super) inbox: Buffer,
     pub(super) registration: Registration,
-    /// The client takes session changes in OK packets.
-    pub(super) tracks_session: bool,
+    /// Which session changes the client takes in OK packets; None: it takes none at all.
+    pub(super) tracks: Option<Arc<Trackers>>,
     /// The relay took the command off the inbox itself, because more of it came from the client.
     pub(super) taken: bool,
     /// How many frames the command has, as far as they came: the number of the packet that answers it.
@@ -51,6 +55,18 @@ pub(super) struct Order<'a> {
     /// The same for one that comes after columns or rows, of which the client has not seen a byte.
     pub(super) keep_late_error: fn(u16) -> bool,
     pub(super) deliver: Deliver,
+    /// What the client is told instead of the one number that the answer has.
+    pub(super) number: Option<Number>,
+    /// The server's trackers are as the client has set them: all that they tell is for the client.
+    pub(super) tells_all: bool,
+}
+
+/// A number that the session knows better than its server.
+#[derive(Clone, Copy)]
+pub(super) struct Number {
+    pub(super) value: i64,
+    /// In the form of prepared statements.
+    pub(super) binary: bool,
 }
 
 impl<'a> Order<'a> {
@@ -65,6 +81,8 @@ impl<'a> Order<'a> {
             keep_error: |_| false,
             keep_late_error: |_| false,
             deliver: Deliver::Discard,
+            number: None,
+            tells_all: false,
         }
     }
 }
@@ -127,6 +145,9 @@ pub(super) enum Broken {
     Killed,
     #[error("the client's command is larger than limits.max_packet_mib")]
     TooLarge,
+    /// The server said no before it had the whole command, and closed; the payload of its ERR packet.
+    #[error("the server took no more of a command")]
+    Refused(Vec<u8>),
 }
 
 /// What happened while the client was sent something.
@@ -182,6 +203,7 @@ pub(super) async fn exchange(
         ready: 0,
         room: 1,
         delivered: false,
+        tells_all: order.tells_all,
         answered: Answered::default(),
     };
     if order.waits {
@@ -202,7 +224,10 @@ pub(super) async fn exchange(
     if matches!(order.body, Body::Nothing) {
         return Ok(Relayed::Answered(Answered::default()));
     }
-    relay.answer(order, prepared).await
+    match order.number {
+        None => relay.answer(order, prepared).await,
+        Some(number) => Box::pin(relay.answer_with(order, number, prepared)).await,
+    }
 }
 
 /// Sends a command that no server answers.
@@ -242,9 +267,26 @@ async fn send_order(
         client.inbox.consume(head);
         client.taken = true;
         let first = FULL_FRAME - (head - HEADER);
-        Box::pin(forward_frames(client, Some(connection), FrameEnd::ShortFrame, first, true)).await?;
+        let forwarded =
+            Box::pin(forward_frames(client, Some(connection), FrameEnd::ShortFrame, first, true)).await;
+        if let Err(Broken::Server { error, .. }) = forwarded {
+            return Err(match last_words(connection).await {
+                Some(words) => Broken::Refused(words),
+                None => Broken::Server { delivered: false, error },
+            });
+        }
+        return forwarded;
     }
     Ok(())
+}
+
+/// What a server says that closes the connection in the middle of a command: usually that it is longer than its
+/// max_allowed_packet. The payload of an ERR packet.
+async fn last_words(connection: &mut Connection) -> Option<Vec<u8>> {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    const LIMIT: usize = 64 << 10;
+    let packet = timeout(PATIENCE, read_packet(&mut connection.stream, LIMIT)).await.ok()?.ok()?;
+    (packet.payload.first() == Some(&0xFF)).then_some(packet.payload)
 }
 
 struct Relay<'a, A> {
@@ -257,6 +299,7 @@ struct Relay<'a, A> {
     /// How much room the next read asks for; grows for bulk answers.
     room: usize,
     delivered: bool,
+    tells_all: bool,
     answered: Answered,
 }
 
@@ -273,6 +316,7 @@ impl<A: Attend> Relay<'_, A> {
         let mut first = true;
         // Ends of columns in the old form count one, ends of results two or what makes two.
         let mut ends = 0;
+        let mut rows_before = 0;
         let discard = order.deliver == Deliver::Discard;
         loop {
             match tracker.next(&self.buffer.bytes()[self.ready..]).map_err(|error| self.malformed(error))? {
@@ -301,6 +345,7 @@ impl<A: Attend> Relay<'_, A> {
                         _ => 0,
                     };
                     self.look(size, packet, order.deliver, prepared)?;
+                    self.count_rows(packet, &tracker, &mut rows_before);
                     if packet == Packet::LocalInfile {
                         self.local_infile(order).await?;
                         tracker.local_infile_sent();
@@ -317,6 +362,48 @@ impl<A: Attend> Relay<'_, A> {
         if !self.buffer.is_empty() {
             let error = io::Error::new(io::ErrorKind::InvalidData, "bytes after the end of an answer");
             return Err(Broken::Server { delivered: self.delivered, error });
+        }
+        Ok(Relayed::Answered(self.answered))
+    }
+
+    /// Rows of the result that ends with this packet.
+    fn count_rows(&mut self, packet: Packet, tracker: &Tracker, before: &mut u64) {
+        // OK by itself has been looked into; an end of rows has its first byte.
+        if packet == Packet::Eof || packet == Packet::Ok && self.answered.ends_rows {
+            self.answered.rows = Some(tracker.rows() - *before);
+            *before = tracker.rows();
+        }
+    }
+
+    /// Takes an answer of one number whole and tells the client another number.
+    async fn answer_with(
+        mut self,
+        order: &Order<'_>,
+        number: Number,
+        prepared: &mut PreparedAnswer,
+    ) -> Result<Relayed, Broken> {
+        let mut tracker = Tracker::new(order.answer, self.connection.format());
+        let mut rows_before = 0;
+        loop {
+            match tracker.next(&self.buffer.bytes()[self.ready..]).map_err(|error| self.malformed(error))? {
+                Next::Pass(size) => self.ready += size,
+                Next::Packet(size, packet) => {
+                    self.look(size, packet, order.deliver, prepared)?;
+                    self.count_rows(packet, &tracker, &mut rows_before);
+                }
+                Next::End => break,
+                Next::More => self.read().await?,
+            }
+        }
+        if let Some(code) = self.answered.error {
+            return Ok(Relayed::Kept { code, packet: self.buffer.bytes()[..self.ready].to_vec() });
+        }
+        let answer = &self.buffer.bytes()[..self.ready];
+        let told = response::with_number(answer, self.connection.format(), number.binary, number.value);
+        if order.deliver != Deliver::Discard {
+            let sent = send(&mut self.client.stream, &told, self.client.write_limit).await;
+            sent.map_err(Broken::Client)?;
+            self.client.registration.relayed_to_client(told.len());
         }
         Ok(Relayed::Answered(self.answered))
     }
@@ -352,12 +439,12 @@ impl<A: Attend> Relay<'_, A> {
         deliver: Deliver,
         prepared: &mut PreparedAnswer,
     ) -> Result<(), Broken> {
-        let tracks = self.client.tracks_session;
+        let (tracks, all) = (self.client.tracks.as_deref(), self.tells_all);
         let at = self.ready;
         let bytes = &mut self.buffer.bytes_mut()[at..at + size];
         let mut left = size;
         let seen = match packet {
-            Packet::Ok => look_into_ok(bytes, &mut self.answered, tracks).map(|length| left = length),
+            Packet::Ok => look_into_ok(bytes, &mut self.answered, tracks, all).map(|length| left = length),
             Packet::Eof => response::read_eof(&bytes[HEADER..]).map(|eof| {
                 self.answered.status = Some(eof.status);
                 self.answered.warnings = eof.warnings;
@@ -492,10 +579,18 @@ impl<A: Attend> Relay<'_, A> {
 }
 
 /// Takes status and session changes out of an OK packet and leaves in it what the client asked for; its new length.
-fn look_into_ok(packet: &mut [u8], answered: &mut Answered, tracks: bool) -> Result<usize, Malformed> {
+fn look_into_ok(
+    packet: &mut [u8],
+    answered: &mut Answered,
+    tracks: Option<&Trackers>,
+    all: bool,
+) -> Result<usize, Malformed> {
     let ok = response::read_ok(&packet[HEADER..])?;
     answered.status = Some(ok.status);
     answered.warnings = ok.warnings;
+    answered.affected_rows = ok.affected_rows;
+    answered.ends_rows = packet[HEADER] == 0xFE;
+    answered.rows = None;
     if ok.last_insert_id != 0 {
         answered.several_insert_ids |= answered.last_insert_id != 0;
         answered.last_insert_id = ok.last_insert_id;
@@ -505,7 +600,7 @@ fn look_into_ok(packet: &mut [u8], answered: &mut Answered, tracks: bool) -> Res
     }
     let changes = answered.changes.get_or_insert_with(Box::default);
     response::read_changes(&packet[HEADER..], |change| take_change(changes, change))?;
-    response::retain_changes(packet, |change| tracks && is_shown(change))
+    response::retain_changes(packet, |change| tracks.is_some_and(|tracks| all || is_shown(change, tracks)))
 }
 
 fn take_change(changes: &mut Changes, change: Change<'_>) {
@@ -516,28 +611,26 @@ fn take_change(changes: &mut Changes, change: Change<'_>) {
                 changes.gtids.push(Box::from(value));
             }
         }
-        Change::Variable { name, value } => changes.variables.push((Box::from(name), Box::from(value))),
+        // A client that wants to be told of all variables gets some that are no settings (`statement_id`).
+        Change::Variable { name, value } if is_replayable(name) => {
+            changes.variables.push((Box::from(name), Box::from(value)));
+        }
         Change::Schema(schema) => changes.schema = Some(Box::from(schema)),
         Change::State => changes.state = true,
         Change::Gtids(gtids) => changes.gtids.push(Box::from(gtids)),
-        Change::Other(_) => {}
+        Change::Variable { .. } | Change::Other(_) => {}
     }
 }
 
-/// What a client that tracks sessions gets by default; we track more for ourselves.
-/// <https://dev.mysql.com/doc/refman/9.7/en/server-system-variables.html#sysvar_session_track_system_variables>
-fn is_shown(change: Change<'_>) -> bool {
-    const SHOWN: [&[u8]; 5] = [
-        b"time_zone",
-        b"autocommit",
-        b"character_set_client",
-        b"character_set_results",
-        b"character_set_connection",
-    ];
+/// Whether the client asked for this change; we track more for ourselves.
+fn is_shown(change: Change<'_>, asked: &Trackers) -> bool {
     match change {
-        Change::Variable { name, .. } => SHOWN.contains(&name),
-        Change::Schema(_) => true,
-        Change::State | Change::Gtids(_) | Change::Other(_) => false,
+        Change::Variable { name, .. } => asked.tells(name),
+        Change::Schema(_) => asked.schema,
+        Change::State => asked.state_change,
+        Change::Gtids(_) => asked.tells_gtids(),
+        // Of these we ask for none on our own account.
+        Change::Other(_) => true,
     }
 }
 
@@ -593,7 +686,7 @@ pub(super) async fn skip(client: &mut ClientEnd, head: usize) -> io::Result<()> 
     }
 }
 
-/// Forwards frames of the client to the server (None: to nobody) as they come. `left` bytes of a frame that has begun
+/// Forwards frames of the client to the server (None: to nobody) as they come, also when the server takes no more. `left` bytes of a frame that has begun
 /// come first; `full` says whether that frame is a full one.
 async fn forward_frames(
     client: &mut ClientEnd,
@@ -604,6 +697,7 @@ async fn forward_frames(
 ) -> Result<(), Broken> {
     let mut over = matches!(end, FrameEnd::ShortFrame) && !full;
     let mut total = 0;
+    let mut failed = None;
     loop {
         let mut forward = 0;
         // As much of whole and cut frames as the inbox has.
@@ -627,11 +721,11 @@ async fn forward_frames(
             };
             left = HEADER + length;
         }
-        if let Some(connection) = connection.as_mut() {
-            send(&mut connection.stream, &client.inbox.bytes()[..forward], SERVER_WRITE)
-                .await
-                .map_err(|error| Broken::Server { delivered: true, error })?;
-            client.registration.relayed_to_server(forward);
+        if let Some(server) = connection.as_mut() {
+            match send(&mut server.stream, &client.inbox.bytes()[..forward], SERVER_WRITE).await {
+                Ok(()) => client.registration.relayed_to_server(forward),
+                Err(error) => (connection, failed) = (None, Some(error)),
+            }
         }
         client.inbox.consume(forward);
         total += forward as u64;
@@ -639,7 +733,10 @@ async fn forward_frames(
             return Err(Broken::TooLarge);
         }
         if over && left == 0 {
-            return Ok(());
+            return match failed {
+                None => Ok(()),
+                Some(error) => Err(Broken::Server { delivered: matches!(end, FrameEnd::EmptyFrame), error }),
+            };
         }
         let read = poll_fn(|context| client.inbox.poll_read(&mut client.stream, context, UNIT));
         let read = timeout(client.write_limit, read).await;

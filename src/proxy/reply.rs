@@ -21,10 +21,15 @@ pub(super) fn error(error: &ErrPacket) -> Vec<u8> {
 /// An OK packet, header included, as the answer to a command that needed no server.
 pub(super) fn ok(session: &Session) -> Vec<u8> {
     let mut out = Vec::new();
-    let flags = if session.autocommit() { status::AUTOCOMMIT } else { 0 }
-        | if session.in_transaction() { status::IN_TRANSACTION } else { 0 };
-    push_packet(&mut out, 1, &encode_ok(response::Ok { status: flags, ..response::Ok::default() }));
+    push_packet(&mut out, 1, &encode_ok(response::Ok { status: status(session), ..response::Ok::default() }));
     out
+}
+
+/// The status flags of an answer of ours.
+pub(super) fn status(session: &Session) -> u16 {
+    let autocommit = if session.autocommit() { status::AUTOCOMMIT } else { 0 };
+    let transaction = if session.in_transaction() { status::IN_TRANSACTION } else { 0 };
+    autocommit | transaction
 }
 
 /// No connection for this statement. The server's own words go through where it had any.

@@ -9,16 +9,17 @@ use crate::backend::connection::{Connection, Executed, Identity};
 use crate::backend::reset;
 use crate::model::health::Health;
 use crate::model::topology::{Server, Topology};
-use crate::routing::session::Answered;
+use crate::routing::session::{Answered, PinCause};
 use crate::routing::{self, Circumstances, Decision, Freshness, InHand, Target};
-use crate::sql::{Access, Isolation, Kind, Statement};
+use crate::sql::{Access, Isolation, Kind, Reason, Statement};
 use crate::telemetry::clients::Signals;
 use crate::wire::flags::Capabilities;
 use crate::wire::packet::{ErrPacket, push_packet};
+use crate::wire::response::read_ok;
 use crate::wire::tracker::Answer;
 
 use super::hold::Held;
-use super::mend::{ER_UNKNOWN_STMT_HANDLER, is_interruption, may_be_mended};
+use super::mend::{ER_UNKNOWN_STMT_HANDLER, may_be_mended, may_be_mended_late};
 use super::relay::{self, Attend, Body, Broken, Deliver, Order, PreparedAnswer, Relayed};
 use super::session::{ClientSession, End};
 use super::{Shared, command, prepared, reply};
@@ -78,6 +79,9 @@ impl ClientSession {
         let mut avoid = None;
         let mut forced = None;
         let mut tries = 0;
+        if self.session.is_bound() {
+            Box::pin(self.leave_replica(statement)).await;
+        }
         loop {
             tries += 1;
             self.refresh();
@@ -92,6 +96,9 @@ impl ClientSession {
             match self.try_command(statement, work, decision, tries).await {
                 Ok(Tried::Done(ran)) => {
                     self.count(decision, ran.answered.as_ref());
+                    if matches!(decision.target, Target::Replica(_)) && self.has_hidden_state() {
+                        Box::pin(self.bring_state_home(statement, work)).await?;
+                    }
                     return Ok(ran);
                 }
                 Ok(Tried::Elsewhere(why)) => {
@@ -128,6 +135,48 @@ impl ClientSession {
                     return Err(end);
                 }
             }
+        }
+    }
+
+    /// A session may be bound to a replica by a read-only transaction and by what that left. It must not be when the next
+    /// statement is more than that.
+    async fn leave_replica(&mut self, statement: &Statement) {
+        let Some(lease) = self.hold.as_mut().filter(|lease| !self.snapshot.is_primary(&lease.server().id))
+        else {
+            return;
+        };
+        if self.session.in_transaction() && ends_transaction(statement) {
+            // As the server would by itself, before it does anything else.
+            let deadline = self.shared.server_deadline;
+            let commit = "COMMIT AND NO CHAIN NO RELEASE";
+            match crate::backend::query(lease.connection(), commit, deadline).await {
+                Ok(packets) => {
+                    let status = packets.first().and_then(|ok| read_ok(ok).ok()).map(|ok| ok.status);
+                    self.session.apply_status(&Answered { status, ..Answered::default() });
+                }
+                Err(error) => tracing::debug!(%error, "a read-only transaction could not be ended"),
+            }
+        }
+        if !self.session.in_transaction() && statement.kind != Kind::Previous {
+            self.bring_user_variables_home().await;
+        }
+    }
+
+    /// A read on a replica called something that left state on that connection. It is run once more on the primary,
+    /// where the session stays from now on; nobody sees that answer.
+    async fn bring_state_home(&mut self, statement: &Statement, work: Work<'_>) -> Result<(), End> {
+        self.hold = None;
+        self.session.unpin(&PinCause::ServerState);
+        let decision =
+            Decision { target: Target::Primary, why: REFUSED_BY_REPLICA, freshness: Freshness::Any };
+        self.unheard = true;
+        let tried =
+            self.try_command(statement, Work { deliver: Deliver::Discard, ..work }, decision, TRIES).await;
+        self.unheard = false;
+        match tried? {
+            Tried::Done(Ran { answered: Some(answered), .. }) if answered.error.is_none() => Ok(()),
+            // What the client believes to have set is nowhere.
+            _ => Err(End::ServerLost),
         }
     }
 
@@ -176,10 +225,12 @@ impl ClientSession {
             answer: work.answer,
             keep_error: may_be_mended,
             keep_late_error: match decision.target {
-                Target::Replica(_) => is_interruption,
+                Target::Replica(_) => may_be_mended_late,
                 _ => |_| false,
             },
             deliver: work.deliver,
+            number: self.number_for(statement, work),
+            tells_all: statement.needs.trackers,
         };
         let _in_flight = self.hold.as_ref().map(|lease| lease.server().load.enter());
         match self.exchange(&order).await {
@@ -234,7 +285,10 @@ impl ClientSession {
             Freshness::AwaitPrimary => Some(Box::pin(self.primary_position()).await?),
         };
         let bound = self.session.is_bound();
-        let settings = Arc::clone(self.session.settings());
+        let settings = match statement.needs.trackers {
+            false => Arc::clone(self.session.settings()),
+            true => self.session.settings().viewed(self.trackers_view()),
+        };
         let next = self.session.next_transaction();
         let insert_id = match statement.needs.last_insert_id && answer == Answer::Results {
             true => Box::pin(self.bring_insert_id()).await,
@@ -258,7 +312,10 @@ impl ClientSession {
             say(&mut prelude, format!("SELECT {wait_function}('{set}',{wait_seconds})"));
             prelude.waits = true;
         }
-        prelude.answers += reset::write_difference(connection, &settings, &mut prelude.bytes);
+        // Nothing comes between a statement and one that asks about it.
+        if statement.kind != Kind::Previous || decision.target != Target::Held {
+            prelude.answers += reset::write_difference(connection, &settings, &mut prelude.bytes);
+        }
         let mut spoils = false;
         if !bound {
             if let Some(set) = set_transaction(next.access, next.isolation)
@@ -340,6 +397,8 @@ impl ClientSession {
                 keep_error: |_| true,
                 keep_late_error: |_| false,
                 deliver: Deliver::Discard,
+                number: None,
+                tells_all: false,
             };
             match self.exchange(&order).await? {
                 (Relayed::Answered(_), answer) => {
@@ -396,7 +455,7 @@ impl ClientSession {
 
     /// The next random number (SplitMix64, <https://prng.di.unimi.it/splitmix64.c>): spreads reads also over the first
     /// statements of many short sessions, whose seeds are alike.
-    fn roll(&mut self) -> u64 {
+    pub(super) fn roll(&mut self) -> u64 {
         self.dice = self.dice.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mixed = (self.dice ^ self.dice >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -436,6 +495,16 @@ impl Attend for Attending<'_> {
     fn abandoned(&self, connection: &Connection) {
         self.shared.kill(self.server, self.identity, connection.thread_id, true);
     }
+}
+
+/// True when a transaction that is open is committed before this runs.
+/// <https://dev.mysql.com/doc/refman/9.7/en/implicit-commit.html>
+fn ends_transaction(statement: &Statement) -> bool {
+    let reason = statement.reason;
+    matches!(statement.kind, Kind::Begin(_))
+        || statement.kind == Kind::Write
+            && !statement.several
+            && matches!(reason, Reason::ChangesSchema | Reason::ChangesAccounts | Reason::TableLock)
 }
 
 /// SET TRANSACTION as the session said it before, for the connection that now opens the transaction.

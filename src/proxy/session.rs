@@ -45,9 +45,14 @@ pub(super) struct ClientSession {
     /// A connection to the primary that still has this session's LAST_INSERT_ID, while reads run elsewhere.
     pub(super) parked: Option<Lease>,
     pub(super) insert_id: InsertId,
+    /// What ROW_COUNT() and FOUND_ROWS() say, as far as it is known.
+    pub(super) row_count: i64,
+    pub(super) found_rows: Option<u64>,
     /// The last statement left warnings, errors or a row count that the next one may ask for.
     pub(super) keeps_diagnostics: bool,
     pub(super) shown_causes: Vec<&'static str>,
+    /// A command runs once more and the client must not hear of it: nothing may be sent.
+    pub(super) unheard: bool,
     /// How much of the command that is served was seen before it is streamed.
     pub(super) streamed: Option<usize>,
     /// How long the client may be idle, and whose rule that is.
@@ -142,8 +147,11 @@ impl ClientSession {
             hold: None,
             parked: None,
             insert_id: InsertId::NONE,
+            row_count: 0,
+            found_rows: Some(0),
             keeps_diagnostics: false,
             shown_causes: Vec::new(),
+            unheard: false,
             streamed: None,
             login_patience,
             patience,
@@ -397,6 +405,9 @@ impl ClientSession {
     }
 
     pub(super) async fn send(&mut self, bytes: &[u8]) -> Result<(), End> {
+        if self.unheard {
+            return Err(End::ServerLost);
+        }
         relay::send(&mut self.client.stream, bytes, self.client.write_limit).await.map_err(End::ClientGone)
     }
 

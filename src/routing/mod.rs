@@ -82,7 +82,7 @@ pub(crate) fn decide(
     let why = statement.reason.label();
     let primary = |why| Decision { target: Target::Primary, why, freshness: Freshness::Any };
     match statement.kind {
-        Kind::Write | Kind::Kill { .. } => primary(why),
+        Kind::Write | Kind::Kill { .. } | Kind::AskRoute => primary(why),
         Kind::Anywhere if session.is_nearly_full() => primary(why),
         Kind::Anywhere | Kind::Previous => match in_hand {
             InHand::Lingering(_) => Decision { target: Target::Held, why, freshness: Freshness::Any },

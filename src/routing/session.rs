@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::model::gtid::Watermark;
-use crate::model::settings::{Interner, Settings};
+use crate::model::settings::{Interner, Settings, Trackers};
 use crate::sql::{Access, Cause, Charset, Dialect, Effect, Isolation, Kind, Release, Statement};
 
 /// One client session as routing sees it.
@@ -55,6 +55,12 @@ pub(crate) struct Answered {
     pub(crate) status: Option<u16>,
     /// Code of the ERR packet that ended the answer.
     pub(crate) error: Option<u16>,
+    /// Of the last OK packet, when it was no end of rows.
+    pub(crate) affected_rows: u64,
+    /// The last OK packet was an end of rows.
+    pub(crate) ends_rows: bool,
+    /// Rows of the last result, when it was a set of rows.
+    pub(crate) rows: Option<u64>,
     pub(crate) last_insert_id: u64,
     /// More results than one had such a number; `last_insert_id` is the last.
     pub(crate) several_insert_ids: bool,
@@ -262,7 +268,13 @@ impl Session {
     }
 
     /// The value of a variable that the tracker did not report.
-    pub(crate) fn learn_variable(&mut self, name: &[u8], value: &[u8]) {
+    pub(crate) fn learn_variable(&mut self, name: &[u8], value: &[u8], defaults: &Arc<Trackers>) {
+        if Trackers::VARIABLES.iter().any(|variable| variable.as_bytes() == name) {
+            let settings = Arc::make_mut(&mut self.settings);
+            let trackers = settings.trackers.get_or_insert_with(|| Arc::clone(defaults));
+            Arc::make_mut(trackers).set(name, value);
+            return;
+        }
         if self.settings.variable(name) != Some(value) {
             Arc::make_mut(&mut self.settings).set_variable(name, value);
             self.read_settings();
@@ -333,7 +345,8 @@ impl Session {
         }
     }
 
-    fn set_user_variable(&mut self, name: &[u8], literal: &[u8]) {
+    /// A user variable has this value, and any connection can be given it.
+    pub(crate) fn set_user_variable(&mut self, name: &[u8], literal: &[u8]) {
         let cause = PinCause::Statement(Cause::UserVariable(Some(Box::from(name))));
         if self.settings.size() + name.len() + literal.len() <= MAX_SETTINGS {
             Arc::make_mut(&mut self.settings).set_user_variable(name, literal);

@@ -92,7 +92,7 @@ fn is_small(statement: &Statement, sql: &[u8]) -> bool {
 /// The same statement, known to write.
 fn refused(statement: Statement) -> Statement {
     match statement.kind {
-        Kind::Write | Kind::Kill { .. } => statement,
+        Kind::Write | Kind::Kill { .. } | Kind::AskRoute => statement,
         _ => Statement { kind: Kind::Write, reason: Reason::RefusedByReplica, ..statement },
     }
 }

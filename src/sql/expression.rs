@@ -169,7 +169,9 @@ impl<'a> Walk<'a> {
             name = self.take().unwrap_or(name);
         }
         findings.session = true;
-        match variables::read(Folded::name(&name).as_str()) {
+        let name = Folded::name(&name);
+        self.needs.trackers |= variables::is_tracker(name.as_str());
+        match variables::read(name.as_str()) {
             Read::LastInsertId => {
                 self.needs.last_insert_id = true;
                 findings.writes(Reason::LastInsertId);
@@ -187,6 +189,7 @@ impl<'a> Walk<'a> {
         let schema = Folded::name(token);
         let table = self.second().map(|table| Folded::name(&table)).unwrap_or_default();
         if tables::is_per_server(schema.as_str(), table.as_str()) {
+            self.needs.trackers |= table.as_str() == "session_variables";
             findings.writes(Reason::PerServerView);
         }
     }
@@ -212,6 +215,8 @@ impl<'a> Walk<'a> {
             {
                 findings.writes(Reason::Sequence);
             }
+            "offset" => self.has_offset = true,
+            "limit" => self.has_offset |= self.second().is_some_and(|token| token.is_sign(b',')),
             "sql_calc_found_rows" => self.effects.push(Effect::CountsFoundRows),
             "current_user" => findings.session = true,
             "current_timestamp" | "current_date" | "current_time" | "localtime" | "localtimestamp"

@@ -20,7 +20,8 @@ mod walk;
 pub(crate) use classify::Classifier;
 pub(crate) use reason::Reason;
 pub(crate) use tables::is_system_schema;
-pub(crate) use variables::REPLAYABLE;
+pub(crate) use variables::{REPLAYABLE, is_replayable};
+pub(crate) use walk::route_question;
 
 /// How the session that sends a statement reads SQL text. Part of every cache key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -91,6 +92,37 @@ pub(crate) struct Statement {
     /// What it needs of the connection it runs on.
     pub(crate) needs: Needs,
     pub(crate) hint: Option<Hint>,
+    /// It is nothing but this question, one number.
+    pub(crate) asks: Option<Question>,
+    pub(crate) counts: Counts,
+    /// The text has several statements.
+    pub(crate) several: bool,
+}
+
+/// A question about the session that no server can answer when several serve it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Question {
+    /// `SELECT CONNECTION_ID()`: the id that KILL takes.
+    ConnectionId,
+    /// `SELECT ROW_COUNT()`, about the statement before.
+    RowCount,
+    /// `SELECT FOUND_ROWS()`, about the last query.
+    FoundRows,
+}
+
+/// What a statement leaves for FOUND_ROWS() and ROW_COUNT().
+/// <https://dev.mysql.com/doc/refman/9.7/en/information-functions.html#function_found-rows>
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Counts {
+    /// FOUND_ROWS() stays what it was.
+    #[default]
+    Nothing,
+    /// FOUND_ROWS() is the number of its rows.
+    Rows,
+    /// Only the connection knows.
+    Unknown,
+    /// GET DIAGNOSTICS: even ROW_COUNT() stays what it was.
+    NotEven,
 }
 
 /// Where a statement may run, before the session's state is asked.
@@ -109,6 +141,8 @@ pub(crate) enum Kind {
     Begin(Access),
     /// KILL of a connection or of its statement; `id` is as the client wrote it.
     Kill { id: u64, whole_connection: bool },
+    /// EXPLAIN ROUTE, SHOW ROUTE: about our own decisions; see [`route_question`].
+    AskRoute,
 }
 
 /// The access mode a transaction was opened with.
@@ -202,6 +236,8 @@ pub(crate) struct Needs {
     pub(crate) last_insert_id: bool,
     /// It mentions user variables.
     pub(crate) user_variables: bool,
+    /// It looks at session_track_* variables, or sets them.
+    pub(crate) trackers: bool,
 }
 
 /// A wish of the application: `/* readwright: primary */` or `/* readwright: replica */`.
@@ -247,7 +283,7 @@ impl Statement {
             Kind::Read | Kind::Begin(Access::ReadOnly) => Route::Read,
             Kind::Write | Kind::Kill { .. } => Route::Write,
             Kind::Begin(_) => Route::Pin,
-            Kind::Anywhere | Kind::Previous => Route::Either,
+            Kind::Anywhere | Kind::Previous | Kind::AskRoute => Route::Either,
         }
     }
 }

@@ -15,6 +15,7 @@ pub(crate) enum Reason {
     OpensTransaction,
     OpensReadOnly,
     Kill,
+    AsksRoute,
     ChangesData,
     ChangesSchema,
     ChangesAccounts,
@@ -39,6 +40,7 @@ pub(crate) enum Reason {
     TemporaryTable,
     TableHandler,
     TextPrepare,
+    Cursor,
     UserVariable,
     ConnectionVariable,
     Role,
@@ -79,6 +81,7 @@ impl Reason {
             Self::OpensTransaction => ("opens-transaction", "it opens a transaction"),
             Self::OpensReadOnly => ("opens-read-only", "it opens a read-only transaction"),
             Self::Kill => ("kill", "it ends another connection or its statement"),
+            Self::AsksRoute => ("asks-route", "it asks where statements go"),
             Self::ChangesData => ("changes-data", "it changes rows"),
             Self::ChangesSchema => ("changes-schema", "it changes the schema"),
             Self::ChangesAccounts => ("changes-accounts", "it changes accounts or privileges"),
@@ -109,6 +112,7 @@ impl Reason {
             Self::TextPrepare => {
                 ("text-prepare", "a statement prepared by PREPARE exists on one connection only")
             }
+            Self::Cursor => ("cursor", "an open cursor and long data exist on one connection only"),
             Self::UserVariable => {
                 ("user-variable", "it gives a user variable a value that cannot be replayed")
             }

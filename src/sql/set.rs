@@ -271,9 +271,20 @@ impl<'a> Walk<'a> {
                     return;
                 }
                 self.flush_variables(done);
+                // From here on the number is on this connection.
+                self.needs.last_insert_id |= matches!(bound.name, "last_insert_id" | "identity");
                 let cause = Cause::Variable(bound.name);
                 self.effects.push(if neutral { Effect::Restore(cause) } else { Effect::Pin(cause) });
                 done.write.get_or_insert(Reason::ConnectionVariable);
+            }
+            Assigned::Tracker if self.dialect.mariadb => {
+                self.flush_variables(done);
+                self.pin(Cause::Variable("session_track_system_variables"));
+                done.write.get_or_insert(Reason::ConnectionVariable);
+            }
+            Assigned::Tracker => {
+                self.needs.trackers = true;
+                done.variables.push(Box::from(name));
             }
             // Whether it can be replayed depends on whether the tracker reports it; until then it is no read.
             Assigned::Unknown => {

@@ -17,6 +17,7 @@ impl Walk<'_> {
         let Some(what) = self.take() else {
             return (Kind::Write, Reason::UnknownStatement);
         };
+        self.finds_nothing = what.is("create") || what.is("warnings") || what.is("errors");
         let follows = |word: &str| self.next_is(word);
         match Folded::keyword(&what).as_str() {
             "databases" | "schemas" | "tables" | "columns" | "fields" | "index" | "indexes" | "keys"
@@ -27,6 +28,8 @@ impl Walk<'_> {
             "create" | "engines" | "storage" | "privileges" | "grants" | "authors" | "contributors" => {
                 CATALOG
             }
+            // No statement of any server.
+            "route" if self.peek().is_none() => (Kind::AskRoute, Reason::AsksRoute),
             "replica" | "slave" if follows("status") => CATALOG,
             "all" if follows("slaves") || follows("replicas") => CATALOG,
             "warnings" | "errors" | "profile" | "profiles" => PREVIOUS,
@@ -55,16 +58,20 @@ impl Walk<'_> {
     fn variables(&mut self) -> Judgement {
         let mut lexer = self.lookahead();
         let mut next = self.peek();
+        let mut finds_trackers = next.is_none_or(|token| !token.is("like"));
         while let Some(token) = next.filter(|token| !token.is_sign(b';')) {
             if token.kind == TokenKind::Text {
                 self.varies = true;
                 let pattern = literal_value(&token, self.dialect).to_ascii_lowercase();
-                if variables::pattern_asks_identity(&String::from_utf8_lossy(&pattern)) {
+                let pattern = String::from_utf8_lossy(&pattern);
+                if variables::pattern_asks_identity(&pattern) {
                     return PER_SERVER;
                 }
+                finds_trackers |= variables::pattern_finds_trackers(&pattern);
             }
             next = lexer.next();
         }
+        self.needs.trackers |= finds_trackers;
         let findings = self.expression(false);
         findings.write().map_or((Kind::Anywhere, Reason::SessionState), |reason| (Kind::Write, reason))
     }

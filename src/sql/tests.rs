@@ -249,7 +249,7 @@ fn kinds_needs_and_hints() {
 
     let needs = |sql: &str, last_insert_id: bool, user_variables: bool| {
         let statement = Classifier::new(10).classify(sql.as_bytes(), Dialect::for_tests());
-        assert_eq!(statement.needs, Needs { last_insert_id, user_variables }, "{sql}");
+        assert_eq!(statement.needs, Needs { last_insert_id, user_variables, ..Needs::default() }, "{sql}");
     };
     needs("INSERT INTO t VALUES (LAST_INSERT_ID(), @u)", true, true);
     needs("SELECT @@identity", true, false);

@@ -22,6 +22,8 @@ pub(super) enum Assigned {
     Replayable,
     /// Meant for one connection.
     Bound(&'static Bound),
+    /// What the client wants to be told of its session.
+    Tracker,
     Unknown,
 }
 
@@ -55,11 +57,32 @@ pub(super) fn pattern_asks_identity(pattern: &str) -> bool {
             || IDENTITY.iter().any(|name| name.contains(&plain) && (plain.len() > 3 || *name == plain)))
 }
 
+/// What the names of the variables begin with that say what a client is told of its session. Servers are told otherwise,
+/// because we learn of sessions by the same means.
+const TRACKERS: &str = "session_track_";
+
+/// `name` is in lower case.
+pub(super) fn is_tracker(name: &str) -> bool {
+    name.starts_with(TRACKERS)
+}
+
+/// True when a pattern of SHOW VARIABLES (lower case) may find one of those.
+pub(super) fn pattern_finds_trackers(pattern: &str) -> bool {
+    let fixed = pattern.split(['%', '_', '\\']).next().unwrap_or_default();
+    TRACKERS.starts_with(fixed)
+}
+
+/// True for a session variable that any connection can be given.
+pub(crate) fn is_replayable(name: &[u8]) -> bool {
+    REPLAYABLE.binary_search_by(|known| known.as_bytes().cmp(name)).is_ok()
+}
+
 /// `name` is in lower case.
 pub(super) fn assigned(name: &str) -> Assigned {
     match BOUND.iter().find(|bound| bound.name == name) {
         Some(bound) => Assigned::Bound(bound),
         None if REPLAYABLE.binary_search(&name).is_ok() => Assigned::Replayable,
+        None if name.starts_with(TRACKERS) => Assigned::Tracker,
         None => Assigned::Unknown,
     }
 }
@@ -136,12 +159,6 @@ const BOUND: &[Bound] = &[
     bound("require_row_format", &["0", "off", "false"]),
     bound("rbr_exec_mode", &["0", "strict"]),
     bound("transaction_allow_batching", &["0", "off", "false"]),
-    // What we learn of a session comes from these.
-    bound("session_track_gtids", &[]),
-    bound("session_track_schema", &[]),
-    bound("session_track_state_change", &[]),
-    bound("session_track_system_variables", &[]),
-    bound("session_track_transaction_info", &[]),
     // MariaDB.
     bound("gtid_domain_id", &[]),
     bound("gtid_seq_no", &[]),

@@ -3,7 +3,7 @@
 
 use super::names::{Folded, literal_value, lower_name, table_name};
 use super::scan::{Lexer, Token, TokenKind};
-use super::{Access, Cause, Dialect, Effect, Kind, Needs, Reason, Release, Statement};
+use super::{Access, Cause, Counts, Dialect, Effect, Kind, Needs, Question, Reason, Release, Statement};
 
 /// A verdict, and whether it holds for every text of the same shape.
 #[derive(Debug)]
@@ -25,7 +25,12 @@ pub(super) fn judge(text: &[u8], dialect: Dialect) -> Judged {
         (kind, reason) = (Kind::Write, Reason::Malformed);
     }
     let hint = walk.lexer.hint();
-    let statement = Statement { kind, reason, effects: walk.effects, needs: walk.needs, hint };
+    let asks = question(text, dialect);
+    let (effects, needs, counts) = (walk.effects, walk.needs, walk.counts.unwrap_or_default());
+    let (several, mut needs) = (walk.several, needs);
+    // Its trackers are other ones, and stay as they are.
+    needs.trackers &= !dialect.mariadb;
+    let statement = Statement { kind, reason, effects, needs, hint, asks, counts, several };
     Judged { statement, varies: walk.varies }
 }
 
@@ -38,7 +43,43 @@ pub(super) fn judge_head(head: &[u8], dialect: Dialect) -> Statement {
     }
     let hint = walk.lexer.hint();
     let (effects, needs) = (walk.effects, walk.needs);
-    Statement { kind: Kind::Write, reason: Reason::TooLong, effects, needs, hint }
+    let counts = Counts::Unknown;
+    let reason = Reason::TooLong;
+    Statement { kind: Kind::Write, reason, effects, needs, hint, asks: None, counts, several: true }
+}
+
+/// `SELECT ROW_COUNT() [[AS] name]` and its like, from the first to the last token.
+fn question(text: &[u8], dialect: Dialect) -> Option<Question> {
+    let mut lexer = Lexer::new(text, dialect);
+    let mut next = || lexer.next();
+    next().filter(|token| token.is("select"))?;
+    let question = match Folded::keyword(&next()?).as_str() {
+        "connection_id" => Question::ConnectionId,
+        "row_count" => Question::RowCount,
+        "found_rows" => Question::FoundRows,
+        _ => return None,
+    };
+    next().filter(|token| token.is_sign(b'('))?;
+    next().filter(|token| token.is_sign(b')'))?;
+    let mut token = next();
+    if token.is_some_and(|token| token.is("as")) {
+        token = next();
+    }
+    if token.is_some_and(|token| token.is_name()) {
+        token = next();
+    }
+    while token.is_some_and(|token| token.is_sign(b';')) {
+        token = next();
+    }
+    token.is_none().then_some(question)
+}
+
+/// The statement that EXPLAIN ROUTE asks about; None for SHOW ROUTE. For texts whose kind is [`Kind::AskRoute`].
+pub(crate) fn route_question(text: &[u8], dialect: Dialect) -> Option<&[u8]> {
+    let mut lexer = Lexer::new(text, dialect);
+    let explains = lexer.next().is_some_and(|token| token.is("explain"));
+    lexer.next();
+    explains.then(|| text[lexer.position()..].trim_ascii())
 }
 
 /// A cursor over the tokens of a text, and what has been found so far.
@@ -59,6 +100,13 @@ pub(super) struct Walk<'a> {
     doubtful_end: Option<usize>,
     /// Inside the text that PREPARE or EXECUTE IMMEDIATE quotes.
     nested: bool,
+    /// None: no statement yet.
+    counts: Option<Counts>,
+    several: bool,
+    /// There is a LIMIT that passes rows over.
+    pub(super) has_offset: bool,
+    /// A form of SHOW that FOUND_ROWS() takes no notice of.
+    pub(super) finds_nothing: bool,
 }
 
 impl<'a> Walk<'a> {
@@ -77,6 +125,10 @@ impl<'a> Walk<'a> {
             lexer_changed: false,
             doubtful_end: None,
             nested: false,
+            counts: None,
+            several: false,
+            has_offset: false,
+            finds_nothing: false,
         }
     }
 
@@ -155,6 +207,7 @@ impl<'a> Walk<'a> {
             let in_doubt = self.lexer_changed && self.is_doubtful(first);
             let mut found = self.statement();
             self.skip_rest();
+            self.count(first);
             if in_doubt && found.0 != Kind::Write {
                 found = (Kind::Write, Reason::LexerChanges);
             }
@@ -163,6 +216,26 @@ impl<'a> Walk<'a> {
                 Some(before) => self.join(before, found),
             });
         }
+    }
+
+    /// What the statement that begins with this token leaves for FOUND_ROWS().
+    fn count(&mut self, first: Token<'a>) {
+        self.several |= self.counts.is_some();
+        let calculates = self.effects.contains(&Effect::CountsFoundRows);
+        let counts = match Folded::keyword(&first).as_str() {
+            _ if self.several || calculates || self.has_offset => Counts::Unknown,
+            "select" | "table" | "values" | "with" => Counts::Rows,
+            _ if first.is_sign(b'(') => Counts::Rows,
+            "get" => Counts::NotEven,
+            "set" | "use" | "begin" | "start" | "commit" | "rollback" | "savepoint" | "release"
+            | "prepare" | "deallocate" | "create" | "alter" | "drop" | "truncate" | "lock" | "unlock"
+            | "handler" => Counts::Nothing,
+            "checksum" | "analyze" | "help" => Counts::Nothing,
+            "show" if self.finds_nothing => Counts::Nothing,
+            // Of rows that a query in them finds.
+            _ => Counts::Unknown,
+        };
+        self.counts = Some(counts);
     }
 
     /// A transaction begins in the middle of the text.
@@ -186,8 +259,8 @@ impl<'a> Walk<'a> {
     /// What two statements in one text are together.
     fn join(&mut self, before: Judgement, next: Judgement) -> Judgement {
         match (before.0, next.0) {
-            (Kind::Kill { .. }, _) => (Kind::Write, before.1),
-            (_, Kind::Kill { .. }) => (Kind::Write, next.1),
+            (Kind::Kill { .. } | Kind::AskRoute, _) => (Kind::Write, before.1),
+            (_, Kind::Kill { .. } | Kind::AskRoute) => (Kind::Write, next.1),
             (_, Kind::Begin(_)) => {
                 self.begins();
                 (Kind::Write, next.1)
@@ -226,6 +299,10 @@ impl<'a> Walk<'a> {
         self.take();
         match verb.as_str() {
             "show" => self.show(),
+            "explain" if self.asks_route() => {
+                self.skip_rest();
+                (Kind::AskRoute, Reason::AsksRoute)
+            }
             "explain" | "describe" | "desc" => self.explain(),
             "do" => {
                 let found = self.expression(false);
@@ -264,6 +341,13 @@ impl<'a> Walk<'a> {
             "deallocate" => self.deallocate(),
             _ => self.administration(verb.as_str()),
         }
+    }
+
+    /// Behind EXPLAIN: ROUTE and a statement. ROUTE and a single name would be a column of a table of that name.
+    fn asks_route(&self) -> bool {
+        let mut lexer = self.lookahead();
+        let mut further = || lexer.next().is_some_and(|token| !token.is_sign(b';'));
+        self.next_is("route") && further() && further()
     }
 
     /// Verbs about locks, connections and servers.
@@ -441,8 +525,7 @@ impl<'a> Walk<'a> {
                 self.pin(Cause::UserVariable(Some(lower_name(&token))));
             }
         }
-        // What it pins must not be pinned to a replica, even where that answered the statement before.
-        (Kind::Write, Reason::PreviousStatement)
+        (Kind::Previous, Reason::PreviousStatement)
     }
 
     /// CALL and LOAD DATA: a user variable standing alone as an argument may be assigned to.
@@ -548,7 +631,7 @@ impl<'a> Walk<'a> {
         if self.next_is("user") || self.next_is("role") {
             return self.accounts();
         }
-        self.accept("temporary");
+        let temporary = self.accept("temporary");
         if self.accept("table") || self.accept("tables") || self.accept("sequence") {
             self.skip_condition();
             let mut names = vec![self.table()];
@@ -557,7 +640,8 @@ impl<'a> Walk<'a> {
             }
             self.release(Release::TemporaryTables(names));
         }
-        (Kind::Write, Reason::ChangesSchema)
+        // Unlike any other DROP it commits nothing.
+        (Kind::Write, if temporary { Reason::TemporaryTable } else { Reason::ChangesSchema })
     }
 
     /// IF EXISTS, IF NOT EXISTS.

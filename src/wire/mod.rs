@@ -9,6 +9,7 @@ pub(crate) mod handshake;
 pub(crate) mod packet;
 pub(crate) mod proxied;
 pub(crate) mod response;
+pub(crate) mod result;
 pub(crate) mod stream;
 pub(crate) mod tls;
 pub(crate) mod tracker;

@@ -424,6 +424,20 @@ pub(crate) fn encode_ok(ok: response::Ok) -> Vec<u8> {
     out
 }
 
+/// The same for a client with CLIENT_SESSION_TRACK that has this schema from now on.
+pub(crate) fn encode_ok_with_schema(ok: response::Ok, schema: &[u8]) -> Vec<u8> {
+    const SCHEMA: u8 = 1;
+    let mut out =
+        encode_ok(response::Ok { status: ok.status | response::status::SESSION_STATE_CHANGED, ..ok });
+    let (mut name, mut change) = (Vec::new(), vec![SCHEMA]);
+    push_lenenc_bytes(&mut name, schema);
+    push_lenenc_bytes(&mut change, &name);
+    // An empty info text, then the changes.
+    push_lenenc_bytes(&mut out, b"");
+    push_lenenc_bytes(&mut out, &change);
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use std::pin::Pin;

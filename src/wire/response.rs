@@ -2,6 +2,9 @@
 //! the only thing it ever changes is to leave out session changes that a client did not ask for.
 //! <https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_response_packets.html>
 
+use super::packet::{push_lenenc_bytes, push_packet};
+use super::tracker::Format;
+
 /// Status flags of OK and EOF packets that the proxy acts on.
 /// <https://dev.mysql.com/doc/dev/mysql-server/latest/mysql__com_8h.html#a1d854e841086925be1883e4d7b4e8cad>
 pub(crate) mod status {
@@ -115,8 +118,10 @@ pub(crate) fn retain_changes(
     if kept.is_empty() {
         let status = parts.ok.status & !status::SESSION_STATE_CHANGED;
         packet[status_at..status_at + 2].copy_from_slice(&status.to_le_bytes());
-        // An empty info text before the changes has a length byte of its own that no longer needs to be there; it is
-        // legal, and what servers send to clients that track sessions.
+        // Without changes an empty info text has no length byte either.
+        if status_at + 5 == prefix_at {
+            end -= 1;
+        }
     } else {
         let mut prefix = [0; 9];
         let prefix = write_length(&mut prefix, kept.len());
@@ -144,6 +149,38 @@ pub(crate) fn read_length(bytes: &[u8]) -> Option<(u64, usize)> {
         0xFE => wide(8),
         small => Some((u64::from(small), 1)),
     }
+}
+
+/// A whole answer of one row and one column, with `number` in that place. Any other answer is left as it is.
+/// `binary` is the protocol of prepared statements, where the column must be of type LONGLONG.
+pub(crate) fn with_number(answer: &[u8], format: Format, binary: bool, number: i64) -> Vec<u8> {
+    let size = |bytes: &[u8]| Some(4 + usize::from(*bytes.first()?) + (usize::from(*bytes.get(1)?) << 8));
+    let replace = || {
+        let head = answer.get(..size(answer)?)?;
+        let (columns, width) = read_length(head.get(4..)?).filter(|_| head.get(4) != Some(&0))?;
+        let metadata = !format.optional_metadata || head.get(4 + width) != Some(&0);
+        let before = usize::from(metadata) + usize::from(!format.deprecate_eof);
+        let mut at = head.len();
+        for _ in 0..before {
+            at += size(answer.get(at..)?)?;
+        }
+        let row = answer
+            .get(at..)?
+            .get(..size(&answer[at..])?)
+            .filter(|row| columns == 1 && row.get(4) != Some(&0xFE))?;
+        let mut payload = Vec::new();
+        if binary {
+            payload.extend_from_slice(&[0, 0]);
+            payload.extend_from_slice(&number.to_le_bytes());
+        } else {
+            push_lenenc_bytes(&mut payload, number.to_string().as_bytes());
+        }
+        let mut replaced = answer[..at].to_vec();
+        push_packet(&mut replaced, row[3], &payload);
+        replaced.extend_from_slice(&answer[at + row.len()..]);
+        Some(replaced)
+    };
+    replace().unwrap_or_else(|| answer.to_vec())
 }
 
 struct OkParts<'a> {
@@ -256,10 +293,54 @@ mod tests {
         assert_eq!(changes(&packet), [Change::Schema(b"mysq")]);
         let mut packet = USE_D.to_vec();
         let length = retain_changes(&mut packet, |_| false).expect("well formed");
-        assert_eq!(&packet[..length], b"\x08\0\0\x01\0\0\0\x02\x00\0\0\0");
+        assert_eq!(&packet[..length], b"\x07\0\0\x01\0\0\0\x02\x00\0\0");
         let mut nothing_listed = b"\x09\0\0\x01\0\0\0\x03\x40\0\0\0\0".to_vec();
         let length = retain_changes(&mut nothing_listed, |_| false).expect("well formed");
-        assert_eq!(&nothing_listed[..length], b"\x08\0\0\x01\0\0\0\x03\x00\0\0\0");
+        assert_eq!(&nothing_listed[..length], b"\x07\0\0\x01\0\0\0\x03\x00\0\0");
+    }
+
+    #[test]
+    fn a_number_is_put_in_the_place_of_another() {
+        let new = Format { deprecate_eof: true, optional_metadata: false };
+        let old = Format { deprecate_eof: false, optional_metadata: true };
+        let check = |answer: &[u8], format, binary, expected: &[u8]| {
+            assert_eq!(
+                with_number(answer, format, binary, -1).escape_ascii().to_string(),
+                expected.escape_ascii().to_string()
+            );
+        };
+        let head = b"\x01\0\0\x01\x01\x04\0\0\x02\x03def";
+        let end = b"\x07\0\0\x04\xfe\0\0\x02\0\0\0";
+        check(
+            &[&head[..], b"\x03\0\0\x03\x0212", end].concat(),
+            new,
+            false,
+            &[&head[..], b"\x03\0\0\x03\x02-1", end].concat(),
+        );
+        let row = [&b"\x0a\0\0\x03\0\0"[..], &[0xFF; 8]].concat();
+        check(
+            &[&head[..], b"\x03\0\0\x03\0\0\x05", end].concat(),
+            new,
+            true,
+            &[&head[..], &row, end].concat(),
+        );
+        // Without definitions, in the old form.
+        let none = b"\x02\0\0\x01\x01\0\x05\0\0\x02\xfe\0\0\x02\0";
+        check(
+            &[&none[..], b"\x02\0\0\x03\x015"].concat(),
+            old,
+            false,
+            &[&none[..], b"\x03\0\0\x03\x02-1"].concat(),
+        );
+        // No row, or no rows at all.
+        for answer in [
+            &b"\x07\0\0\x01\0\0\0\x02\0\0\0"[..],
+            &[&head[..], end].concat(),
+            b"\x03\0\0\x01\xff\x01\x02",
+            b"",
+        ] {
+            check(answer, new, false, answer);
+        }
     }
 
     #[test]

@@ -126,7 +126,7 @@ impl Tracker {
         self.phase == Phase::End && self.passing == 0
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "tests count them"))]
+    /// Rows so far, of all results.
     pub(crate) fn rows(&self) -> u64 {
         self.rows
     }

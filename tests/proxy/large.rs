@@ -21,6 +21,29 @@ pub(super) fn memory(process: u32, name: &str) -> u64 {
 }
 
 #[test]
+fn a_statement_longer_than_the_server_takes_is_refused_in_its_words() {
+    run(async {
+        proxy().await;
+        let limits = "limits: {max_packet_mib: 128, statement_memory_mib: 256}";
+        let proxy = Proxy::start(Cluster::shared().await, limits).await;
+        let mut raw = Raw::connect(proxy.port(), APP, USUAL).await;
+        // The default of max_allowed_packet is 64 MiB.
+        let sql = [b"SELECT '", &vec![b'x'; 66 << 20][..], b"'"].concat();
+        raw.send_query(&sql).await;
+        match raw.outcome().await {
+            Outcome::Refused(refusal) => {
+                assert_eq!((refusal.code, &*refusal.state), (1153, "08S01"));
+                assert_eq!(refusal.text, "Got a packet bigger than 'max_allowed_packet' bytes");
+            }
+            _ => panic!("it is too long"),
+        }
+        assert!(raw.is_closed().await, "as a server does");
+        let mut other = Raw::connect(proxy.port(), APP, USUAL).await;
+        assert_eq!(other.text("SELECT t FROM d.one WHERE id = 1").await, "one");
+    });
+}
+
+#[test]
 fn packets_over_a_frame_pass_both_ways() {
     run(async {
         let proxy = proxy().await;

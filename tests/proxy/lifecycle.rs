@@ -326,23 +326,3 @@ fn timeouts_and_limits_are_the_servers() {
         assert!(patient.is_closed().await);
     });
 }
-
-/// The number of the server's good-bye, chosen by a SIGNAL after a write: the write must not run again.
-#[test]
-fn a_signal_is_no_goodbye() {
-    run(async {
-        let proxy = super::proxy().await;
-        Cluster::shared()
-            .await
-            .script(
-                "CREATE TABLE d.byes (i INT PRIMARY KEY AUTO_INCREMENT);\nDELIMITER //\n\
-                 CREATE PROCEDURE d.bye() BEGIN INSERT INTO d.byes VALUES (NULL); \
-                 SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 4031, MESSAGE_TEXT = 'mine'; END//\nDELIMITER ;\n",
-            )
-            .await;
-        let mut raw = Raw::connect(proxy.port(), APP, USUAL).await;
-        let refused = raw.refused("CALL d.bye()").await;
-        assert_eq!((refused.code, refused.text.as_str()), (4031, "mine"));
-        assert_eq!(raw.text("SELECT COUNT(*) FROM d.byes").await, "1");
-    });
-}

@@ -17,6 +17,7 @@ mod session;
 #[path = "../support/mod.rs"]
 mod support;
 mod text;
+mod variables;
 
 /// The body of a test, which ends within four minutes, however busy the machine is.
 fn run<F: Future>(test: F) -> F::Output {

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use super::support::cluster::{APP, Account, Cluster, ROOT};
 use super::support::proxy::Proxy;
-use super::support::raw::{Outcome, Raw, USUAL, command, flag};
+use super::support::raw::{Outcome, Raw, USUAL, command, flag, string};
 use super::{proxy, run};
 
 /// What the session looks like, on whichever server.
@@ -69,6 +69,10 @@ fn settings_follow_the_session_and_no_other() {
             fresh.run(sql).await;
         }
         let expected = look(&mut fresh).await;
+        fresh.command(command::RESET_CONNECTION, b"").await;
+        assert_eq!(fresh.packet().await[0], 0);
+        // The schema stays, and character sets are as the server has them, not as the login asked.
+        let after_reset = look(&mut fresh).await;
         drop(fresh);
         let mut one = Raw::connect(proxy.port(), APP, USUAL).await;
         let mut other = Raw::connect(proxy.port(), APP, USUAL).await;
@@ -87,7 +91,7 @@ fn settings_follow_the_session_and_no_other() {
         assert_eq!(one.text("SELECT GET_LOCK('reset', 0)").await, "1");
         one.command(command::RESET_CONNECTION, b"").await;
         assert_eq!(one.packet().await[0], 0);
-        assert_eq!(look(&mut one).await, plain);
+        assert_eq!(look(&mut one).await, after_reset);
         assert_eq!(one.refused("SELECT * FROM d.mine").await.code, 1146);
         assert_eq!(other.text("SELECT IS_FREE_LOCK('reset')").await, "1");
         // So does the end of a session, whatever it leaves open.
@@ -323,6 +327,87 @@ fn kill_ends_a_statement_or_a_session() {
         let own = killer.connection_id;
         assert_eq!(killer.refused(&format!("KILL {own}")).await.code, 1317);
         assert!(killer.is_closed().await);
+    });
+}
+
+/// The texts of the rows of a result.
+fn texts(outcome: Outcome) -> Vec<Vec<String>> {
+    let Outcome::Rows { rows, end: Ok(_), .. } = outcome else { panic!("{outcome:?}") };
+    let values = |row: &Vec<u8>| {
+        let mut rest = &row[..];
+        let mut values = Vec::new();
+        while !rest.is_empty() {
+            let (value, after) = string(rest);
+            values.push(String::from_utf8_lossy(value).into_owned());
+            rest = after;
+        }
+        values
+    };
+    rows.iter().map(values).collect()
+}
+
+#[test]
+fn a_session_tells_where_its_statements_go() {
+    run(async {
+        let proxy = proxy().await;
+        for capabilities in [USUAL, USUAL & !flag::DEPRECATE_EOF | flag::OPTIONAL_RESULTSET_METADATA] {
+            let mut raw = Raw::connect(proxy.port(), APP, capabilities).await;
+            let read = "EXPLAIN ROUTE SELECT t FROM d.one WHERE id = 1";
+            let told = texts(raw.query(read).await).remove(0);
+            assert_eq!(
+                told[..3],
+                ["SELECT t FROM d.one WHERE id = 1", "read", "plain-read"].map(str::to_owned)
+            );
+            assert!(["mysql-1", "mysql-2"].contains(&&*told[3]), "{told:?}");
+            let told =
+                texts(raw.query("explain route update d.one set t = 'x' where id = -1;").await).remove(0);
+            assert_eq!(told[1..4], ["write", "changes-data", "mysql-0"].map(str::to_owned));
+            raw.run("BEGIN").await;
+            raw.run("UPDATE d.one SET t = t WHERE id = 1").await;
+            let told = texts(raw.query(read).await).remove(0);
+            assert_eq!(told[1..4], ["read", "transaction", "mysql-0"].map(str::to_owned));
+            let told = texts(raw.query("SHOW ROUTE").await);
+            assert_eq!(told.iter().map(|row| &*row[1]).collect::<Vec<_>>(), ["read", "write"]);
+            assert!(told.iter().all(|row| row[3] == "mysql-0"), "{told:?}");
+            raw.run("ROLLBACK").await;
+            // What servers know stays theirs.
+            assert_eq!(raw.refused("EXPLAIN route").await.code, 1046);
+            assert_eq!(raw.refused("DESC ROUTE SELECT 1").await.code, 1064);
+        }
+    });
+}
+
+#[test]
+fn the_connection_id_is_the_one_that_kill_takes() {
+    run(async {
+        let proxy = proxy().await;
+        let mut raw = Raw::connect(proxy.port(), APP, USUAL).await;
+        let id = raw.connection_id.to_string();
+        for sql in
+            ["SELECT CONNECTION_ID()", "select connection_id() as id;", "/* */ SELECT CONNECTION_ID ( ) id"]
+        {
+            assert_eq!(raw.text(sql).await, id);
+        }
+        let prepared = raw.prepare("SELECT CONNECTION_ID()").await.unwrap();
+        match &raw.execute(prepared.id, 0, &[], &[], &[]).await[..] {
+            [Outcome::Rows { rows, .. }] => {
+                assert_eq!(rows[0][2..], u64::from(raw.connection_id).to_le_bytes());
+            }
+            other => panic!("{other:?}"),
+        }
+        // Others may be ended by those whom a server lets.
+        let cluster = Cluster::shared().await;
+        cluster
+            .script(
+                "CREATE USER plain@'%' IDENTIFIED BY 'plain'; CREATE ROLE ender; GRANT CONNECTION_ADMIN ON *.* TO ender;\n\
+                 CREATE USER ends@'%' IDENTIFIED BY 'ends' DEFAULT ROLE ender;",
+            )
+            .await;
+        let mut plain = Raw::connect(proxy.port(), Account { user: "plain", password: "plain" }, USUAL).await;
+        assert_eq!(plain.refused(&format!("KILL {id}")).await.code, 1095);
+        let mut ends = Raw::connect(proxy.port(), Account { user: "ends", password: "ends" }, USUAL).await;
+        ends.run(&format!("KILL {id}")).await;
+        assert!(raw.is_closed().await);
     });
 }
 
