@@ -62,6 +62,8 @@ pub(crate) struct Raw {
     pub(crate) connection_id: u32,
     pub(crate) server_version: String,
     pub(crate) server_capabilities: u32,
+    /// How the login was answered.
+    pub(crate) welcome: Done,
 }
 
 /// An OK packet, or the end of rows in either form.
@@ -71,6 +73,8 @@ pub(crate) struct Done {
     pub(crate) last_insert_id: u64,
     pub(crate) status: u16,
     pub(crate) warnings: u16,
+    /// "Rows matched: 1  Changed: 1  Warnings: 0".
+    pub(crate) info: Vec<u8>,
     /// Kind and data of each session change.
     pub(crate) changes: Vec<(u8, Vec<u8>)>,
 }
@@ -168,6 +172,7 @@ impl Raw {
             connection_id: 0,
             server_version: String::new(),
             server_capabilities: 0,
+            welcome: Done::default(),
         };
         let greeting = raw.packet().await;
         if greeting[0] == 0xFF {
@@ -210,7 +215,10 @@ impl Raw {
         loop {
             let packet = self.packet().await;
             match packet[..] {
-                [0x00, ..] => return Ok(Some(self)),
+                [0x00, ..] => {
+                    self.welcome = self.done(&packet);
+                    return Ok(Some(self));
+                }
                 [0xFF, ..] => return Err(refusal(&packet)),
                 [0x01, 3] => {}
                 [0x01, 4] => return Ok(None),
@@ -457,6 +465,14 @@ impl Raw {
 
     /// COM_STMT_PREPARE.
     pub(crate) async fn prepare(&mut self, sql: &str) -> Result<PreparedAs, Refusal> {
+        self.prepare_with_definitions(sql).await.map(|(prepared, _)| prepared)
+    }
+
+    /// COM_STMT_PREPARE; also the definitions of parameters and columns as they came.
+    pub(crate) async fn prepare_with_definitions(
+        &mut self,
+        sql: &str,
+    ) -> Result<(PreparedAs, Vec<Vec<u8>>), Refusal> {
         self.command(command::STMT_PREPARE, sql.as_bytes()).await;
         let packet = self.packet().await;
         if packet[0] == 0xFF {
@@ -468,10 +484,11 @@ impl Raw {
             parameters: u16::from_le_bytes([packet[7], packet[8]]),
         };
         let metadata = !self.has(flag::OPTIONAL_RESULTSET_METADATA) || packet[12] == 1;
+        let mut definitions = Vec::new();
         for count in [prepared.parameters, prepared.columns] {
             if count > 0 {
                 for _ in 0..if metadata { count } else { 0 } {
-                    self.packet().await;
+                    definitions.push(self.packet().await);
                 }
                 if !self.has(flag::DEPRECATE_EOF) {
                     let end = self.packet().await;
@@ -479,7 +496,7 @@ impl Raw {
                 }
             }
         }
-        Ok(prepared)
+        Ok((prepared, definitions))
     }
 
     /// COM_STMT_EXECUTE. `types` is empty for a client that relies on those it sent before; `nulls` and `values` are
@@ -533,9 +550,15 @@ impl Raw {
         let mut done = Done { affected_rows, last_insert_id, ..Done::default() };
         done.status = u16::from_le_bytes([packet[at], packet[at + 1]]);
         done.warnings = u16::from_le_bytes([packet[at + 2], packet[at + 3]]);
+        let rest = &packet[at + 4..];
+        if !self.has(flag::SESSION_TRACK) {
+            done.info = rest.to_vec();
+        } else if !rest.is_empty() {
+            done.info = string(rest).0.to_vec();
+        }
         if done.status & SESSION_STATE_CHANGED != 0 {
             assert!(self.has(flag::SESSION_TRACK), "changes for a client that takes none: {packet:?}");
-            let (_, rest) = string(&packet[at + 4..]);
+            let (_, rest) = string(rest);
             let (mut changes, after) = string(rest);
             assert_eq!(after, b"", "{packet:?}");
             while let Some((&kind, rest)) = changes.split_first() {

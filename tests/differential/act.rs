@@ -1,0 +1,263 @@
+//! One client of a case: carries its steps out and writes down all that it sees, but for what must differ between two
+//! servers.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::generate::{Action, Parameter};
+use super::support::cluster::Account;
+use super::support::raw::{Done, Outcome, PreparedAs, Raw, Refusal, command, flag};
+
+/// Its host is the same on both sides, and so all that a server says of it.
+pub(crate) const ACCOUNT: Account = Account { user: "fuzz", password: "fuzz-password" };
+pub(crate) const OTHER_ACCOUNT: Account = Account { user: "fuzz2", password: "fuzz2-password" };
+
+/// The connection is of no more use after what begins so.
+pub(crate) const BROKEN: &str = "BROKEN";
+const CLOSED: &str = "CLOSED";
+
+pub(crate) struct Player {
+    raw: Raw,
+    capabilities: u32,
+    statements: HashMap<u8, PreparedAs>,
+}
+
+pub(crate) fn is_over(seen: &str) -> bool {
+    seen.starts_with(BROKEN) || seen.starts_with(CLOSED)
+}
+
+/// Several statements in one packet are sent to one server. In a read-only transaction that is a replica, and it refuses
+/// the one that would end the transaction and then write.
+pub(crate) fn is_known(action: &Action, seen: &str) -> bool {
+    matches!(action, Action::Query(sql) if sql.contains(';')) && seen.contains("--super-read-only")
+}
+
+/// Ends what an earlier case left behind and others would wait for: its prepared transactions.
+pub(crate) async fn clean(root: &mut Raw) {
+    if let Outcome::Rows { rows, .. } = root.query("XA RECOVER CONVERT XID").await {
+        for row in rows {
+            let text = String::from_utf8_lossy(&row).into_owned();
+            if let Some(at) = text.find("0x") {
+                let _ = root.query(&format!("XA ROLLBACK X'{}'", &text[at + 2..])).await;
+            }
+        }
+    }
+}
+
+impl Player {
+    pub(crate) async fn connect(port: u16, capabilities: u32, schema: &str) -> Self {
+        let raw = Raw::try_connect(port, ACCOUNT, capabilities | flag::CONNECT_WITH_DB, schema).await;
+        Self { raw: raw.expect("the login is accepted"), capabilities, statements: HashMap::new() }
+    }
+
+    /// How the login was answered.
+    pub(crate) fn welcome(&self) -> String {
+        tell_done(&self.raw.welcome)
+    }
+
+    /// Carries a step out; what is seen of it.
+    pub(crate) async fn act(&mut self, action: &Action) -> String {
+        match action {
+            Action::Query(sql) => {
+                self.raw.send_query(sql.as_bytes()).await;
+                self.results().await
+            }
+            Action::Prepare(slot, sql) => match self.raw.prepare_with_definitions(sql).await {
+                Ok((prepared, definitions)) => {
+                    if let Some(old) = self.statements.insert(*slot, prepared) {
+                        self.raw.command(command::STMT_CLOSE, &old.id.to_le_bytes()).await;
+                    }
+                    let counts = (prepared.parameters, prepared.columns);
+                    let mut seen = format!("prepared {counts:?}");
+                    for definition in definitions {
+                        let _ = write!(seen, " [{}]", definition.escape_ascii());
+                    }
+                    seen
+                }
+                Err(refusal) => tell_refusal(&refusal),
+            },
+            Action::Execute { slot, parameters, cursor } => {
+                let Some(prepared) = self.statements.get(slot).copied() else { return String::new() };
+                self.execute(prepared, parameters, *cursor).await;
+                self.results().await
+            }
+            Action::Fetch(slot, count) => {
+                let Some(prepared) = self.statements.get(slot) else { return String::new() };
+                let body = [prepared.id.to_le_bytes(), u32::from(*count).to_le_bytes()].concat();
+                let id = prepared.id;
+                self.raw.command(command::STMT_FETCH, &body).await;
+                let (rows, end) = self.raw.rows().await;
+                let seen = tell(&Outcome::Rows { columns: Vec::new(), rows, end });
+                // Ids differ; what the texts say of them does too.
+                seen.replace(&format!("({id})"), "(id)")
+            }
+            Action::LongData(slot, text) => {
+                if let Some(prepared) = self.statements.get(slot).filter(|prepared| prepared.parameters > 0) {
+                    let body = [&prepared.id.to_le_bytes()[..], &[0, 0], text.as_bytes()].concat();
+                    self.raw.command(command::STMT_SEND_LONG_DATA, &body).await;
+                }
+                String::new()
+            }
+            Action::ResetStatement(slot) => {
+                let Some(prepared) = self.statements.get(slot) else { return String::new() };
+                let id = prepared.id.to_le_bytes();
+                self.raw.command(command::STMT_RESET, &id).await;
+                self.results().await
+            }
+            Action::CloseStatement(slot) => {
+                if let Some(prepared) = self.statements.remove(slot) {
+                    self.raw.command(command::STMT_CLOSE, &prepared.id.to_le_bytes()).await;
+                }
+                String::new()
+            }
+            Action::InitDb(schema) => {
+                without_warnings(&self.command(command::INIT_DB, schema.as_bytes()).await)
+            }
+            Action::Ping => without_warnings(&self.command(command::PING, b"").await),
+            Action::SetOption(on) => without_warnings(&self.set_option(*on).await),
+            Action::FieldList(table) => {
+                self.raw.command(command::FIELD_LIST, &[table.as_bytes(), b"\0"].concat()).await;
+                let (rows, end) = self.raw.rows().await;
+                tell(&Outcome::Rows { columns: Vec::new(), rows, end })
+            }
+            Action::Reset => {
+                self.statements.clear();
+                self.command(command::RESET_CONNECTION, b"").await
+            }
+            Action::ChangeUser { other, schema } => {
+                self.statements.clear();
+                let account = if *other { OTHER_ACCOUNT } else { ACCOUNT };
+                match self.raw.change_user(account, schema).await {
+                    Ok(done) => tell_done(&done),
+                    Err(refusal) => tell_refusal(&refusal),
+                }
+            }
+            Action::Pause => {
+                tokio::time::sleep(Duration::from_millis(15)).await;
+                String::new()
+            }
+        }
+    }
+
+    async fn command(&mut self, code: u8, body: &[u8]) -> String {
+        self.raw.command(code, body).await;
+        self.results().await
+    }
+
+    /// Answered by an EOF packet, which in the new form looks like OK.
+    async fn set_option(&mut self, on: bool) -> String {
+        self.raw.command(command::SET_OPTION, &[u8::from(!on), 0]).await;
+        let (rows, end) = self.raw.rows().await;
+        tell(&Outcome::Rows { columns: Vec::new(), rows, end })
+    }
+
+    async fn execute(&mut self, prepared: PreparedAs, parameters: &[Parameter], cursor: bool) {
+        let attributes = self.capabilities & flag::QUERY_ATTRIBUTES != 0;
+        let count = usize::from(prepared.parameters);
+        let mut payload = vec![command::STMT_EXECUTE];
+        payload.extend_from_slice(&prepared.id.to_le_bytes());
+        payload.push(u8::from(cursor) | if attributes { 8 } else { 0 });
+        payload.extend_from_slice(&1u32.to_le_bytes());
+        if attributes {
+            payload.push(prepared.parameters.to_le_bytes()[0]);
+        }
+        if count > 0 {
+            let given: Vec<&Parameter> = parameters.iter().cycle().take(count).collect();
+            let mut nulls = vec![0_u8; count.div_ceil(8)];
+            for (at, _) in given.iter().enumerate().filter(|(_, given)| matches!(given, Parameter::Null)) {
+                nulls[at / 8] |= 1 << (at % 8);
+            }
+            payload.extend_from_slice(&nulls);
+            payload.push(1);
+            for parameter in &given {
+                let kind: [u8; 2] = match parameter {
+                    Parameter::Number(_) => [8, 0],
+                    Parameter::Text(_) => [0xFD, 0],
+                    Parameter::Null => [6, 0],
+                };
+                payload.extend_from_slice(&kind);
+                if attributes {
+                    payload.push(0);
+                }
+            }
+            for parameter in given {
+                match parameter {
+                    Parameter::Number(number) => payload.extend_from_slice(&number.to_le_bytes()),
+                    Parameter::Text(text) => {
+                        payload.push(text.len().to_le_bytes()[0]);
+                        payload.extend_from_slice(text.as_bytes());
+                    }
+                    Parameter::Null => {}
+                }
+            }
+        }
+        self.raw.send(&payload).await;
+    }
+
+    async fn results(&mut self) -> String {
+        let mut seen = Vec::new();
+        for outcome in self.raw.outcomes().await {
+            seen.push(tell(&outcome));
+        }
+        seen.join(" | ")
+    }
+}
+
+/// These commands repeat the number of warnings that the statement before left, which only its connection knows.
+fn without_warnings(seen: &str) -> String {
+    let words = seen.split(' ').filter(|word| !word.starts_with("warnings="));
+    words.collect::<Vec<_>>().join(" ")
+}
+
+fn tell(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Done(done) => tell_done(done),
+        Outcome::Refused(refusal) => tell_refusal(refusal),
+        Outcome::Infile(name) => format!("infile {}", name.escape_ascii()),
+        Outcome::Rows { columns, rows, end } => {
+            let mut seen = String::from("rows");
+            for row in rows {
+                let _ = write!(seen, " ({})", row.escape_ascii());
+            }
+            let end = match end {
+                Ok(done) => tell_done(done),
+                Err(refusal) => tell_refusal(refusal),
+            };
+            let _ = write!(seen, " {end}");
+            for column in columns {
+                let _ = write!(seen, " [{}]", column.escape_ascii());
+            }
+            seen
+        }
+    }
+}
+
+fn tell_done(done: &Done) -> String {
+    /// SERVER_QUERY_WAS_SLOW: a matter of time.
+    const SLOW: u16 = 0x0800;
+    /// SERVER_SESSION_STATE_CHANGED says nothing where no change is listed; servers send it that way now and then.
+    const CHANGED: u16 = 0x4000;
+    let unsaid = if done.changes.is_empty() { SLOW | CHANGED } else { SLOW };
+    let mut seen = format!(
+        "ok affected={} id={} status={:#06x} warnings={}",
+        done.affected_rows,
+        done.last_insert_id,
+        done.status & !unsaid,
+        done.warnings
+    );
+    if !done.info.is_empty() {
+        let _ = write!(seen, " info={}", done.info.escape_ascii());
+    }
+    for (kind, data) in &done.changes {
+        /// SESSION_TRACK_GTIDS: each server counts its own.
+        const GTIDS: u8 = 3;
+        let data = if *kind == GTIDS { String::from("GTIDs") } else { data.escape_ascii().to_string() };
+        let _ = write!(seen, " changed {kind}:{data}");
+    }
+    seen
+}
+
+fn tell_refusal(refusal: &Refusal) -> String {
+    format!("refused {} {} {}", refusal.code, refusal.state, refusal.text)
+}

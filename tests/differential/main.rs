@@ -1,0 +1,220 @@
+//! The same session twice: once with a MySQL server itself, once through the proxy over a primary and two replicas. A
+//! client must not be able to tell which is which: results, metadata, status flags, warnings, counts and errors are compared.
+//! Sessions are made by chance from a seed; one that differs is shrunk to the few steps that it takes and printed.
+//!
+//! `READWRIGHT_FUZZ_MINUTES=10 cargo test --test differential -- --nocapture` runs for longer, `READWRIGHT_FUZZ_SEED=N`
+//! begins with another seed, and with `READWRIGHT_FUZZ_CASES=1` runs that one case alone.
+
+use std::env;
+use std::fmt::Write as _;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use act::Player;
+use futures_util::FutureExt;
+use generate::{Step, Wanted};
+use mysql_async::prelude::Queryable;
+use support::cluster::{Cluster, ROOT};
+use support::proxy::Proxy;
+use support::raw::{Outcome, Raw, USUAL};
+use tokio::time::{Instant, timeout};
+
+mod act;
+mod generate;
+#[path = "../support/mod.rs"]
+mod support;
+
+/// Without a word from the environment: so many cases, and no longer than this.
+const CASES: u64 = 150;
+const USUAL_TIME: Duration = Duration::from_secs(75);
+const SEED: u64 = 1;
+
+/// How long a step may take. Locks are waited for one second.
+const STEP: Duration = Duration::from_secs(20);
+/// How often a case that differs is run again to make it smaller.
+const SHRINKING: u32 = 150;
+
+#[test]
+fn nobody_can_tell_the_proxy_from_a_server() {
+    support::run(async {
+        let number = |name: &str| env::var(name).ok().map(|text| text.parse().expect("a number"));
+        let seed = number("READWRIGHT_FUZZ_SEED").unwrap_or(SEED);
+        let minutes = number("READWRIGHT_FUZZ_MINUTES");
+        let cases =
+            number("READWRIGHT_FUZZ_CASES").unwrap_or(if minutes.is_some() { u64::MAX } else { CASES });
+        let time = minutes.map_or(USUAL_TIME, |minutes| Duration::from_secs(60 * minutes));
+        let scene = Scene::start().await;
+        let started = Instant::now();
+        let (mut steps, mut different) = (0, String::new());
+        let mut done = 0;
+        while done < cases && started.elapsed() < time {
+            let case = generate::case(seed + done);
+            steps += case.steps.len();
+            if let Some(difference) = scene.difference(&case).await {
+                let small = scene.shrink(case, difference.step).await;
+                let text = format!("--- READWRIGHT_FUZZ_SEED={} ---\n{small}\n", seed + done);
+                eprintln!("{text}");
+                different.push_str(&text);
+            }
+            done += 1;
+        }
+        println!("{done} cases of {steps} steps, seeds from {seed}, in {:?}", started.elapsed());
+        assert!(different.is_empty(), "\n{different}");
+    });
+}
+
+/// The servers: one alone, and the proxy's.
+struct Scene {
+    single: Cluster,
+    cluster: Cluster,
+    proxy: Proxy,
+}
+
+/// Where two sessions part.
+struct Difference {
+    step: usize,
+    text: String,
+}
+
+const SCHEMA: &str = "CREATE DATABASE {schema}; USE {schema}";
+const TABLES: &str = include_str!("tables.sql");
+const ROUTINES: &str = include_str!("routines.sql");
+
+impl Scene {
+    async fn start() -> Self {
+        let (single, cluster) = tokio::join!(Cluster::start(0), Cluster::start(2));
+        for cluster in [&single, &cluster] {
+            for ordinal in 0..cluster.servers().len() {
+                let mut root = cluster.connect(ordinal, ROOT).await;
+                for sql in [
+                    "SET GLOBAL log_bin_trust_function_creators = ON",
+                    "SET GLOBAL innodb_lock_wait_timeout = 1",
+                    "SET GLOBAL lock_wait_timeout = 1",
+                    "SET GLOBAL general_log = OFF",
+                ] {
+                    root.query_drop(sql).await.expect("root may");
+                }
+            }
+            let grants = [act::ACCOUNT, act::OTHER_ACCOUNT].map(|account| {
+                format!(
+                    "CREATE USER {0}@'%' IDENTIFIED BY '{1}'; GRANT ALL ON *.* TO {0}@'%';",
+                    account.user, account.password
+                )
+            });
+            cluster.script(&grants.concat()).await;
+        }
+        // Connections change hands after every pause, and there are few of them.
+        let proxy = Proxy::start(
+            &cluster,
+            "pool: {linger_ms: 5, max_per_server: 4, connect_timeout_ms: 15000}\n\
+             routing: {gtid_wait_ms: 10000}\n\
+             monitor: {timeout_ms: 10000, failures: 3}",
+        )
+        .await;
+        // Everybody knows both passwords from here on.
+        for port in [single.server(0).port(), cluster.server(0).port(), proxy.port()] {
+            for account in [act::ACCOUNT, act::OTHER_ACCOUNT] {
+                drop(support::cluster::connect(port, account).await.expect("the login is accepted"));
+            }
+        }
+        Self { single, cluster, proxy }
+    }
+
+    /// Runs a case on both sides, step by step. None: no difference.
+    async fn difference(&self, case: &Wanted) -> Option<Difference> {
+        let mut one = self.players(case, self.single.server(0).port(), self.single.server(0).port()).await;
+        let mut other = self.players(case, self.proxy.port(), self.cluster.server(0).port()).await;
+        self.cluster.caught_up().await;
+        let mut found = None;
+        for (one, other) in one.iter().zip(&other) {
+            let (expected, seen) = (one.welcome(), other.welcome());
+            if expected != seen {
+                found = Some(Difference { step: 0, text: format!("  server: {expected}\n  proxy:  {seen}") });
+            }
+        }
+        for (at, step) in case.steps.iter().enumerate() {
+            let expected = act(&mut one[step.who], step).await;
+            let seen = act(&mut other[step.who], step).await;
+            if expected != seen && !act::is_known(&step.action, &seen) {
+                found =
+                    Some(Difference { step: at, text: format!("  server: {expected}\n  proxy:  {seen}") });
+                break;
+            }
+            if act::is_over(&expected) || act::is_known(&step.action, &seen) {
+                break;
+            }
+        }
+        found
+    }
+
+    /// The clients of a case, each with its own schema, as it was at the beginning.
+    async fn players(&self, case: &Wanted, port: u16, primary: u16) -> Vec<Player> {
+        let mut root = Raw::connect(primary, ROOT, USUAL).await;
+        act::clean(&mut root).await;
+        for schema in generate::SCHEMAS {
+            let there = root.query(&format!("USE {schema}")).await;
+            let scripts: &[&str] = match there {
+                Outcome::Done(_) => &[TABLES],
+                _ => &[SCHEMA, TABLES, ROUTINES],
+            };
+            for script in scripts {
+                for outcome in root.query_all(&script.replace("{schema}", schema)).await {
+                    assert!(!matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+                }
+            }
+        }
+        let mut players = Vec::new();
+        for schema in generate::SCHEMAS {
+            players.push(Player::connect(port, case.capabilities, schema).await);
+        }
+        players
+    }
+
+    /// Leaves out what it can of a case that differs, and tells what is left.
+    async fn shrink(&self, case: Wanted, last: usize) -> String {
+        let mut case = case;
+        case.steps.truncate(last + 1);
+        let mut runs = 0;
+        let mut size = case.steps.len().div_ceil(2).max(1);
+        loop {
+            let mut at = 0;
+            let mut smaller = false;
+            while at < case.steps.len() && runs < SHRINKING {
+                let mut tried = case.clone();
+                tried.steps.drain(at..(at + size).min(case.steps.len()));
+                runs += 1;
+                match self.difference(&tried).await {
+                    Some(difference) => {
+                        tried.steps.truncate(difference.step + 1);
+                        case = tried;
+                        smaller = true;
+                    }
+                    None => at += size,
+                }
+            }
+            if runs >= SHRINKING || (size == 1 && !smaller) {
+                break;
+            }
+            size = (size / 2).max(1);
+        }
+        let mut text = format!("capabilities {:#x}, {runs} runs\n", case.capabilities);
+        for step in &case.steps {
+            let _ = writeln!(text, "{} {:?}", step.who, step.action);
+        }
+        let end = self.difference(&case).await;
+        text + &end.map_or_else(|| "it differs by chance".to_owned(), |difference| difference.text)
+    }
+}
+
+/// What a client sees of a step; a broken protocol and a silence are sights like any other.
+async fn act(player: &mut Player, step: &Step) -> String {
+    let seen = AssertUnwindSafe(player.act(&step.action)).catch_unwind();
+    match timeout(STEP, seen).await {
+        Ok(Ok(seen)) => seen,
+        Ok(Err(panic)) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            format!("{} {}", act::BROKEN, text.unwrap_or_default())
+        }
+        Err(_) => format!("{} nothing for {STEP:?}", act::BROKEN),
+    }
+}
