@@ -2,6 +2,7 @@
 
 pub(crate) mod access;
 pub(crate) mod appointment;
+pub(crate) mod claims;
 pub(crate) mod gtid;
 pub(crate) mod health;
 pub(crate) mod leadership;

@@ -52,12 +52,14 @@ async fn ask(scene: &Scene, account: &str, what: &str) -> Result<String, String>
 const FOLDERS: [&str; 4] =
     ["deploy/base", "deploy/overlays/sidecar", "deploy/overlays/existing", "deploy/monitoring"];
 
-const CONTROLLER_MAY: [&str; 14] = [
+const CONTROLLER_MAY: [&str; 16] = [
     "get services/mysql",
     "list pods",
     "watch pods",
     "list endpointslices.discovery.k8s.io",
     "watch endpointslices.discovery.k8s.io",
+    "list persistentvolumeclaims",
+    "watch persistentvolumeclaims",
     "create configmaps",
     "update configmaps/readwright",
     "patch configmaps/readwright",

@@ -1,16 +1,20 @@
-//! Discovery through the API server: the pods of a headless Service, its EndpointSlices, and the controller's record.
-//! What may not be read is done without, down to the EndpointSlices alone. While the API server is away, the last that
+//! Discovery through the API server: the pods of a headless Service, its EndpointSlices, the controller's record, and for
+//! the controller the pods' claims. What may not be read is done without, down to the EndpointSlices alone. While the API server is away, the last that
 //! was read holds. Writes nothing.
 
 mod view;
 
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodSpec, Service};
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, PodSpec, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::ResourceExt as _;
+use kube::runtime::reflector::Lookup;
 use kube::runtime::watcher;
+use kube::{Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -23,6 +27,7 @@ use crate::k8s::follow::{Followed, Follower, Kind};
 use crate::k8s::{pods, state};
 use crate::model::appointment::Appointment;
 use crate::model::pod;
+use crate::model::claims::Claim;
 use crate::model::server::Endpoint;
 use crate::model::wishes::Wishes;
 
@@ -56,6 +61,8 @@ pub(crate) struct Outputs {
     pub(crate) wishes: watch::Sender<Wishes>,
     /// What the controller has written at the pods, by ordinal.
     pub(crate) pods: watch::Sender<Arc<[pod::Pod]>>,
+    /// None: nobody asks for claims, and none are read.
+    pub(crate) claims: Option<watch::Sender<Arc<[Claim]>>>,
 }
 
 const PODS: Kind = Kind {
@@ -73,6 +80,11 @@ const STATE: Kind = Kind {
     group: "",
     without: "without the controller's record the Service topology.primary_service names the primary, else ordinal 0",
 };
+const CLAIMS: Kind = Kind {
+    resource: "persistentvolumeclaims",
+    group: "",
+    without: "without claims it is not known whether data lies on a volume whose pod is away, nor whether a copy will fit",
+};
 const GET_SERVICE: Call = Call::core("get", "services");
 
 /// How often the Service is asked for its selector, which hardly ever changes.
@@ -82,13 +94,18 @@ const SELECTOR_AGAIN: Duration = Duration::from_secs(10);
 /// Follows the objects until `stop`.
 pub(crate) async fn run(access: Access, settings: Settings, outputs: Outputs, stop: CancellationToken) {
     let mut tasks = JoinSet::new();
-    let pods = follow_pods(&mut tasks, &access, &settings);
+    let pods = follow_selected(&mut tasks, &access, &settings, PODS, slim_pod);
+    let claims = outputs.claims.is_some().then(|| {
+        let slim = |claim: &mut PersistentVolumeClaim| claim.metadata.managed_fields = None;
+        follow_selected(&mut tasks, &access, &settings, CLAIMS, slim)
+    });
     let slices = follow_slices(&mut tasks, &access, &settings);
     let state = follow_state(&mut tasks, &access, &settings);
     tracing::info!(namespace = &**access.namespace(), service = &*settings.service, "kubernetes");
     let mut finder = Finder {
         settings,
         pods,
+        claims,
         slices,
         state,
         outputs,
@@ -102,6 +119,7 @@ pub(crate) async fn run(access: Access, settings: Settings, outputs: Outputs, st
             told = finder.pods.changed() => told,
             told = finder.slices.changed() => told,
             told = finder.state.changed() => told,
+            told = changed(&mut finder.claims) => told,
             () = stop.cancelled() => break,
         };
         if !told {
@@ -118,6 +136,7 @@ pub(crate) async fn run(access: Access, settings: Settings, outputs: Outputs, st
 struct Finder {
     settings: Settings,
     pods: Followed<Pod>,
+    claims: Option<Followed<PersistentVolumeClaim>>,
     slices: Followed<EndpointSlice>,
     state: Followed<ConfigMap>,
     outputs: Outputs,
@@ -130,6 +149,7 @@ struct Finder {
 
 impl Finder {
     fn tell(&mut self) {
+        self.tell_claims();
         let states = self.state.list();
         if states.is_none() && !self.state.is_forbidden() {
             // Whoever is the primary by discovery may not be it by the record.
@@ -160,6 +180,19 @@ impl Finder {
             let changed = **known != *endpoints;
             if changed {
                 *known = Arc::from(endpoints);
+            }
+            changed
+        });
+    }
+
+    fn tell_claims(&self) {
+        let (Some(claims), Some(sender)) = (&self.claims, &self.outputs.claims) else { return };
+        let listed = if claims.is_forbidden() { None } else { claims.list() };
+        let found = view::claims(&listed.unwrap_or_default());
+        sender.send_if_modified(|known| {
+            let changed = **known != *found;
+            if changed {
+                *known = Arc::from(found);
             }
             changed
         });
@@ -259,9 +292,24 @@ fn follow_state(tasks: &mut JoinSet<()>, access: &Access, settings: &Settings) -
     followed
 }
 
-/// The pods that the Service selects, by its selector of now.
-fn follow_pods(tasks: &mut JoinSet<()>, access: &Access, settings: &Settings) -> Followed<Pod> {
-    let (mut follower, followed) = Follower::new(PODS);
+/// What the Service's selector of now selects. Claims carry the labels that a StatefulSet selects its pods by.
+fn follow_selected<K>(
+    tasks: &mut JoinSet<()>,
+    access: &Access,
+    settings: &Settings,
+    kind: Kind,
+    slim: fn(&mut K),
+) -> Followed<K>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Lookup<DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + Debug
+        + Send
+        + Sync,
+{
+    let (mut follower, followed) = Follower::new(kind);
     let mut selector =
         Selector { access: access.clone(), service: Arc::clone(&settings.service), last: None };
     tasks.spawn(async move {
@@ -288,12 +336,23 @@ fn follow_pods(tasks: &mut JoinSet<()>, access: &Access, settings: &Settings) ->
             };
             let selection = watcher::Config::default().labels(&labels);
             tokio::select! {
-                () = follower.run(&api, &namespace, selection, slim_pod) => {}
+                () = follower.run(&api, &namespace, selection, slim) => {}
                 () = selector.changed() => {}
             }
         }
     });
     followed
+}
+
+/// Waits for ever where nothing is followed.
+async fn changed<K>(followed: &mut Option<Followed<K>>) -> bool
+where
+    K: Resource<DynamicType = ()> + Lookup<DynamicType = ()> + Clone,
+{
+    match followed {
+        Some(followed) => followed.changed().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The Service's selector, as last read.

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Pod, PodCondition, Service};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodCondition, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice};
 
 use super::Settings;
+use crate::model::claims::Claim;
 use crate::model::server::{Address, Endpoint, Role, ServerId};
 use crate::topology::dns::Hosts;
 
@@ -191,6 +192,41 @@ fn port(slice: &EndpointSlice) -> Option<u16> {
     let mysql = ports.iter().find(|port| port.name.as_deref() == Some("mysql"));
     let port = mysql.or(ports.first().filter(|_| ports.len() == 1))?;
     port.port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0)
+}
+
+/// Claims that have a volume, or had one: where there has never been one, no data can be.
+pub(super) fn claims(claims: &[Arc<PersistentVolumeClaim>]) -> Vec<Claim> {
+    let claim = |claim: &Arc<PersistentVolumeClaim>| {
+        let status = claim.status.as_ref().filter(|status| status.phase.as_deref() != Some("Pending"))?;
+        let capacity = status.capacity.as_ref().and_then(|capacity| capacity.get("storage"));
+        let capacity = capacity.and_then(|storage| bytes(&storage.0));
+        Some(Claim { name: Arc::from(claim.metadata.name.as_deref()?), capacity })
+    };
+    let mut claims: Vec<Claim> = claims.iter().filter_map(claim).collect();
+    claims.sort_by(|one, other| one.name.cmp(&other.name));
+    claims
+}
+
+/// A quantity of bytes, rounded down. `<https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/>`
+fn bytes(quantity: &str) -> Option<u64> {
+    let suffix = quantity.find(|c: char| !c.is_ascii_digit()).unwrap_or(quantity.len());
+    let (number, suffix) = quantity.split_at(suffix);
+    let exponent = |suffix: &str| suffix.strip_prefix(['e', 'E'])?.parse().ok();
+    let unit = match suffix {
+        "" => 1,
+        "k" => 1000,
+        "M" => 1000_u64.pow(2),
+        "G" => 1000_u64.pow(3),
+        "T" => 1000_u64.pow(4),
+        "P" => 1000_u64.pow(5),
+        "Ki" => 1 << 10,
+        "Mi" => 1 << 20,
+        "Gi" => 1 << 30,
+        "Ti" => 1 << 40,
+        "Pi" => 1 << 50,
+        other => 10_u64.checked_pow(exponent(other)?)?,
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit)
 }
 
 /// A Service's selector as pods are asked for; None for a Service without one, whose pods nobody but its slices knows.

@@ -204,3 +204,27 @@ fn selectors() {
     check(json!({"selector": {}}), None);
     check(json!({}), None);
 }
+
+#[test]
+fn claims_and_what_they_hold() {
+    let check = |change: Value, expected: Option<Option<u64>>| {
+        let mut claim = json!({
+            "metadata": {"name": "data-mysql-0"},
+            "status": {"phase": "Bound", "capacity": {"storage": "10Gi"}},
+        });
+        merge(&mut claim, change.clone());
+        let claim: PersistentVolumeClaim = serde_json::from_value(claim).expect("a claim");
+        let found: Vec<Option<u64>> = claims(&[Arc::new(claim)]).iter().map(|claim| claim.capacity).collect();
+        assert_eq!(found, Vec::from_iter(expected), "{change}");
+    };
+    let storage = |text: &str| json!({"status": {"capacity": {"storage": text}}});
+    check(json!({}), Some(Some(10 << 30)));
+    check(json!({"status": {"phase": "Pending", "capacity": null}}), None);
+    check(json!({"status": {"phase": "Lost", "capacity": null}}), Some(None));
+    check(storage("5000"), Some(Some(5000)));
+    check(storage("12M"), Some(Some(12_000_000)));
+    check(storage("3e9"), Some(Some(3_000_000_000)));
+    // What is no whole number of a unit says nothing; no provisioner writes it.
+    check(storage("1.5Gi"), Some(None));
+    check(storage("99999999999999Pi"), Some(None));
+}
