@@ -1,6 +1,7 @@
 //! Copying a whole server with the clone plugin: <https://dev.mysql.com/doc/refman/9.7/en/clone-plugin-remote.html>.
 //! From the moment CLONE INSTANCE begins, the recipient's own data is gone.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::error::Error;
@@ -33,16 +34,40 @@ pub(crate) async fn install_clone_plugin(session: &mut Session) -> Result<(), Er
     }
 }
 
-/// Makes the server ready to be overwritten by `donor`. Applications stay locked out: `read_only` remains, while
-/// `super_read_only` would refuse what CLONE itself does to the old data.
-pub(crate) async fn prepare_recipient(session: &mut Session, donor: &Address) -> Result<(), Error> {
+/// Ends replication for good and opens the server for what CLONE itself does to the old data, which `super_read_only`
+/// would refuse. Applications stay locked out: `read_only` remains.
+pub(crate) async fn stop_for_copy(session: &mut Session) -> Result<(), Error> {
     super::replication::drop_channel(session).await?;
     session.execute("SET GLOBAL super_read_only = OFF").await?;
-    session.execute("SET GLOBAL read_only = ON").await?;
-    // Compared with the statement as text, so host and port are spelled the same way there.
-    let donors = quoted(&format!("{}:{}", donor.host.to_ascii_lowercase(), donor.port));
-    session.execute(&format!("SET GLOBAL clone_valid_donor_list = {donors}")).await
+    session.execute("SET GLOBAL read_only = ON").await
 }
+
+/// Names the one donor that a clone may come from. `bandwidth` is in MiB/s, of the files and of the network; None is
+/// unlimited. Needs the clone plugin.
+pub(crate) async fn allow_donor(
+    session: &mut Session,
+    donor: &Address,
+    bandwidth: Option<NonZeroU32>,
+) -> Result<(), Error> {
+    let donors = quoted(&format!("{}:{}", donor.host.to_ascii_lowercase(), donor.port));
+    session.execute(&format!("SET GLOBAL clone_valid_donor_list = {donors}")).await?;
+    let limit = bandwidth.map_or(0, NonZeroU32::get);
+    for setting in BANDWIDTH {
+        session.execute(&format!("SET GLOBAL {setting} = {limit}")).await?;
+    }
+    Ok(())
+}
+
+/// Takes back what was set for a clone that has failed; one that succeeds ends in a restart, which does it.
+pub(crate) async fn forget_donor(session: &mut Session) -> Result<(), Error> {
+    for setting in ["clone_valid_donor_list"].iter().chain(&BANDWIDTH) {
+        session.execute(&format!("SET GLOBAL {setting} = DEFAULT")).await?;
+    }
+    session.execute("SET GLOBAL super_read_only = ON").await
+}
+
+/// <https://dev.mysql.com/doc/refman/9.7/en/clone-plugin-options-variables.html>
+const BANDWIDTH: [&str; 2] = ["clone_max_data_bandwidth", "clone_max_network_bandwidth"];
 
 /// Ends a clone into the server that no longer moves; its connection is the one the survey names.
 pub(crate) async fn stop_clone(session: &mut Session, process: u64) -> Result<(), Error> {

@@ -11,7 +11,9 @@ pub(crate) enum Error {
     Unreachable(Address, String),
     #[error("{0} did not answer within {1:?}")]
     Timeout(Address, Duration),
-    #[error("{address} refused the login of `{user}` (error {code}: {message})")]
+    #[error(
+        "{address} refused the login of `{user}` (error {code}: {message}); does it have another password?"
+    )]
     Denied { address: Address, user: String, code: u16, message: String },
     #[error("{address} answered with error {code}: {message}")]
     Server { address: Address, code: u16, message: String },
@@ -36,6 +38,11 @@ impl Error {
     /// True when the server knows the account not, or not with this password.
     pub(crate) fn denied(&self) -> bool {
         matches!(self, Self::Denied { .. })
+    }
+
+    /// True when the server answers, and will go on answering like this until somebody changes something.
+    pub(crate) fn refused(&self) -> bool {
+        matches!(self, Self::Denied { .. } | Self::TooOld(..))
     }
 
     /// The server's error number, where the server answered with one.

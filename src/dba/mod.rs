@@ -14,14 +14,17 @@ mod survey;
 pub(crate) use access::{
     AccountPlan, create_accounts, create_marker, discard_old_password, logs_in, with_old_password,
 };
-pub(crate) use clone::{clone_from, install_clone_plugin, prepare_recipient, stop_clone};
+pub(crate) use clone::{
+    allow_donor, clone_from, forget_donor, install_clone_plugin, stop_clone, stop_for_copy,
+};
 pub(crate) use error::Error;
 pub(crate) use handover::{await_executed, end_session, fence_within, open_transactions};
 #[cfg(test)]
 pub(crate) use probe::{Applier, Receiver};
 pub(crate) use probe::{Channel, Micros, Probe, ThreadError, ThreadState, probe};
 pub(crate) use replication::{
-    Source, drop_channel, fence, follow, renew_password, set_writable, stop_receiving,
+    Source, drop_channel, fence, follow, renew_password, set_server_id, set_writable, start, stay_stopped,
+    stop_receiving,
 };
 pub(crate) use session::{Answer, Login, Session};
-pub(crate) use survey::{CloneRun, CloneState, Survey, survey};
+pub(crate) use survey::{CloneRun, CloneState, Survey, data_bytes, survey};

@@ -24,6 +24,11 @@ pub(crate) async fn follow(session: &mut Session, source: &Source<'_>) -> Result
     let password = source.account.password.reveal();
     let sql = change_source(session.version(), source);
     session.execute_secret(&sql, password).await?;
+    start(session).await
+}
+
+/// Starts both threads with the channel as it is.
+pub(crate) async fn start(session: &mut Session) -> Result<(), Error> {
     let words = Words::of(session.version());
     session.execute(&format!("START {}", words.replica)).await
 }
@@ -45,6 +50,19 @@ pub(crate) async fn renew_password(session: &mut Session, account: &Account) -> 
     session.execute_secret(&sql, password).await?;
     session.execute(&format!("START {replica} IO_THREAD")).await?;
     Ok(true)
+}
+
+/// From its next restart on the server replicates only when it is told to: by then its source may be another one.
+pub(crate) async fn stay_stopped(session: &mut Session) -> Result<(), Error> {
+    let words = Words::of(session.version());
+    session.execute(&format!("SET PERSIST_ONLY {} = ON", words.skip_start)).await
+}
+
+/// Gives the server another `server_id`, for good. Threads that know it by the old one are stopped.
+pub(crate) async fn set_server_id(session: &mut Session, id: u32) -> Result<(), Error> {
+    session.execute(&format!("SET PERSIST server_id = {id}")).await?;
+    let words = Words::of(session.version());
+    session.execute(&format!("STOP {}", words.replica)).await
 }
 
 /// Stops replication and forgets the channel, also one that came with a clone.
@@ -72,30 +90,42 @@ pub(crate) async fn set_writable(session: &mut Session) -> Result<(), Error> {
     session.execute("SET GLOBAL read_only = OFF").await
 }
 
+/// How servers spell it, from a version on. The oldest come first.
+#[derive(Clone, Copy, Debug)]
 struct Words {
+    since: Version,
     replica: &'static str,
     source: &'static str,
     change: &'static str,
     public_key: &'static str,
+    skip_start: &'static str,
 }
+
+const WORDS: [Words; 3] = [
+    Words {
+        since: Version::mysql(0, 0, 0),
+        replica: "SLAVE",
+        source: "MASTER",
+        change: "CHANGE MASTER TO",
+        public_key: "GET_MASTER_PUBLIC_KEY",
+        skip_start: "skip_slave_start",
+    },
+    Words { since: Version::mysql(8, 0, 23), skip_start: "skip_slave_start", ..NEW },
+    NEW,
+];
+
+const NEW: Words = Words {
+    since: Version::mysql(8, 0, 26),
+    replica: "REPLICA",
+    source: "SOURCE",
+    change: "CHANGE REPLICATION SOURCE TO",
+    public_key: "GET_SOURCE_PUBLIC_KEY",
+    skip_start: "skip_replica_start",
+};
 
 impl Words {
     fn of(version: Version) -> Self {
-        if version >= Version::mysql(8, 0, 23) {
-            Self {
-                replica: "REPLICA",
-                source: "SOURCE",
-                change: "CHANGE REPLICATION SOURCE TO",
-                public_key: "GET_SOURCE_PUBLIC_KEY",
-            }
-        } else {
-            Self {
-                replica: "SLAVE",
-                source: "MASTER",
-                change: "CHANGE MASTER TO",
-                public_key: "GET_MASTER_PUBLIC_KEY",
-            }
-        }
+        WORDS.into_iter().rev().find(|words| version >= words.since).unwrap_or(WORDS[0])
     }
 }
 
@@ -144,5 +174,15 @@ mod tests {
             ],
         );
         check(Version::mysql(8, 0, 22), &["CHANGE MASTER TO MASTER_HOST", "GET_MASTER_PUBLIC_KEY = 1"]);
+        for (patch, replica, skip_start) in [
+            (17, "SLAVE", "skip_slave_start"),
+            (22, "SLAVE", "skip_slave_start"),
+            (23, "REPLICA", "skip_slave_start"),
+            (25, "REPLICA", "skip_slave_start"),
+            (26, "REPLICA", "skip_replica_start"),
+        ] {
+            let words = Words::of(Version::mysql(8, 0, patch));
+            assert_eq!((words.replica, words.skip_start), (replica, skip_start), "8.0.{patch}");
+        }
     }
 }

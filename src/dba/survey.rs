@@ -1,5 +1,5 @@
 //! What the controller asks of a server beyond the probe: whose data it has, what a clone is doing to it, and what a
-//! clone needs to be alike on both sides. Two round trips.
+//! clone needs of both sides. Two round trips.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +14,17 @@ pub(crate) struct Survey {
     pub(crate) probe: Probe,
     /// Schemas that are neither the server's nor ours.
     pub(crate) user_schemas: u32,
-    /// Names of the active plugins and their kinds, sorted.
-    pub(crate) plugins: Vec<Arc<str>>,
-    /// The settings that clone compares, as text: character set, collation, page size, system tablespace.
+    /// Schemas that may not be dropped (`READ ONLY = 1`), with commas; empty when there are none.
+    pub(crate) read_only_schemas: Arc<str>,
+    /// The settings that clone compares, each `name=value`, with blanks.
     pub(crate) layout: Arc<str>,
+    /// `max_allowed_packet`, in bytes.
+    pub(crate) packet: u64,
+    pub(crate) redo_log: bool,
+    /// Names of the filters that keep transactions from being applied, with commas; empty when there are none.
+    pub(crate) filters: Arc<str>,
+    /// After a restart it replicates before anybody has looked whom from.
+    pub(crate) starts_by_itself: bool,
     /// The last clone *into* this server; None when there was none, or no plugin.
     pub(crate) clone: Option<CloneRun>,
 }
@@ -25,10 +32,14 @@ pub(crate) struct Survey {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CloneRun {
     pub(crate) state: CloneState,
+    /// When it began, as the server writes it: tells one run from the next.
+    pub(crate) began: Arc<str>,
     pub(crate) error: Option<ThreadError>,
     /// The donor as the server writes it.
     pub(crate) source: Arc<str>,
     pub(crate) stage: Arc<str>,
+    /// It has begun to drop what was there. Refusals come before that.
+    pub(crate) dropped: bool,
     pub(crate) bytes: u64,
     pub(crate) estimate: u64,
     pub(crate) bytes_per_second: u64,
@@ -49,20 +60,36 @@ pub(crate) enum CloneState {
     Failed,
 }
 
+/// Version comments hold what older servers do not know. Clone itself asks for alike plugins, before it drops anything.
+/// <https://dev.mysql.com/doc/refman/9.7/en/clone-plugin-remote.html>
+/// <https://dev.mysql.com/doc/refman/9.7/en/information-schema-schemata-extensions-table.html>
 const SURVEY: &str = "\
 SELECT (SELECT COUNT(*) FROM information_schema.schemata \
  WHERE schema_name NOT IN ('mysql', 'sys', 'performance_schema', 'information_schema', 'ctl')), \
- CONCAT_WS(' ', @@global.character_set_server, @@global.collation_server, @@global.innodb_page_size, \
- @@global.innodb_data_file_path);
-SELECT CONCAT(plugin_name, ' (', plugin_type, ')') FROM information_schema.plugins \
- WHERE plugin_status = 'ACTIVE' ORDER BY 1;
-SELECT s.STATE, EXISTS (SELECT 1 FROM performance_schema.processlist p WHERE p.ID = s.PID), s.ERROR_NO, s.ERROR_MESSAGE, \
- s.SOURCE, s.GTID_EXECUTED, \
+ CONCAT_WS(' ', CONCAT('character_set_server=', @@global.character_set_server), \
+ CONCAT('character_set_filesystem=', @@global.character_set_filesystem), \
+ CONCAT('collation_server=', @@global.collation_server), \
+ CONCAT('innodb_page_size=', @@global.innodb_page_size), \
+ CONCAT('innodb_data_file_path=', @@global.innodb_data_file_path), \
+ CONCAT('version_compile_machine=', @@global.version_compile_machine), \
+ CONCAT('version_compile_os=', @@global.version_compile_os)), \
+ @@global.max_allowed_packet, \
+ IFNULL((SELECT VARIABLE_VALUE FROM performance_schema.global_status \
+ WHERE VARIABLE_NAME = 'Innodb_redo_log_enabled'), 'ON') = 'ON', \
+ (SELECT GROUP_CONCAT(DISTINCT FILTER_NAME) FROM performance_schema.replication_applier_filters), \
+ EXISTS (SELECT 1 FROM performance_schema.global_variables \
+ WHERE VARIABLE_NAME IN ('skip_replica_start', 'skip_slave_start') AND VARIABLE_VALUE = 'OFF'), \
+ COALESCE(NULL /*!80022 , (SELECT GROUP_CONCAT(SCHEMA_NAME) FROM information_schema.schemata_extensions \
+ WHERE OPTIONS LIKE '%READ ONLY=1%') */, '');
+SELECT s.STATE, EXISTS (SELECT 1 FROM performance_schema.threads t WHERE t.PROCESSLIST_ID = s.PID), s.ERROR_NO, \
+ s.ERROR_MESSAGE, s.SOURCE, s.GTID_EXECUTED, \
  CAST(TIMESTAMPDIFF(MICROSECOND, s.BEGIN_TIME, IFNULL(s.END_TIME, SYSDATE(3))) / 1000 AS SIGNED), \
  (SELECT CAST(SUM(DATA) AS UNSIGNED) FROM performance_schema.clone_progress), \
  (SELECT CAST(SUM(ESTIMATE) AS UNSIGNED) FROM performance_schema.clone_progress), \
  (SELECT CAST(MAX(DATA_SPEED) AS UNSIGNED) FROM performance_schema.clone_progress WHERE STATE = 'In Progress'), \
- (SELECT MAX(STAGE) FROM performance_schema.clone_progress WHERE STATE = 'In Progress'), s.PID \
+ (SELECT MAX(STAGE) FROM performance_schema.clone_progress WHERE STATE = 'In Progress'), s.PID, \
+ EXISTS (SELECT 1 FROM performance_schema.clone_progress WHERE STAGE = 'DROP DATA' AND STATE <> 'Not Started'), \
+ CAST(s.BEGIN_TIME AS CHAR) \
  FROM performance_schema.clone_status s WHERE s.SOURCE <> 'LOCAL INSTANCE' AND s.STATE <> 'Not Started'";
 
 /// ER_NO_SUCH_TABLE: the tables come with the plugin.
@@ -77,7 +104,7 @@ pub(crate) async fn survey(session: &mut Session) -> Result<Survey, Error> {
         let address = session.address().clone();
         return Err(Error::Server { address, code: error.code, message: error.message.clone() });
     }
-    let [facts, plugins, rest @ ..] = &sets[..] else {
+    let [facts, rest @ ..] = &sets[..] else {
         return Err(Error::Unexpected(session.address().clone(), "too few results".to_owned()));
     };
     let facts = session.fields(first(facts, session.address())?);
@@ -89,12 +116,21 @@ pub(crate) async fn survey(session: &mut Session) -> Result<Survey, Error> {
         probe,
         user_schemas: facts.value(0)?,
         layout: Arc::from(facts.text(1)?),
-        plugins: plugins
-            .iter()
-            .map(|row| session.fields(row).text(0).map(Arc::from))
-            .collect::<Result<_, _>>()?,
+        packet: facts.value(2)?,
+        redo_log: facts.value(3)?,
+        filters: Arc::from(facts.text(4)?),
+        starts_by_itself: facts.value(5)?,
+        read_only_schemas: Arc::from(facts.text(6)?),
         clone,
     })
+}
+
+/// How many bytes a copy of the server is. Opens every tablespace's file: not for every look.
+/// <https://dev.mysql.com/doc/refman/9.7/en/information-schema-innodb-tablespaces-table.html>
+pub(crate) async fn data_bytes(session: &mut Session) -> Result<u64, Error> {
+    let sum = "SELECT CAST(IFNULL(SUM(FILE_SIZE), 0) AS UNSIGNED) FROM information_schema.innodb_tablespaces";
+    let rows = session.rows(sum).await?;
+    session.fields(first(&rows, session.address())?).value(0)
 }
 
 fn clone_run(row: &Fields<'_>) -> Result<CloneRun, Error> {
@@ -118,5 +154,7 @@ fn clone_run(row: &Fields<'_>) -> Result<CloneRun, Error> {
         bytes_per_second: row.optional(9)?.unwrap_or(0),
         stage: Arc::from(row.text(10)?),
         process: row.optional(11)?.unwrap_or(0),
+        dropped: row.value(12)?,
+        began: Arc::from(row.text(13)?),
     })
 }
