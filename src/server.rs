@@ -25,6 +25,7 @@ use crate::backend::connect::Connector;
 use crate::config::{self, ClientTls, ClientTlsMode, Config};
 use crate::k8s::client::{Access, AccessError};
 use crate::model::appointment::Appointment;
+use crate::model::claims::Claim;
 use crate::model::health::Health;
 use crate::model::pod::Pod;
 use crate::model::report::{PoolReport, State};
@@ -332,6 +333,7 @@ struct Kubernetes {
     access: Access,
     wishes: watch::Receiver<Wishes>,
     pods: watch::Receiver<Arc<[Pod]>>,
+    claims: watch::Receiver<Arc<[Claim]>>,
 }
 
 /// Starts discovery; the first answer may be empty where there is none yet.
@@ -359,15 +361,18 @@ async fn discover(
             let (appoints, appointments) = watch::channel(Appointment::default());
             let (wanted, wishes) = watch::channel(Wishes::default());
             let (stand, pods) = watch::channel(Arc::from([]));
+            let (claimed, claims) = watch::channel(Arc::from([]));
             let outputs = topology::kubernetes::Outputs {
                 endpoints: sender,
                 appointments: appoints,
                 wishes: wanted,
                 pods: stand,
+                claims: config.controller.enabled.then_some(claimed),
             };
             let running = topology::kubernetes::run(access.clone(), settings, outputs, stop.clone());
             tasks.spawn_on(running, control);
-            Ok(Discovered { endpoints, appointments, kubernetes: Some(Kubernetes { access, wishes, pods }) })
+            let kubernetes = Some(Kubernetes { access, wishes, pods, claims });
+            Ok(Discovered { endpoints, appointments, kubernetes })
         }
         config::Topology::Dns { service, port, refresh } => {
             let (service, hosts) = (service.clone(), hosts(config));

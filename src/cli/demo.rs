@@ -2,6 +2,7 @@
 //! what happens until it is told to stop.
 
 use std::future::Future;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -227,6 +228,11 @@ struct Controlled {
 
 impl Controlled {
     fn start(demo: &Demo) -> Result<Self, Failure> {
+        Self::start_with(demo, None)
+    }
+
+    /// `clone_bandwidth` is in MiB/s.
+    fn start_with(demo: &Demo, clone_bandwidth: Option<NonZeroU32>) -> Result<Self, Failure> {
         let record = match demo.memory().record() {
             None => Record::default(),
             Some(text) => Record::from_text(&text).map_err(|error| Failure::Failed(error.to_string()))?,
@@ -239,10 +245,11 @@ impl Controlled {
             mandate: Mandate::Unlimited,
         };
         let settings = controller::Settings {
-            tools: Tools { logins, accounts, deadline: Duration::from_secs(30) },
+            tools: Tools { logins, accounts, deadline: Duration::from_secs(30), clone_bandwidth },
             interval: Duration::from_millis(500),
             look_deadline: Duration::from_secs(2),
             diverged: Diverged::Hold,
+            claims: watch::channel(Arc::from([])).1,
             fresh_cluster: Arc::from(demo::random_uuid()),
             troubles: watch::channel(Vec::new()).1,
         };
@@ -301,6 +308,8 @@ impl Controlled {
 }
 
 #[cfg(test)]
+mod repairs;
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU64, Ordering};
@@ -312,17 +321,17 @@ mod tests {
     use crate::model::access::{Account, Credential, Secret};
     use crate::model::wishes::Wish;
 
-    const LONG: Duration = Duration::from_secs(180);
+    pub(super) const LONG: Duration = Duration::from_secs(180);
     const PROMPT: Duration = Duration::from_secs(30);
 
-    async fn start(name: &str, replicas: u32) -> Demo {
+    pub(super) async fn start(name: &str, replicas: u32) -> Demo {
         let folder = std::env::temp_dir().join(format!("readwright-{name}-{}", std::process::id()));
         let options =
             Options { folder: Some(folder), fresh: true, replicas, port: None, after: AfterDeath::Remove };
         Demo::start(&options).await.expect("servers start")
     }
 
-    async fn ask(demo: &Demo, server: usize, sql: &str) -> String {
+    pub(super) async fn ask(demo: &Demo, server: usize, sql: &str) -> String {
         let endpoint = &demo.endpoints()[server];
         let mut session =
             Session::open(&endpoint.address, &demo.login(demo.root())).await.expect("root gets in");
@@ -338,7 +347,7 @@ mod tests {
     }
 
     /// Waits until the controller says this of the servers, in order.
-    async fn reach(controlled: &mut Controlled, states: &str) {
+    pub(super) async fn reach(controlled: &mut Controlled, states: &str) {
         let fits = |progress: &Arc<Progress>| {
             let seen: Vec<&str> = progress.servers.iter().map(|server| server.state).collect();
             seen.join(" ") == states
@@ -421,7 +430,12 @@ mod tests {
         };
         let ours = Credential { account: accounts.ours.clone(), before: Some(old.ours.password.clone()) };
         let logins = Logins { ours, installation: None, tls: demo::tls(), mandate: Mandate::Unlimited };
-        let tools = Tools { logins, accounts: accounts.clone(), deadline: Duration::from_secs(30) };
+        let tools = Tools {
+            logins,
+            accounts: accounts.clone(),
+            deadline: Duration::from_secs(30),
+            clone_bandwidth: None,
+        };
         let (_known, endpoints) = watch::channel(demo.endpoints());
         let (sender, problems) = watch::channel(Vec::new());
         let (progress, keep_old) = (controlled.progress.clone(), Duration::ZERO);

@@ -6,6 +6,7 @@ pub(crate) mod raw;
 pub(crate) mod resolve;
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -85,6 +86,8 @@ pub(crate) struct Controller {
     /// Name of the Lease whose holder acts.
     pub(crate) lease: String,
     pub(crate) diverged: Diverged,
+    /// What a copy may take of its donor and of the network, in MiB/s; None is all.
+    pub(crate) clone_bandwidth: Option<NonZeroU32>,
     /// How often it looks at every server.
     pub(crate) interval: Duration,
     /// Its own account on the servers: it creates it.

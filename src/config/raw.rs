@@ -14,9 +14,6 @@ pub(crate) struct Problem {
     pub(crate) remedy: String,
 }
 
-/// The key of a problem with the text as a whole; who knows the file's name says that instead.
-pub(crate) const WHOLE_FILE: &str = "(file)";
-
 /// Where a value was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Origin {
@@ -52,9 +49,9 @@ impl Raw {
         match serde_yaml_ng::from_str::<Value>(yaml) {
             Ok(Value::Mapping(top)) => raw.flatten("", &Value::Mapping(top)),
             Ok(Value::Null) => {}
-            Ok(_) => raw.problem(WHOLE_FILE, "is not a mapping", "write sections such as `listen:`"),
+            Ok(_) => raw.problem("(file)", "is not a mapping", "write sections such as `listen:`"),
             Err(error) => {
-                raw.problem(WHOLE_FILE, &format!("is not YAML: {error}"), "mend the file at that place")
+                raw.problem("(file)", &format!("is not YAML: {error}"), "mend the file at that place")
             }
         }
         for (name, value) in &environment {
@@ -88,7 +85,7 @@ impl Raw {
                             self.flatten(&format!("{at}{separator}{key}"), value);
                         }
                         _ => self.problem(
-                            if at.is_empty() { WHOLE_FILE } else { at },
+                            if at.is_empty() { "(file)" } else { at },
                             "has a key that is not a plain word",
                             "write `section:` and below it, indented, `key: value`",
                         ),

@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::path::Path;
 
 use ipnet::IpNet;
 
 use super::keys::{Files, Keys};
-use super::raw::{Problem, Raw, WHOLE_FILE};
+use super::raw::{Problem, Raw};
 use super::{
     Account, Admin, CertificateFiles, ClientTls, ClientTlsMode, Config, Consistency, Controller, Diverged,
     FixedServer, KeptAccount, Kubernetes, Limits, Listen, Log, Monitor, Pool, Routing, Secret, ServerTls,
@@ -36,11 +37,7 @@ pub(crate) fn load(path: Option<&Path>, flags: &[String]) -> Result<Config, Vec<
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    let mut raw = Raw::read(&yaml, environment, flags);
-    for problem in raw.problems.iter_mut().filter(|problem| problem.key == WHOLE_FILE) {
-        problem.key = path.map(|path| path.display().to_string()).unwrap_or_default();
-    }
-    resolve(raw, &read_file)
+    resolve(Raw::read(&yaml, environment, flags), &read_file)
 }
 
 /// The configuration of this YAML text with these variables as its environment, for callers that write their own.
@@ -222,6 +219,9 @@ fn controller(keys: &mut Keys<'_>) -> Controller {
         state: keys.text("controller.state", Some("readwright")).unwrap_or_default(),
         lease: keys.text("controller.lease", Some("readwright")).unwrap_or_default(),
         diverged: keys.choice("controller.diverged", Diverged::Hold, &policies),
+        clone_bandwidth: u32::try_from(keys.number("controller.clone_bandwidth_mib", 0, 0..=1_048_576))
+            .ok()
+            .and_then(NonZeroU32::new),
         interval: keys.duration("controller.interval_ms", 1000, 100..=60_000),
         account: kept_account(keys, "controller.", "readwright_controller"),
         replication: kept_account(keys, "controller.replication_", "readwright_replication"),
@@ -555,7 +555,7 @@ mod tests {
     fn the_controller_and_where_it_works() {
         let config = with(
             "{topology: {kind: kubernetes, namespace: shop, primary_service: none},
-              controller: {enabled: true, diverged: reclone, password_file: /secret,
+              controller: {enabled: true, diverged: reclone, clone_bandwidth_mib: 80, password_file: /secret,
                            replication_password_env: PASSWORD, installation_user: admin}}",
             &[],
         )
@@ -570,6 +570,7 @@ mod tests {
         assert_eq!(*kubernetes, expected);
         let controller = &config.controller;
         assert!(controller.enabled && controller.diverged == Diverged::Reclone);
+        assert_eq!(controller.clone_bandwidth.map(NonZeroU32::get), Some(80));
         assert_eq!(controller.account.file.as_deref(), Some(Path::new("/secret")));
         assert_eq!(controller.account.account.password.reveal(), "from file");
         assert_eq!(controller.replication.account.password.reveal(), "from env");

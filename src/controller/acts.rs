@@ -38,6 +38,12 @@ pub(super) fn done(acts: &mut Acts, step: &Step) {
         Step::Follow { source, .. } => {
             ("ReplicationStarted", format!("it replicates from {source}"), Tone::Normal)
         }
+        Step::Start { .. } => ("ReplicationStarted", "it replicates again".to_owned(), Tone::Normal),
+        Step::SetServerId { number, .. } => (
+            "ServerIdSet",
+            format!("its server_id is {number} from now on; it had another's, or none"),
+            Tone::Warning,
+        ),
         Step::StopReceiving { .. } => (
             "ReceivingStopped",
             "it receives nothing any more, so that nothing is mixed that must not be".to_owned(),
@@ -53,8 +59,8 @@ pub(super) fn done(acts: &mut Acts, step: &Step) {
             "it hands over: transactions have ended, and it takes no writes any more".to_owned(),
             Tone::Normal,
         ),
-        // How much was copied is seen in the next look.
-        Step::Clone { .. } | Step::AwaitExecuted { .. } => return,
+        // How much was copied is seen in the next look; a setting for the next restart is no news.
+        Step::Clone { .. } | Step::StayStopped { .. } | Step::AwaitExecuted { .. } => return,
     };
     acts.note(Some(step.server()), reason, words, tone);
 }
@@ -68,7 +74,9 @@ pub(super) fn failed(acts: &mut Acts, step: &Step, why: &str) {
         Step::ForbidWrites { .. } => "ForbidWritesFailed",
         Step::Clone { .. } => "CopyFailed",
         Step::StopCopy { .. } => "StopCopyFailed",
-        Step::Follow { .. } => "StartReplicationFailed",
+        Step::Follow { .. } | Step::Start { .. } => "StartReplicationFailed",
+        Step::StayStopped { .. } => "StayStoppedFailed",
+        Step::SetServerId { .. } => "SetServerIdFailed",
         Step::StopReceiving { .. } => "StopReceivingFailed",
         Step::DropChannel { .. } => "RemoveReplicationFailed",
         Step::Fence { .. } => "StopWritesFailed",

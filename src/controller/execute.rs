@@ -1,6 +1,7 @@
 //! Carries one step out. No decisions: what to do is in the step, and whether it may be done has been verified. Each
 //! step is bounded in time and safe to repeat.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,15 +12,17 @@ use super::plan::Step;
 use super::world::World;
 use crate::dba::{self, AccountPlan, CloneState, Session, Source};
 use crate::model::access::Account;
-use crate::model::server::{Address, ServerId};
+use crate::model::server::{Address, Endpoint, ServerId};
 
 /// What steps need besides the step itself.
 #[derive(Clone, Debug)]
 pub(crate) struct Tools {
     pub(crate) logins: Logins,
     pub(crate) accounts: AccountPlan,
-    /// The uuid's text for the marker is in the step; this is how long one statement may take.
+    /// How long one statement may take.
     pub(crate) deadline: Duration,
+    /// What a copy may take of the donor and of the network, in MiB/s; None is all.
+    pub(crate) clone_bandwidth: Option<NonZeroU32>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -45,22 +48,21 @@ pub(crate) enum Error {
 pub(super) struct Job {
     step: Step,
     server: Address,
-    /// Donor or source.
-    other: Option<Address>,
+    /// Donor or source. Its name is for the server, its address for us.
+    other: Option<Endpoint>,
 }
 
 impl Job {
     pub(super) fn new(step: &Step, world: &World) -> Result<Self, Error> {
-        let address = |id: &ServerId| {
+        let endpoint = |id: &ServerId| {
             let node = world.node(id).ok_or_else(|| Error::Unknown(id.clone()))?;
-            Ok::<_, Error>(node.endpoint.address.clone())
+            Ok::<_, Error>(node.endpoint.clone())
         };
         let other = match step {
-            Step::Clone { donor, .. } => Some(address(donor)?),
-            Step::Follow { source, .. } => Some(address(source)?),
+            Step::Clone { donor: other, .. } | Step::Follow { source: other, .. } => Some(endpoint(other)?),
             _ => None,
         };
-        Ok(Self { step: step.clone(), server: address(step.server())?, other })
+        Ok(Self { step: step.clone(), server: endpoint(step.server())?.address, other })
     }
 
     pub(super) fn step(&self) -> &Step {
@@ -98,6 +100,22 @@ impl Job {
                 dba::fence(&mut session).await?;
                 session.close().await;
             }
+            (Step::Start { .. }, _) => {
+                let mut session = open().await?;
+                dba::fence(&mut session).await?;
+                dba::start(&mut session).await?;
+                session.close().await;
+            }
+            (Step::StayStopped { .. }, _) => {
+                let mut session = open().await?;
+                dba::stay_stopped(&mut session).await?;
+                session.close().await;
+            }
+            (Step::SetServerId { number, .. }, _) => {
+                let mut session = open().await?;
+                dba::set_server_id(&mut session, *number).await?;
+                session.close().await;
+            }
             (Step::StopReceiving { .. }, _) => {
                 let mut session = open().await?;
                 dba::stop_receiving(&mut session).await?;
@@ -128,7 +146,7 @@ impl Job {
                 let mut session = open().await?;
                 dba::fence(&mut session).await?;
                 let account: &Account = &tools.accounts.replication;
-                let source = Source { address: source, account, tls: &tools.logins.tls };
+                let source = Source { address: &source.name, account, tls: &tools.logins.tls };
                 dba::follow(&mut session, &source).await?;
                 session.close().await;
             }
@@ -180,6 +198,8 @@ async fn fence(session: &mut Session, id: &ServerId, impatient: bool) -> Result<
 
 /// How long mysqld may take to come back after a copy: crash recovery of the copied data is part of it.
 const BACK_WITHIN: Duration = Duration::from_secs(900);
+/// How long the old mysqld may still answer after its copy is complete.
+const GOES_DOWN_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Copies, and waits until the server that was overwritten is back and says how the copy ended. However CLONE itself
@@ -189,10 +209,10 @@ async fn copy(
     id: &ServerId,
     address: &Address,
     mut session: Session,
-    donor: &Address,
+    donor: &Endpoint,
 ) -> Result<(), Error> {
     let donor_lacks_plugin = {
-        let (mut giver, _) = tools.logins.open(donor, tools.deadline).await?;
+        let (mut giver, _) = tools.logins.open(&donor.address, tools.deadline).await?;
         let outcome = dba::install_clone_plugin(&mut giver).await;
         giver.close().await;
         outcome
@@ -201,23 +221,37 @@ async fn copy(
     if let Err(error) = donor_lacks_plugin {
         tracing::debug!(%error, "the clone plugin was not installed on the donor");
     }
-    dba::prepare_recipient(&mut session, donor).await?;
+    dba::stop_for_copy(&mut session).await?;
     dba::install_clone_plugin(&mut session).await?;
-    dba::clone_from(session, donor, &tools.accounts.ours, &tools.logins.tls).await?;
+    dba::allow_donor(&mut session, &donor.name, tools.clone_bandwidth).await?;
+    let ended = dba::clone_from(session, &donor.name, &tools.accounts.ours, &tools.logins.tls).await;
+    if let Err(error) = ended {
+        // The server is as it was before, or empty; it says which in the next look.
+        let (mut session, _) = tools.logins.open(address, tools.deadline).await?;
+        dba::forget_donor(&mut session).await?;
+        session.close().await;
+        return Err(error.into());
+    }
 
-    let began = Instant::now();
+    let (began, mut dead_since) = (Instant::now(), None);
     while began.elapsed() < BACK_WITHIN {
         sleep(LOOK_EVERY).await;
         let Ok((mut session, _)) = tools.logins.open(address, tools.deadline).await else { continue };
         let Ok(survey) = dba::survey(&mut session).await else { continue };
         session.close().await;
-        let Some(run) = survey.clone else { continue };
-        match run.state {
-            // The old process may still answer while it goes down; its clone reads as running or dead.
-            CloneState::Running | CloneState::Dead => {}
-            CloneState::Completed => return Ok(()),
-            CloneState::Failed => {
-                let why = run.error.map_or_else(|| "no reason given".into(), |error| error.message);
+        let run = survey.clone;
+        match run.as_ref().map(|run| run.state) {
+            Some(CloneState::Running) => dead_since = None,
+            // So it reads for a moment while the old process goes down, and for ever when that was killed.
+            None | Some(CloneState::Dead) => {
+                if dead_since.get_or_insert_with(Instant::now).elapsed() >= GOES_DOWN_WITHIN {
+                    return Err(Error::CopyFailed(id.clone(), "it was cut off".into()));
+                }
+            }
+            Some(CloneState::Completed) => return Ok(()),
+            Some(CloneState::Failed) => {
+                let error = run.and_then(|run| run.error);
+                let why = error.map_or_else(|| "no reason given".into(), |error| error.message);
                 return Err(Error::CopyFailed(id.clone(), why));
             }
         }

@@ -30,11 +30,12 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use execute::Tools;
 pub(crate) use observe::Logins;
-use world::Handover;
 pub(crate) use world::Record;
+use world::{Handover, Overwriting};
 
 use crate::config::Diverged;
 use crate::dba::CloneState;
+use crate::model::claims::Claim;
 use crate::model::progress::{Acts, Problem, Progress, Reads, ServerProgress};
 use crate::model::server::{Endpoint, ServerId};
 use crate::model::wishes::Wishes;
@@ -52,6 +53,8 @@ pub(crate) struct Settings {
     /// How long one server may take to answer a look.
     pub(crate) look_deadline: Duration,
     pub(crate) diverged: Diverged,
+    /// Claims of the servers' volumes, where there is something that knows them.
+    pub(crate) claims: watch::Receiver<Arc<[Claim]>>,
     /// A new random id, should a cluster be made.
     pub(crate) fresh_cluster: Arc<str>,
     /// What is not right beside the plan.
@@ -162,6 +165,8 @@ struct Switchover {
 #[derive(Debug)]
 struct Attempts {
     count: u32,
+    /// Those that were copies, and failed.
+    failed_copies: u32,
     until: Instant,
     /// Why the last one failed; empty when it did not.
     why: Arc<str>,
@@ -172,7 +177,8 @@ impl<S: Store> Controller<S> {
     async fn round(&mut self, endpoints: &[Endpoint], wishes: Wishes) -> Progress {
         let named = endpoints.iter().find(|endpoint| endpoint.role == crate::model::server::Role::Primary);
         let primary = self.record.primary.clone().or_else(|| named.map(|endpoint| endpoint.id.clone()));
-        let look = self.observer.look(endpoints, primary.as_ref()).await;
+        let measure = !self.settings.claims.borrow().is_empty();
+        let look = self.observer.look(endpoints, primary.as_ref(), measure).await;
         let world = self.world(look, wishes);
         let plan = plan::plan(&world);
         self.remember(&plan);
@@ -217,7 +223,8 @@ impl<S: Store> Controller<S> {
         let resting = self.attempts.iter().map(|(id, attempts)| {
             let left = attempts.until.saturating_duration_since(now);
             let why = Arc::clone(&attempts.why);
-            (id.clone(), Resting { left, attempts: attempts.count, why })
+            let Attempts { count, failed_copies, .. } = *attempts;
+            (id.clone(), Resting { left, attempts: count, failed_copies, why })
         });
         World {
             record: self.record.clone(),
@@ -229,6 +236,8 @@ impl<S: Store> Controller<S> {
             busy: self.busy.clone(),
             resting: resting.collect(),
             diverged: self.settings.diverged,
+            claims: Arc::clone(&self.settings.claims.borrow()),
+            sizes: self.observer.sizes(),
             handover_for: handover.running.as_ref().map_or(Duration::ZERO, |(_, since)| now - *since),
             handover_failed: handover.failed.clone(),
             handover_rests: handover.rests_until.is_some_and(|until| now < until),
@@ -269,6 +278,22 @@ impl<S: Store> Controller<S> {
                 let mut record = self.record.clone();
                 record.cluster = Some(Arc::clone(cluster));
                 record.primary = Some(server.clone());
+                if !self.save(record).await {
+                    self.busy.remove(server);
+                    return;
+                }
+            }
+            if let Step::Clone { server, .. } = step {
+                let mut record = self.record.clone();
+                let begun = world.seen(server).map(|seen| Overwriting {
+                    uuid: Arc::clone(&seen.probe().uuid),
+                    before: seen
+                        .survey
+                        .clone
+                        .as_ref()
+                        .map_or_else(|| "".into(), |run| Arc::clone(&run.began)),
+                });
+                record.overwriting.extend(begun.map(|begun| (server.clone(), begun)));
                 if !self.save(record).await {
                     self.busy.remove(server);
                     return;
@@ -347,8 +372,11 @@ impl<S: Store> Controller<S> {
                 }
                 match step {
                     // Whether it helps is seen later: replication that breaks again must not be set up for ever.
-                    Step::Follow { .. } => "".into(),
-                    Step::ForbidWrites { .. } | Step::StopReceiving { .. } => return,
+                    Step::Follow { .. } | Step::Start { .. } => "".into(),
+                    Step::ForbidWrites { .. }
+                    | Step::StopReceiving { .. }
+                    | Step::StayStopped { .. }
+                    | Step::SetServerId { .. } => return,
                     _ => {
                         self.attempts.remove(id);
                         return;
@@ -360,10 +388,13 @@ impl<S: Store> Controller<S> {
                 Arc::from(error.to_string())
             }
         };
-        let count = self.attempts.get(id).map_or(1, |attempts| attempts.count.saturating_add(1));
+        let (count, failed_copies) =
+            self.attempts.get(id).map_or((0, 0), |attempts| (attempts.count, attempts.failed_copies));
+        let count = count.saturating_add(1);
+        let failed_copies = failed_copies.saturating_add(u32::from(matches!(step, Step::Clone { .. })));
         let pause = FIRST_REST * 2_u32.saturating_pow(count.min(10) - 1);
         let until = Instant::now() + pause.min(LONGEST_REST);
-        self.attempts.insert(id.clone(), Attempts { count, until, why });
+        self.attempts.insert(id.clone(), Attempts { count, failed_copies, until, why });
     }
 
     /// What the primary has been seen to have only grows; a replica is up to date when it has the last of it.
@@ -380,10 +411,16 @@ impl<S: Store> Controller<S> {
         let executed = world.primary_after.as_ref().unwrap_or(&seen.probe().executed);
         self.primary_before.clone_from(executed);
         let mut record = self.record.clone();
+        // Complete, or on another disk. Who does not answer says neither.
+        let begun = |id: &ServerId| {
+            world.node(id).is_none_or(|node| node.seen().is_none() || world.half_overwritten(node))
+        };
+        record.overwriting.retain(|id, _| begun(id));
         record.watermark.clone_from(executed);
         record.primary_uuid = Some(Arc::clone(&seen.probe().uuid));
-        let due =
-            self.watermark_saved.elapsed() >= SAVE_EVERY || record.primary_uuid != self.record.primary_uuid;
+        let due = self.watermark_saved.elapsed() >= SAVE_EVERY
+            || record.primary_uuid != self.record.primary_uuid
+            || record.overwriting != self.record.overwriting;
         if record != self.record && due && self.save(record).await {
             self.watermark_saved = Instant::now();
         }

@@ -1,9 +1,10 @@
 //! One look at every server, all at once, over connections that are kept. Changes nothing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use tokio::time::Instant;
 
 use super::world::{LoggedIn, Node, Seen, State};
 use crate::dba::{self, Login, Session, Survey};
@@ -45,7 +46,11 @@ pub(super) struct Observer {
     logins: Logins,
     deadline: std::time::Duration,
     sessions: HashMap<ServerId, (Session, LoggedIn)>,
+    /// When it was asked, and the answer if one came.
+    sizes: BTreeMap<ServerId, (Instant, Option<u64>)>,
 }
+
+const MEASURE_EVERY: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// What one look gave.
 pub(super) struct Look {
@@ -56,10 +61,16 @@ pub(super) struct Look {
 
 impl Observer {
     pub(super) fn new(logins: Logins, deadline: std::time::Duration) -> Self {
-        Self { logins, deadline, sessions: HashMap::new() }
+        Self { logins, deadline, sessions: HashMap::new(), sizes: BTreeMap::new() }
     }
 
-    pub(super) async fn look(&mut self, endpoints: &[Endpoint], primary: Option<&ServerId>) -> Look {
+    /// `measure`: somebody will ask for [`Self::sizes`].
+    pub(super) async fn look(
+        &mut self,
+        endpoints: &[Endpoint],
+        primary: Option<&ServerId>,
+        measure: bool,
+    ) -> Look {
         let looks = endpoints.iter().map(|endpoint| {
             let kept = self
                 .sessions
@@ -73,7 +84,9 @@ impl Observer {
                         (Node { endpoint: endpoint.clone(), state }, Some((session, login)))
                     }
                     Err(error) => {
-                        let state = State::Unreachable(Arc::from(error.to_string()));
+                        let why = Arc::from(error.to_string());
+                        let state =
+                            if error.refused() { State::Refused(why) } else { State::Unreachable(why) };
                         (Node { endpoint: endpoint.clone(), state }, None)
                     }
                 }
@@ -93,11 +106,30 @@ impl Observer {
             let id = &node.endpoint.id;
             (id.ordinal().unwrap_or(u32::MAX), id.clone())
         });
+        if measure {
+            self.measure().await;
+        }
         let primary_after = match primary.and_then(|id| self.sessions.get_mut(id)) {
             Some((session, _)) => dba::probe(session).await.ok().map(|probe| probe.executed),
             None => None,
         };
         Look { nodes, primary_after }
+    }
+
+    /// How much data a copy of a server is, as last asked.
+    pub(super) fn sizes(&self) -> BTreeMap<ServerId, u64> {
+        self.sizes.iter().filter_map(|(id, (_, bytes))| Some((id.clone(), (*bytes)?))).collect()
+    }
+
+    /// Asks at most one server each look, and each server now and then.
+    async fn measure(&mut self) {
+        self.sizes.retain(|id, _| self.sessions.contains_key(id));
+        let due = |at: &Instant| at.elapsed() >= MEASURE_EVERY;
+        let next = self.sessions.iter_mut().find(|(id, _)| self.sizes.get(*id).is_none_or(|(at, _)| due(at)));
+        if let Some((id, (session, _))) = next {
+            let bytes = dba::data_bytes(session).await.ok();
+            self.sizes.insert(id.clone(), (Instant::now(), bytes));
+        }
     }
 }
 

@@ -32,6 +32,8 @@ pub(super) fn standing(class: Class) -> Standing {
         Class::BehindPurge => (Part::Replica, Reads::Refused, Some(A_MOMENT)),
         Class::Errant => (Part::Replica, Reads::WhileFresh, Some(A_MOMENT)),
         Class::Unreachable => (Part::AsBefore, Reads::AsBefore, Some(A_WHILE)),
+        // It may be the primary, and take writes.
+        Class::Unmanageable => (Part::AsBefore, Reads::AsBefore, Some(A_MOMENT)),
         Class::Blank | Class::Cloning => (Part::Neither, Reads::Refused, None),
         Class::CloneBroken => (Part::Neither, Reads::Refused, Some(A_MOMENT)),
         Class::Foreign | Class::Unmarked | Class::DuplicateUuid | Class::PrimaryLost => {

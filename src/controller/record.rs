@@ -1,12 +1,13 @@
 //! The record as text, for wherever it is kept. An unknown or damaged text is an error, never an empty record: an empty
 //! one would allow a new first primary.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::plan::Change;
-use super::world::{Ended, Handover, Record};
+use super::world::{Ended, Handover, Overwriting, Record};
 use crate::model::appointment::Appointment;
 use crate::model::gtid::GtidSet;
 use crate::model::server::ServerId;
@@ -27,6 +28,9 @@ impl Record {
             "handover": self.handover.as_ref().map(|handover| json!({
                 "from": handover.from.as_str(), "to": handover.to.as_str(), "id": &*handover.id,
             })),
+            "overwriting": self.overwriting.iter().map(|(id, begun)| {
+                (id.to_string(), json!({"uuid": &*begun.uuid, "before": &*begun.before}))
+            }).collect::<Map<String, Value>>(),
             "ended": self.ended.as_ref().map(|ended| json!({
                 "id": &*ended.id, "failure": ended.failure.as_deref(),
             })),
@@ -57,6 +61,10 @@ impl Record {
                     to: ServerId::new(&text_of(handover, "to")?),
                     id: text_of(handover, "id")?,
                 }),
+            },
+            overwriting: match value.get("overwriting") {
+                None => BTreeMap::new(),
+                Some(servers) => overwriting_of(servers)?,
             },
             ended: match value.get("ended") {
                 None | Some(Value::Null) => None,
@@ -101,6 +109,16 @@ impl Record {
     }
 }
 
+fn overwriting_of(servers: &Value) -> Result<BTreeMap<ServerId, Overwriting>, BadRecord> {
+    let servers = servers.as_object();
+    let servers = servers.ok_or_else(|| BadRecord("`overwriting` is no object".to_owned()))?;
+    let entry = |(id, begun): (&String, &Value)| {
+        let begun = Overwriting { uuid: text_of(begun, "uuid")?, before: text_of(begun, "before")? };
+        Ok((ServerId::new(id), begun))
+    };
+    servers.iter().map(entry).collect()
+}
+
 fn optional_of(value: &Value, key: &str) -> Result<Option<Arc<str>>, BadRecord> {
     match value.get(key) {
         Some(Value::Null) => Ok(None),
@@ -128,8 +146,10 @@ mod tests {
             ended: Some(Ended { id: "before".into(), failure: Some("why".into()) }),
             ..well.clone()
         };
+        let begun = Overwriting { uuid: "a".into(), before: "".into() };
+        let copying = Record { overwriting: [(story::id(2), begun)].into(), ..well.clone() };
         let done = Record { ended: Some(Ended { id: "wish".into(), failure: None }), ..well.clone() };
-        for record in [Record::default(), well, running, done] {
+        for record in [Record::default(), well, running, copying, done] {
             assert_eq!(Record::from_text(&record.to_text()), Ok(record));
         }
     }

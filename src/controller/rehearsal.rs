@@ -64,8 +64,8 @@ impl Rehearsal {
         let at = usize::from(server);
         match (&mut self.world.nodes[at].state, &mut self.hidden[at]) {
             (State::Seen(seen), _) => seen,
-            (State::Unreachable(_), Some(hidden)) => hidden,
-            (State::Unreachable(_), None) => panic!("an unreachable server has a state"),
+            (_, Some(hidden)) => hidden,
+            (_, None) => panic!("an unreachable server has a state"),
         }
     }
 
@@ -88,6 +88,14 @@ impl Rehearsal {
     fn replicate(&mut self, server: u8) {
         let Some(channel) = self.real(server).probe().channel.clone() else { return };
         let source = (0..3).find(|other| address(*other).host == channel.host).expect("one of ours");
+        // A receiver that runs looks for its source again and again.
+        let state = if self.reachable(source) { ThreadState::On } else { ThreadState::Connecting };
+        if let Some(channel) = &mut self.real(server).survey.probe.channel
+            && channel.receiver.state != ThreadState::Off
+        {
+            channel.receiver.state = state;
+        }
+        let Some(channel) = self.real(server).probe().channel.clone() else { return };
         if channel.receiver.state == ThreadState::On && self.reachable(source) && self.reachable(server) {
             let executed = self.real(source).probe().executed.clone();
             self.real(server).survey.probe.executed.union(&executed);
@@ -222,6 +230,16 @@ impl Rehearsal {
                 new.host = address(source).host;
                 new.receiver.source_uuid = Arc::from(source_uuid);
                 (probe.channel, probe.channels) = (Some(new), 1);
+            }
+            Step::Start { .. } => {
+                if let Some(channel) = &mut probe.channel {
+                    (channel.receiver.state, channel.applier.running) = (ThreadState::On, true);
+                }
+            }
+            Step::StopReceiving { .. } => {
+                if let Some(channel) = &mut probe.channel {
+                    channel.receiver.state = ThreadState::Off;
+                }
             }
             Step::AwaitExecuted { .. } => {}
             other => panic!("{other:?} has no place in a switchover"),

@@ -11,7 +11,7 @@ use super::plan::{Class, Plan, Step, plan};
 use super::story::{self, channel, clone_run, gtids, id};
 use super::verify::verify;
 use super::world::{LoggedIn, Record, Resting, Seen, State, World};
-use crate::dba::{CloneState, ThreadState};
+use crate::dba::{CloneRun, CloneState, ThreadState};
 use crate::model::gtid::GtidSet;
 
 #[derive(Clone, Copy, Debug)]
@@ -28,8 +28,12 @@ enum Event {
     CopyDone,
     /// A clone that runs breaks off.
     CopyBroken,
+    /// A server is killed while CLONE still drops what was there: it comes back with its GTIDs and a part of its tables.
+    KilledWhileDropping(u8),
     StopReplica(u8),
     OpenByHand(u8),
+    /// A server's binary logs are gone.
+    Purge(u8),
 }
 
 struct Cluster {
@@ -41,19 +45,34 @@ struct Cluster {
     /// The highest transaction that a client was told is committed.
     committed: u64,
     disks: u8,
+    /// Servers with a part of their tables only.
+    partial: [bool; 3],
+    /// Copies begun so far; each has its own time.
+    copies: u32,
+    /// What the recipient was before its copy began.
+    before: Option<Box<Seen>>,
 }
 
 impl Cluster {
     fn new() -> Self {
         let mut world = story::new();
         world.primary_after = None;
-        Self { world, hidden: [None, None, None], copying: None, committed: 0, disks: 3 }
+        Self {
+            world,
+            hidden: [None, None, None],
+            copying: None,
+            committed: 0,
+            disks: 3,
+            partial: [false; 3],
+            copies: 0,
+            before: None,
+        }
     }
 
     fn seen(&mut self, server: u8) -> Option<&mut Seen> {
         match &mut self.world.nodes[usize::from(server)].state {
             State::Seen(seen) => Some(seen),
-            State::Unreachable(_) => None,
+            _ => None,
         }
     }
 
@@ -62,8 +81,8 @@ impl Cluster {
         let at = usize::from(server);
         match (&mut self.world.nodes[at].state, &mut self.hidden[at]) {
             (State::Seen(seen), _) => seen,
-            (State::Unreachable(_), Some(hidden)) => hidden,
-            (State::Unreachable(_), None) => panic!("an unreachable server has a state"),
+            (_, Some(hidden)) => hidden,
+            (_, None) => panic!("an unreachable server has a state"),
         }
     }
 
@@ -110,6 +129,8 @@ impl Cluster {
                 empty(seen);
                 seen.survey.probe.uuid = uuid;
                 seen.survey.clone = None;
+                self.partial[usize::from(server)] = false;
+                let seen = self.real(server);
                 seen.login = LoggedIn::Installation;
             }
             Event::ReplaceController => {
@@ -121,14 +142,35 @@ impl Cluster {
             Event::CopyDone => {
                 if let Some((recipient, donor)) = self.copying.take() {
                     self.world.busy.remove(&id(recipient));
+                    self.partial[usize::from(recipient)] = false;
                     let donor = self.real(donor).clone();
                     let seen = self.real(recipient);
-                    let uuid = Arc::clone(&seen.survey.probe.uuid);
+                    let mut run = seen.survey.clone.take().expect("it is being copied to");
+                    let (uuid, number) = (Arc::clone(&seen.survey.probe.uuid), seen.survey.probe.server_id);
                     *seen = donor;
-                    seen.survey.probe.uuid = uuid;
-                    seen.survey.clone = Some(clone_run(CloneState::Completed));
+                    (seen.survey.probe.uuid, seen.survey.probe.server_id) = (uuid, number);
+                    // Its logs begin with the copy.
+                    seen.survey.probe.purged = seen.survey.probe.executed.clone();
+                    run.state = CloneState::Completed;
+                    seen.survey.clone = Some(run);
                     restart(seen);
                 }
+            }
+            Event::KilledWhileDropping(server) => {
+                if let Some((recipient, _)) = self.copying
+                    && recipient == server
+                    && let Some(before) = self.before.take()
+                {
+                    self.copying = None;
+                    self.world.busy.remove(&id(recipient));
+                    *self.real(recipient) = *before;
+                    restart(self.real(recipient));
+                    self.partial[usize::from(recipient)] = true;
+                }
+            }
+            Event::Purge(server) => {
+                let probe = &mut self.real(server).survey.probe;
+                probe.purged = probe.executed.clone();
             }
             Event::CopyBroken => {
                 if let Some((recipient, _)) = self.copying {
@@ -157,26 +199,45 @@ impl Cluster {
     fn break_copy(&mut self, recipient: u8) {
         self.copying = None;
         self.world.busy.remove(&id(recipient));
-        let seen = self.real(recipient);
-        if seen.clone_state() == Some(CloneState::Running) {
-            seen.survey.clone = Some(clone_run(CloneState::Dead));
+        if let Some(run) =
+            self.real(recipient).survey.clone.as_mut().filter(|run| run.state == CloneState::Running)
+        {
+            run.state = CloneState::Dead;
+        }
+    }
+
+    /// Who a replica replicates from, if anybody.
+    fn source_of(&mut self, server: u8) -> Option<u8> {
+        let channel = self.real(server).probe().channel.clone()?;
+        (0..3).find(|other| story::address(*other).host == channel.host)
+    }
+
+    fn replicate(&mut self, server: u8) {
+        let Some(source) = self.source_of(server) else { return };
+        let giver = self.seen(source).map(|giver| giver.probe().clone());
+        let Some(seen) = self.seen(server) else { return };
+        let executed = seen.probe().executed.clone();
+        let Some(channel) = &mut seen.survey.probe.channel else { return };
+        if channel.receiver.state == ThreadState::Off {
+            return;
+        }
+        let Some(giver) = giver else {
+            channel.receiver.state = ThreadState::Connecting;
+            return;
+        };
+        // The source asks only whether its logs reach back; whose history it gives is nothing to it.
+        if executed.contains_all(&giver.purged) {
+            (channel.receiver.state, channel.receiver.error) = (ThreadState::On, None);
+            channel.receiver.source_uuid = giver.uuid;
+            seen.survey.probe.executed.union(&giver.executed);
+        } else {
+            (channel.receiver.state, channel.receiver.error) = (ThreadState::Off, story::error(13114));
         }
     }
 
     /// One look, one plan, its steps; replicas that replicate get what the primary has.
     fn round(&mut self) -> Plan {
-        for server in [1, 2] {
-            let source =
-                self.seen(0).map(|primary| (primary.probe().executed.clone(), primary.probe().uuid.clone()));
-            let Some((executed, uuid)) = source else { continue };
-            if let Some(seen) = self.seen(server)
-                && let Some(channel) = &seen.survey.probe.channel
-                && channel.receiver.state == ThreadState::On
-                && channel.receiver.source_uuid == uuid
-            {
-                seen.survey.probe.executed.union(&executed);
-            }
-        }
+        (1..3).for_each(|server| self.replicate(server));
         self.world.primary_after = self.seen(0).map(|primary| primary.probe().executed.clone());
         let plan = plan(&self.world);
         let violations = verify(&self.world, &plan);
@@ -226,18 +287,37 @@ impl Cluster {
             Step::Clone { donor, .. } => {
                 assert_eq!(self.copying, None, "one copy at a time");
                 let donor = u8::try_from(donor.ordinal().expect("mysql-N")).expect("a few servers");
+                assert!(!self.partial[usize::from(donor)], "{donor} has a part of the tables only");
+                story::overwriting(&mut self.world, server);
+                self.copies += 1;
+                let began = Arc::from(self.copies.to_string());
                 let seen = self.real(server);
+                let before = Some(Box::new(seen.clone()));
                 empty(seen);
-                seen.survey.clone = Some(clone_run(CloneState::Running));
+                seen.survey.clone = Some(CloneRun { began, ..clone_run(CloneState::Running) });
+                self.before = before;
                 self.copying = Some((server, donor));
                 self.world.busy.insert(id(server));
             }
             Step::StopCopy { .. } => self.break_copy(server),
-            Step::Follow { .. } => {
+            Step::Follow { source, .. } => {
+                let source = u8::try_from(source.ordinal().expect("mysql-N")).expect("a few servers");
                 let probe = &mut self.real(server).survey.probe;
                 (probe.read_only, probe.super_read_only) = (true, true);
-                (probe.channel, probe.channels) = (Some(channel()), 1);
+                let mut new = channel();
+                new.host = story::address(source).host;
+                new.receiver.source_uuid = "".into();
+                (probe.channel, probe.channels) = (Some(new), 1);
             }
+            Step::Start { .. } => {
+                let probe = &mut self.real(server).survey.probe;
+                (probe.read_only, probe.super_read_only) = (true, true);
+                let channel = probe.channel.as_mut().expect("verified");
+                (channel.receiver.state, channel.applier.running) = (ThreadState::On, true);
+                channel.receiver.error = None;
+            }
+            Step::StayStopped { .. } => self.real(server).survey.starts_by_itself = false,
+            Step::SetServerId { number, .. } => self.real(server).survey.probe.server_id = *number,
             Step::StopReceiving { .. } => {
                 if let Some(channel) = &mut self.real(server).survey.probe.channel {
                     channel.receiver.state = ThreadState::Off;
@@ -259,6 +339,14 @@ impl Cluster {
         if let (true, Some(executed)) = (proven, self.world.primary_after.clone()) {
             self.world.record.primary_uuid = Some(Arc::clone(&self.real(0).survey.probe.uuid));
             self.world.record.watermark = executed.clone();
+            let world = &self.world;
+            let done: Vec<_> = world
+                .nodes
+                .iter()
+                .filter(|node| node.seen().is_some() && !world.half_overwritten(node))
+                .map(|node| node.endpoint.id.clone())
+                .collect();
+            self.world.record.overwriting.retain(|id, _| !done.contains(id));
             self.world.primary_before = executed;
         }
         self.world.resting.retain(|_, resting: &mut Resting| {
@@ -268,6 +356,15 @@ impl Cluster {
     }
 
     fn check(&mut self) {
+        for server in 0..3 {
+            let replicates = self.seen(server).is_some_and(|seen| {
+                seen.probe().channel.as_ref().is_some_and(|channel| channel.receiver.state == ThreadState::On)
+            });
+            assert!(
+                !(self.partial[usize::from(server)] && replicates),
+                "{server} has a part of the tables only"
+            );
+        }
         if self.world.record.bootstrapped {
             let committed = gtids(&format!("0:1-{}", self.committed));
             assert!(
@@ -307,8 +404,10 @@ fn event() -> impl Strategy<Value = Event> {
         2 => Just(Event::ReplaceController),
         4 => Just(Event::CopyDone),
         2 => Just(Event::CopyBroken),
+        2 => replica.clone().prop_map(Event::KilledWhileDropping),
         1 => replica.clone().prop_map(Event::StopReplica),
         1 => replica.prop_map(Event::OpenByHand),
+        2 => (0..3_u8).prop_map(Event::Purge),
     ]
 }
 

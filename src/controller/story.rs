@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::world::{LoggedIn, Node, Record, Resting, Seen, State, World};
+use super::world::{LoggedIn, Node, Overwriting, Record, Resting, Seen, State, World};
 use crate::config::Diverged;
 use crate::dba::{Applier, Channel, CloneRun, CloneState, Probe, Receiver, Survey, ThreadError, ThreadState};
+pub(super) use crate::model::claims::Claim;
 use crate::model::gtid::GtidSet;
 use crate::model::server::{Address, Endpoint, Role, ServerId};
 use crate::model::version::Version;
@@ -62,9 +63,11 @@ pub(super) fn channel() -> Channel {
 pub(super) fn clone_run(state: CloneState) -> CloneRun {
     CloneRun {
         state,
+        began: Arc::from("2026-01-01 00:00:00"),
         error: None,
         source: Arc::from("mysql-0:3306"),
         stage: Arc::from("FILE COPY"),
+        dropped: true,
         bytes: 1,
         estimate: 2,
         bytes_per_second: 1,
@@ -100,8 +103,12 @@ pub(super) fn well() -> World {
         let survey = Survey {
             probe,
             user_schemas: 1,
-            plugins: vec![Arc::from("InnoDB (STORAGE ENGINE)"), Arc::from("clone (CLONE)")],
-            layout: Arc::from("utf8mb4 16384"),
+            read_only_schemas: Arc::from(""),
+            layout: Arc::from("character_set_server=utf8mb4 innodb_page_size=16384"),
+            packet: 64 << 20,
+            redo_log: true,
+            filters: Arc::from(""),
+            starts_by_itself: false,
             clone: None,
         };
         let endpoint = Endpoint {
@@ -134,6 +141,8 @@ pub(super) fn well() -> World {
         busy: BTreeSet::new(),
         resting: BTreeMap::new(),
         diverged: Diverged::Hold,
+        claims: Arc::from([]),
+        sizes: BTreeMap::new(),
         handover_for: Duration::ZERO,
         handover_failed: None,
         handover_rests: false,
@@ -157,7 +166,7 @@ pub(super) fn new() -> World {
 pub(super) fn seen(world: &mut World, ordinal: u8) -> &mut Seen {
     match &mut world.nodes[usize::from(ordinal)].state {
         State::Seen(seen) => seen,
-        State::Unreachable(_) => panic!("mysql-{ordinal} is unreachable in this story"),
+        _ => panic!("mysql-{ordinal} is unreachable in this story"),
     }
 }
 
@@ -173,6 +182,11 @@ pub(super) fn unreachable(world: &mut World, ordinal: u8) {
     world.nodes[usize::from(ordinal)].state = State::Unreachable("no answer".into());
 }
 
+/// It answers, and lets nobody in.
+pub(super) fn refused(world: &mut World, ordinal: u8) {
+    world.nodes[usize::from(ordinal)].state = State::Refused("access denied".into());
+}
+
 /// As a new installation is.
 pub(super) fn blank(world: &mut World, ordinal: u8) {
     let seen = seen(world, ordinal);
@@ -186,7 +200,29 @@ pub(super) fn blank(world: &mut World, ordinal: u8) {
     probe.executed = gtids(&format!("{ordinal}:1-3"));
 }
 
+/// Claims as a StatefulSet makes them, of this many bytes.
+pub(super) fn claims(ordinals: &[u8], capacity: u64) -> Arc<[Claim]> {
+    let claim =
+        |ordinal: &u8| Claim { name: Arc::from(format!("data-mysql-{ordinal}")), capacity: Some(capacity) };
+    ordinals.iter().map(claim).collect()
+}
+
+/// The copy that begins now is another one than that of before.
+pub(super) fn overwriting(world: &mut World, ordinal: u8) {
+    let begun = Overwriting {
+        uuid: Arc::clone(&probe(world, ordinal).uuid),
+        before: seen(world, ordinal)
+            .survey
+            .clone
+            .as_ref()
+            .map_or_else(|| Arc::from(""), |run| Arc::clone(&run.began)),
+    };
+    world.record.overwriting.insert(id(ordinal), begun);
+}
+
 pub(super) fn tried(world: &mut World, ordinal: u8, attempts: u32, left: u64) {
     let left = Duration::from_secs(left);
-    world.resting.insert(id(ordinal), Resting { left, attempts, why: Arc::from("it went wrong") });
+    world
+        .resting
+        .insert(id(ordinal), Resting { left, attempts, failed_copies: 0, why: Arc::from("it went wrong") });
 }

@@ -1,5 +1,7 @@
 //! What no plan may contain, whoever made it. Written apart from the planner: it shares none of its reasoning.
 
+use std::time::Duration;
+
 use super::plan::{Change, Plan, Step};
 use super::world::{Seen, World};
 use crate::config::Diverged;
@@ -23,8 +25,10 @@ pub(crate) enum Violation {
     Writable(ServerId, &'static str),
     #[error("R8: {0}")]
     Switchover(&'static str),
-    #[error("R7: {server} would follow {source_server}, which is not the proven primary")]
-    WrongSource { server: ServerId, source_server: ServerId },
+    #[error("R7: {server} would follow {source_server}: {why}")]
+    WrongSource { server: ServerId, source_server: ServerId, why: &'static str },
+    #[error("R9: {0} is not known to be this cluster's, and would be changed")]
+    NotOurs(ServerId),
 }
 
 /// Every rule that the plan breaks. A plan that breaks any is not carried out at all.
@@ -50,10 +54,15 @@ pub(crate) fn verify(world: &World, plan: &Plan) -> Vec<Violation> {
                 if world.record.bootstrapped {
                     violations.push(Violation::SecondFirstPrimary(server.clone()));
                 }
+                for claim in &*world.claims {
+                    let owner = world.nodes.iter().find_map(|node| claim.owner(&node.endpoint.id));
+                    violations
+                        .extend(owner.filter(|owner| world.node(owner).is_none()).map(Violation::Unseen));
+                }
                 for node in &world.nodes {
                     match node.seen() {
                         None => violations.push(Violation::Unseen(node.endpoint.id.clone())),
-                        Some(seen) if seen.probe().cluster.is_some() => {
+                        Some(seen) if seen.probe().cluster.is_some() || !seen.probe().gtid_mode => {
                             violations.push(Violation::SecondFirstPrimary(server.clone()));
                         }
                         Some(_) => {}
@@ -88,10 +97,26 @@ pub(crate) fn verify(world: &World, plan: &Plan) -> Vec<Violation> {
                 if world.primary() == Some(server) {
                     violations.push(Violation::PrimaryOverwritten(server.clone()));
                 }
-                if proven_primary(world).is_none_or(|(id, _)| id != source) {
+                violations.extend(bad_source(world, server, source).map(|why| {
                     let (server, source_server) = (server.clone(), source.clone());
-                    violations.push(Violation::WrongSource { server, source_server });
-                }
+                    Violation::WrongSource { server, source_server, why }
+                }));
+                violations.extend(not_ours(world, server));
+            }
+            Step::Start { server } => {
+                violations.extend(bad_start(world, server).map(|why| Violation::WrongSource {
+                    server: server.clone(),
+                    source_server: server.clone(),
+                    why,
+                }));
+                violations.extend(not_ours(world, server));
+            }
+            Step::SetServerId { server, .. } => {
+                let blank = world.seen(server).is_some_and(Seen::blank);
+                violations.extend(not_ours(world, server).filter(|_| !blank));
+            }
+            Step::StayStopped { server } | Step::StopReceiving { server } => {
+                violations.extend(not_ours(world, server));
             }
             Step::Fence { server, .. } => {
                 let hands_over = world.record.handover.as_ref().is_some_and(|running| {
@@ -103,7 +128,6 @@ pub(crate) fn verify(world: &World, plan: &Plan) -> Vec<Violation> {
             }
             Step::AwaitExecuted { .. }
             | Step::ForbidWrites { .. }
-            | Step::StopReceiving { .. }
             | Step::DropChannel { .. }
             | Step::StopCopy { .. } => {}
         }
@@ -120,8 +144,61 @@ fn proven_primary(world: &World) -> Option<(&ServerId, &Seen)> {
         && world.record.cluster.is_some()
         && probe.cluster == world.record.cluster
         && probe.executed.contains_all(&world.record.watermark)
-        && world.record.primary_uuid.as_ref().is_none_or(|uuid| *uuid == probe.uuid);
+        && world.record.primary_uuid.as_ref().is_none_or(|uuid| *uuid == probe.uuid)
+        && probe.gtid_mode;
     proven.then_some((id, seen))
+}
+
+fn not_ours(world: &World, server: &ServerId) -> Option<Violation> {
+    let ours = world.seen(server).is_some_and(|seen| seen.probe().cluster == world.record.cluster);
+    (!ours || world.record.cluster.is_none()).then(|| Violation::NotOurs(server.clone()))
+}
+
+/// Whom `server` may replicate from: the proven primary; for the sake of logs that the primary no longer has, a replica
+/// that has them and nothing that the primary has not.
+fn bad_source(world: &World, server: &ServerId, source: &ServerId) -> Option<&'static str> {
+    let Some((primary_id, primary)) = proven_primary(world) else {
+        return Some("there is no proven primary");
+    };
+    if source == primary_id {
+        return None;
+    }
+    let (Some(follower), Some(helper)) = (world.seen(server), world.node(source)) else {
+        return Some("it does not answer");
+    };
+    let Some(seen) = helper.seen().filter(|_| source != server) else { return Some("it does not answer") };
+    let (probe, had) = (seen.probe(), world.primary_after.as_ref().unwrap_or(&primary.probe().executed));
+    if follower.probe().executed.contains_all(&primary.probe().purged) {
+        Some("the primary has the logs itself")
+    } else if probe.cluster != world.record.cluster || !had.contains_all(&probe.executed) {
+        Some("it is not a copy of the primary")
+    } else if !probe.super_read_only {
+        Some("it is a replica that takes writes")
+    } else if world.half_overwritten(helper) || !follower.probe().executed.contains_all(&probe.purged) {
+        Some("it has not the logs either")
+    } else {
+        None
+    }
+}
+
+/// Starting goes on with the channel there is, so that has to be the right one.
+fn bad_start(world: &World, server: &ServerId) -> Option<&'static str> {
+    if world.primary() == Some(server) {
+        return Some("it is the primary");
+    }
+    let Some((primary_id, primary)) = proven_primary(world) else {
+        return Some("there is no proven primary");
+    };
+    let channel = world.seen(server).and_then(|seen| seen.probe().channel.as_ref());
+    let Some(channel) = channel else { return Some("it has no channel") };
+    let right = world.node(primary_id).is_some_and(|node| {
+        [&node.endpoint.name, &node.endpoint.address]
+            .iter()
+            .any(|address| address.host == channel.host && address.port == channel.port)
+    });
+    let uuid = &channel.receiver.source_uuid;
+    let same = uuid.is_empty() || *uuid == primary.probe().uuid;
+    (!right || !same || !channel.auto_position).then_some("its channel is not from the primary")
 }
 
 fn writable(world: &World, server: &ServerId) -> Option<&'static str> {
@@ -211,11 +288,18 @@ fn bad_target(world: &World, old: &Seen, new: &Seen) -> Option<&'static str> {
         Some("the target takes writes before it is the primary")
     } else if !new.probe().version.same_series(old.probe().version) {
         Some("the versions are of different series")
-    } else if new.clone_state() == Some(CloneState::Running) {
+    } else if new.clone_state() == Some(CloneState::Running) || half_overwritten(world, new) {
         Some("the target is being overwritten")
     } else {
         None
     }
+}
+
+/// How long transactions of its own must have been seen on a server, before it is overwritten for them.
+const BELIEVED: Duration = Duration::from_secs(10);
+
+fn half_overwritten(world: &World, server: &Seen) -> bool {
+    world.nodes.iter().any(|node| node.seen() == Some(server) && world.half_overwritten(node))
 }
 
 fn overwrite(world: &World, server: &ServerId, copies: usize) -> Vec<Violation> {
@@ -227,20 +311,26 @@ fn overwrite(world: &World, server: &ServerId, copies: usize) -> Vec<Violation> 
     if !world.record.bootstrapped {
         refuse("the cluster has no primary yet");
     }
-    let Some(seen) = world.seen(server) else { return violations };
-    let nothing_to_lose = seen.blank() || seen.half_cloned();
+    let (Some(node), Some(seen)) = (world.node(server), world.seen(server)) else { return violations };
+    let nothing_to_lose = seen.blank() || world.half_overwritten(node);
     if !nothing_to_lose {
         let Some((_, primary)) = proven_primary(world) else {
             refuse("no other copy is proven to be complete");
             return violations;
         };
-        if seen.probe().cluster != world.record.cluster {
-            refuse("it has data that is not this cluster's");
-        }
         // The primary may have gone on since, never back.
         let had = world.primary_after.as_ref().unwrap_or(&primary.probe().executed);
-        if !had.contains_all(&seen.probe().executed) && world.diverged != Diverged::Reclone {
+        let own = !had.contains_all(&seen.probe().executed);
+        let behind = !seen.probe().executed.contains_all(&primary.probe().purged);
+        let just_seen = world.errant_for.get(server).is_none_or(|time| *time < BELIEVED);
+        if seen.probe().cluster != world.record.cluster {
+            refuse("it has data that is not this cluster's");
+        } else if own && world.diverged != Diverged::Reclone {
             refuse("it has transactions that exist nowhere else");
+        } else if own && just_seen {
+            refuse("its own transactions have been seen only just now");
+        } else if !own && !behind && world.diverged != Diverged::Reclone {
+            refuse("it can catch up by itself");
         }
     }
     if world.primary() == Some(server) {
@@ -253,7 +343,9 @@ fn bad_donor(world: &World, server: &ServerId, donor: &ServerId) -> Option<&'sta
     if server == donor {
         return Some("it is the same server");
     }
-    let Some(giver) = world.seen(donor) else { return Some("it does not answer") };
+    let (Some(node), Some(giver)) = (world.node(donor), world.seen(donor)) else {
+        return Some("it does not answer");
+    };
     let Some((primary_id, primary)) = proven_primary(world) else {
         return Some("there is no proven primary to compare it with");
     };
@@ -264,8 +356,20 @@ fn bad_donor(world: &World, server: &ServerId, donor: &ServerId) -> Option<&'sta
     if world.busy.contains(donor) || giver.clone_state() == Some(CloneState::Running) {
         return Some("it is being overwritten itself");
     }
+    if world.half_overwritten(node) {
+        return Some("it has been overwritten in part");
+    }
+    if !world.seen(server).is_some_and(|taker| taker.probe().version.same_series(probe.version)) {
+        return Some("the versions are of different series");
+    }
     if donor == primary_id {
         return None;
+    }
+    let twin = world.nodes.iter().any(|other| {
+        other.endpoint.id != *donor && other.seen().is_some_and(|other| other.probe().uuid == probe.uuid)
+    });
+    if twin {
+        return Some("another server has its server_uuid");
     }
     let had = world.primary_after.as_ref().unwrap_or(&primary.probe().executed);
     if !had.contains_all(&probe.executed) {
@@ -276,9 +380,6 @@ fn bad_donor(world: &World, server: &ServerId, donor: &ServerId) -> Option<&'sta
     }
     if !probe.super_read_only {
         return Some("it is a replica that takes writes");
-    }
-    if !world.seen(server).is_some_and(|taker| taker.probe().version.same_series(probe.version)) {
-        return Some("the versions are of different series");
     }
     None
 }

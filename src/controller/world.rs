@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::config::Diverged;
 use crate::dba::{CloneState, Probe, Survey};
+use crate::model::claims::Claim;
 use crate::model::gtid::GtidSet;
 use crate::model::server::{Endpoint, Role, ServerId};
 use crate::model::wishes::Wishes;
@@ -25,8 +26,19 @@ pub(crate) struct Record {
     pub(crate) epoch: u64,
     /// A planned switchover runs: proxies hold new writes.
     pub(crate) handover: Option<Handover>,
+    /// Servers that are to be overwritten, until their copy is complete. One whose tables were being dropped when it was
+    /// killed says nothing of that when it comes back, and still has its marker and its GTIDs.
+    pub(crate) overwriting: BTreeMap<ServerId, Overwriting>,
     /// How the last switchover that was wanted or tried ended.
     pub(crate) ended: Option<Ended>,
+}
+
+/// What a server was when the copy to it was about to begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Overwriting {
+    pub(crate) uuid: Arc<str>,
+    /// When the copy before began; empty when there was none.
+    pub(crate) before: Arc<str>,
 }
 
 /// While `primary` is still `from`, it can go back; once it is `to`, it only goes on.
@@ -56,6 +68,8 @@ pub(crate) struct Node {
 pub(crate) enum State {
     /// No answer. Says nothing of what the server has.
     Unreachable(Arc<str>),
+    /// It answers, and cannot be asked: it does not let us in, or is too old. For people.
+    Refused(Arc<str>),
     Seen(Box<Seen>),
 }
 
@@ -92,6 +106,10 @@ pub(crate) struct World {
     /// Servers on which steps were tried, and how long to leave them alone.
     pub(crate) resting: BTreeMap<ServerId, Resting>,
     pub(crate) diverged: Diverged,
+    /// Claims of volumes; none where that cannot be known.
+    pub(crate) claims: Arc<[Claim]>,
+    /// How many bytes a copy of a server is, where that was asked.
+    pub(crate) sizes: BTreeMap<ServerId, u64>,
     /// How long the switchover of the record has run, as far as this controller knows.
     pub(crate) handover_for: Duration,
     /// Why a step of it failed.
@@ -108,6 +126,8 @@ pub(crate) struct Resting {
     pub(crate) left: Duration,
     /// How often, since the server last served for a while.
     pub(crate) attempts: u32,
+    /// How many of them were copies that failed.
+    pub(crate) failed_copies: u32,
     /// Why the last attempt failed; empty when it did not.
     pub(crate) why: Arc<str>,
 }
@@ -119,6 +139,33 @@ impl World {
 
     pub(crate) fn seen(&self, id: &ServerId) -> Option<&Seen> {
         self.node(id)?.seen()
+    }
+
+    /// What the volume of a server holds at the most, in bytes. Unknown when it has several.
+    pub(crate) fn capacity(&self, id: &ServerId) -> Option<u64> {
+        let mut claims = self.claims.iter().filter(|claim| claim.is_of(id));
+        claims.next().filter(|_| claims.next().is_none())?.capacity
+    }
+
+    /// What was on it is gone, wholly or in part, and no copy of another server is complete on it.
+    pub(crate) fn half_overwritten(&self, node: &Node) -> bool {
+        let Some(seen) = node.seen() else { return false };
+        let (probe, run) = (seen.probe(), seen.survey.clone.as_ref());
+        let begun = self.record.overwriting.get(&node.endpoint.id).is_some_and(|begun| {
+            let complete =
+                run.is_some_and(|run| run.state == CloneState::Completed && run.began != begun.before);
+            begun.uuid == probe.uuid && !complete
+        });
+        let broken = run.filter(|run| run.dropped).is_some_and(|run| {
+            let gone =
+                probe.executed.is_empty() || (probe.cluster.is_none() && seen.survey.user_schemas == 0);
+            match run.state {
+                CloneState::Failed => gone,
+                CloneState::Dead => gone || (probe.cluster.is_some() && probe.cluster == self.record.cluster),
+                CloneState::Running | CloneState::Completed => false,
+            }
+        });
+        begun || broken
     }
 
     /// The server that is to be the primary: by our record, else by what discovery says.
@@ -134,7 +181,7 @@ impl Node {
     pub(crate) fn seen(&self) -> Option<&Seen> {
         match &self.state {
             State::Seen(seen) => Some(seen),
-            State::Unreachable(_) => None,
+            State::Unreachable(_) | State::Refused(_) => None,
         }
     }
 }
@@ -152,12 +199,5 @@ impl Seen {
 
     pub(crate) fn clone_state(&self) -> Option<CloneState> {
         self.survey.clone.as_ref().map(|run| run.state)
-    }
-
-    /// A clone into it broke off after the old data was gone.
-    pub(crate) fn half_cloned(&self) -> bool {
-        matches!(self.clone_state(), Some(CloneState::Dead | CloneState::Failed))
-            && self.survey.user_schemas == 0
-            && (self.probe().cluster.is_none() || self.probe().executed.is_empty())
     }
 }

@@ -199,11 +199,8 @@ pub(crate) async fn login(
         plugin: Plugin::CachingSha2.name().to_owned(),
     };
     let mut talk = Conversation::new(&mut stream, Capabilities::NONE);
-    let answered = match talk.write(&[&greeting.encode()]).await {
-        Ok(()) => talk.read(MAX_PACKET).await,
-        Err(error) => Err(error),
-    };
-    let mut packet = match answered {
+    talk.write(&[&greeting.encode()]).await?;
+    let mut packet = match talk.read(MAX_PACKET).await {
         Err(error) if error.is_silence() => Err(LoginError::NothingSaid),
         other => other,
     }?;
@@ -572,13 +569,11 @@ impl<'a> Conversation<'a> {
 }
 
 impl LoginError {
-    /// True when the client closed the connection between packets, in whatever way.
+    /// True when the client closed the connection between packets.
     fn is_silence(&self) -> bool {
         match self {
             Self::Broken(WireError::Closed) => true,
-            Self::Broken(WireError::Io(error)) => {
-                matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
-            }
+            Self::Broken(WireError::Io(error)) => error.kind() == io::ErrorKind::ConnectionReset,
             _ => false,
         }
     }

@@ -250,7 +250,7 @@ async fn client(
     }
     let registration = shared.clients.register(peer);
     // The login needs much that the session does not: it is boxed and gone before the session begins.
-    let Some(session) = Box::pin(log_in(&shared, stream, peer, registration)).await else { return };
+    let Some(session) = Box::pin(log_in(&shared, stream, registration)).await else { return };
     drop(shared);
     let end = session.run().await;
     match end {
@@ -285,7 +285,6 @@ async fn read_header(shared: &Shared, stream: &mut Stream, from: SocketAddr) -> 
 async fn log_in(
     shared: &Arc<Shared>,
     stream: Stream,
-    peer: Option<SocketAddr>,
     registration: Registration,
 ) -> Option<Box<ClientSession>> {
     let version = primary_version(&shared.topology.borrow());
@@ -297,6 +296,7 @@ async fn log_in(
         connection_id: registration.id(),
     };
     let check = shared.check();
+    let peer = stream.peer();
     let logged_in =
         timeout(shared.limits.login, login::login(stream, &shared.login, introduction, &check)).await;
     match logged_in {
@@ -308,8 +308,7 @@ async fn log_in(
             if error.is_noteworthy() {
                 let why = if matches!(error, LoginError::Refused(_)) { "refused" } else { "broken" };
                 shared.metrics.login_refused(why);
-                let client = peer.map_or_else(|| String::from("localhost"), |peer| peer.to_string());
-                tracing::info!(%client, %error, "a client was not logged in");
+                tracing::info!(client = %peer, %error, "a client was not logged in");
             }
             None
         }

@@ -169,7 +169,6 @@ impl ClientSession {
             match self.next_command().await {
                 Ok(frame) => {
                     self.last_activity = Instant::now();
-                    self.client.inbox.settle();
                     if let Err(end) = self.serve(frame).await {
                         break end;
                     }

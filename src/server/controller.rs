@@ -18,6 +18,7 @@ use crate::dba::AccountPlan;
 use crate::demo::random_uuid;
 use crate::k8s::lease;
 use crate::model::access::{Account, Credential};
+use crate::model::claims::Claim;
 use crate::model::leadership::{Leadership, Mandate};
 use crate::model::progress::Progress;
 use crate::model::server::Endpoint;
@@ -60,7 +61,7 @@ pub(super) fn start(
     stop: CancellationToken,
 ) {
     let Parts { outputs: Outputs { progress, leadership }, kubernetes, endpoints, topology, probes } = parts;
-    let Kubernetes { access, wishes, pods } = kubernetes;
+    let Kubernetes { access, wishes, pods, claims } = kubernetes;
     let me: Arc<str> = Arc::from(format!("{}_{}", config.controller.pod, &random_uuid()[..8]));
     let follow = |kept| passwords::follow(kept, (control, tasks), &stop);
     let accounts = Accounts {
@@ -85,7 +86,7 @@ pub(super) fn start(
         access: access.clone(),
         state: config.controller.state.clone(),
         me: Arc::clone(&me),
-        settings: settings(config),
+        settings: settings(config, claims),
         keep_old: KEEP_OLD,
         endpoints,
         wishes,
@@ -104,7 +105,7 @@ pub(super) fn start(
     );
 }
 
-fn settings(config: &Config) -> Settings {
+fn settings(config: &Config, claims: watch::Receiver<Arc<[Claim]>>) -> Settings {
     let controller = &config.controller;
     let logins = Logins {
         ours: controller.account.account.clone().into(),
@@ -119,10 +120,11 @@ fn settings(config: &Config) -> Settings {
         application: None,
     };
     Settings {
-        tools: Tools { logins, accounts, deadline: STATEMENT },
+        tools: Tools { logins, accounts, deadline: STATEMENT, clone_bandwidth: controller.clone_bandwidth },
         interval: controller.interval,
         look_deadline: config.monitor.timeout,
         diverged: controller.diverged,
+        claims,
         fresh_cluster: Arc::from(random_uuid()),
         troubles: watch::channel(Vec::new()).1,
     }

@@ -54,26 +54,7 @@ impl Buffer {
         if self.is_empty() {
             self.start = 0;
             self.end = 0;
-            if self.storage.len() < UNIT {
-                self.storage = Vec::new();
-            }
         }
-    }
-
-    /// Moves a few bytes that stay for a while to storage of their size, so that the unit they were read into serves the
-    /// next client while it is warm in the processor's cache.
-    pub(crate) fn settle(&mut self) {
-        if self.storage.len() != UNIT || self.len() > UNIT / 4 {
-            return;
-        }
-        // With room for what a client may send ahead, which is looked for while it waits.
-        let mut small = Vec::with_capacity((self.len() + 1).next_power_of_two());
-        small.extend_from_slice(self.bytes());
-        small.resize(small.capacity(), 0);
-        let settled = Self { end: self.len(), start: 0, storage: small };
-        self.consume(self.len());
-        self.rest();
-        *self = settled;
     }
 
     /// Takes `count` bytes out at `at` (both counted from the front); what follows moves up.
@@ -168,22 +149,6 @@ mod tests {
         buffer.consume(UNIT + 2);
         buffer.rest();
         assert_eq!((buffer.capacity(), buffer.len()), (0, 0));
-    }
-
-    #[test]
-    fn few_bytes_settle_in_little_storage() {
-        let mut buffer = Buffer::default();
-        buffer.append(b"abcdef");
-        buffer.consume(2);
-        buffer.settle();
-        assert_eq!((buffer.bytes(), buffer.capacity()), (&b"cdef"[..], 8));
-        buffer.append(b"ghijklmn");
-        buffer.settle();
-        assert_eq!((buffer.bytes(), buffer.capacity()), (&b"cdefghijklmn"[..], 16));
-        buffer.consume(12);
-        buffer.append(&[b'x'; UNIT / 2]);
-        buffer.settle();
-        assert_eq!((buffer.len(), buffer.capacity()), (UNIT / 2, UNIT));
     }
 
     #[tokio::test]

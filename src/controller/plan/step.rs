@@ -40,10 +40,23 @@ pub(crate) enum Step {
         server: ServerId,
         process: u64,
     },
-    /// Forgets the channel it has and replicates from `source`.
+    /// Forgets the channel it has, with what it received and has not applied, and replicates from `source`.
     Follow {
         server: ServerId,
         source: ServerId,
+    },
+    /// Starts replication with the channel it has.
+    Start {
+        server: ServerId,
+    },
+    /// From now on it replicates after a restart only when it is told to.
+    StayStopped {
+        server: ServerId,
+    },
+    /// Gives it another `server_id`.
+    SetServerId {
+        server: ServerId,
+        number: u32,
     },
     StopReceiving {
         server: ServerId,
@@ -102,6 +115,9 @@ impl Step {
             | Self::Clone { server, .. }
             | Self::StopCopy { server, .. }
             | Self::Follow { server, .. }
+            | Self::Start { server }
+            | Self::StayStopped { server }
+            | Self::SetServerId { server, .. }
             | Self::StopReceiving { server }
             | Self::Fence { server, .. }
             | Self::AwaitExecuted { server, .. }

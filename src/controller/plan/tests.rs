@@ -1,9 +1,12 @@
 //! Each rule is a world that differs from a good one in one thing, and the plan for it. Every plan is verified too.
 
+use std::time::Duration;
+
 use super::super::story::*;
 use super::super::verify::verify;
 use super::super::world::{Ended, Handover};
 use super::*;
+use crate::config::Diverged;
 use crate::model::version::Version;
 use crate::model::wishes::Wish;
 
@@ -20,6 +23,9 @@ fn short(plan: &Plan) -> (String, String) {
             Step::ForbidWrites { .. } => format!("forbid {server}"),
             Step::Clone { donor, .. } => format!("clone {server}<{}", donor.ordinal().expect("mysql-N")),
             Step::Follow { source, .. } => format!("follow {server}>{}", source.ordinal().expect("mysql-N")),
+            Step::Start { .. } => format!("start {server}"),
+            Step::StayStopped { .. } => format!("stay {server}"),
+            Step::SetServerId { number, .. } => format!("number {server}={number}"),
             Step::StopReceiving { .. } => format!("stop {server}"),
             Step::DropChannel { .. } => format!("drop {server}"),
             Step::Fence { impatient: false, .. } => format!("fence {server}"),
@@ -131,357 +137,102 @@ fn the_first_start() {
         "mysql-1 has transactions that mysql-0, the primary to be, has not",
     );
     check("being initialised", new(), |w| _ = w.busy.insert(id(0)), blanks, "");
-}
-
-#[test]
-fn replicas_are_copied_one_after_another_from_the_one_before() {
-    let first = |w: &mut World| {
-        blank(w, 1);
-        blank(w, 2);
-    };
-    check("the first from the primary", well(), first, "Primary Blank Blank", "clone 1<0");
     check(
-        "while it is copied the next waits",
-        well(),
-        |w| {
-            first(w);
-            seen(w, 1).survey.clone = Some(clone_run(CloneState::Running));
-        },
-        "Primary Cloning Blank",
-        "",
+        "claims of those that are there",
+        new(),
+        |w| w.claims = claims(&[0, 1, 2], 1),
+        blanks,
+        "initialise 0",
     );
-    check(
-        "while it restarts the next waits too",
-        well(),
-        |w| {
-            first(w);
-            w.busy.insert(id(1));
-        },
-        "Primary Blank Blank",
-        "",
+    let stranger = Claim { name: "data-other-3".into(), capacity: None };
+    check("another's claim", new(), |w| w.claims = [stranger].into(), blanks, "initialise 0");
+    check("a claim without its pod", new(), |w| w.claims = claims(&[0, 1, 2, 3], 1), blanks, "");
+    check_problem(
+        "a claim without its pod",
+        new(),
+        |w| w.claims = claims(&[0, 1, 2, 3], 1),
+        "waits for mysql-3: its claim data-mysql-3 is there and may have the data",
     );
-    check(
-        "also while it does not answer",
-        well(),
-        |w| {
-            first(w);
-            unreachable(w, 1);
-            w.busy.insert(id(1));
-        },
-        "Primary Unreachable Blank",
-        "",
-    );
-    check("the second from the first", well(), |w| blank(w, 2), "Primary Serving Blank", "clone 2<1");
-    check(
-        "the first from the second when it can",
-        well(),
-        |w| blank(w, 1),
-        "Primary Blank Serving",
-        "clone 1<2",
-    );
-    check(
-        "the primary gives when the one before cannot",
-        well(),
-        |w| {
-            blank(w, 2);
-            unreachable(w, 1);
-        },
-        "Primary Unreachable Blank",
-        "clone 2<0",
-    );
-    check(
-        "one that takes writes gives nothing",
-        well(),
-        |w| {
-            blank(w, 2);
-            probe(w, 1).super_read_only = false;
-        },
-        "Primary Serving Blank",
-        "forbid 1",
-    );
-    let coming = |w: &mut World| {
-        blank(w, 2);
-        probe(w, 1).channel = None;
-        probe(w, 1).channels = 0;
-    };
-    check("one that will serve soon is waited for", well(), coming, "Primary Detached Blank", "follow 1>0");
-    check(
-        "while it catches up, too",
-        well(),
-        |w| {
-            blank(w, 2);
-            probe(w, 1).executed = gtids("0:1-5");
-        },
-        "Primary CatchingUp Blank",
-        "",
-    );
-    check(
-        "but not for ever",
-        well(),
-        |w| {
-            coming(w);
-            tried(w, 1, 3, 5);
-        },
-        "Primary Detached Blank",
-        "clone 2<0",
-    );
-    check(
-        "after a failure it rests",
-        well(),
-        |w| {
-            blank(w, 2);
-            tried(w, 2, 1, 5);
-        },
-        "Primary Serving Blank",
-        "",
-    );
-    check(
-        "and is tried again",
-        well(),
-        |w| {
-            blank(w, 2);
-            tried(w, 2, 1, 0);
-        },
-        "Primary Serving Blank",
-        "clone 2<1",
+    check_problem("no GTIDs", new(), |w| probe(w, 2).gtid_mode = false, "waits for mysql-2: it numbers no");
+    check_problem(
+        "a replica has data of before there were GTIDs, and the primary to be has none",
+        new(),
+        |w| (seen(w, 2).survey.user_schemas, probe(w, 2).executed) = (1, gtids("")),
+        "mysql-2 has data that mysql-0, the primary to be, has not",
     );
 }
 
 #[test]
-fn what_clone_would_refuse_is_asked_before() {
-    let check = |change: fn(&mut World), expected: &str| {
-        let both = |w: &mut World| {
-            blank(w, 2);
-            change(w);
-        };
-        check_problem(expected, well(), both, expected);
-        check(expected, well(), both, "Primary Serving Blank", "");
+fn servers_that_cannot_be_worked_with() {
+    let check = |name: &str, change: fn(&mut World), classes: &str, words: &str| {
+        check(name, well(), change, classes, "");
+        check_problem(name, well(), change, words);
     };
-    check(|w| probe(w, 2).version = Version::mysql(9, 6, 0), "it runs 9.6.0, the other 9.7.4");
-    check(|w| seen(w, 2).survey.layout = "latin1 16384".into(), "settings differ");
-    check(|w| seen(w, 1).survey.plugins.push("x (Y)".into()), "it lacks plugins: x (Y)");
+    let replica = "Primary Serving Unmanageable";
+    check("a replica without GTIDs", |w| probe(w, 2).gtid_mode = false, replica, "mysql-2: it numbers no");
+    check("a new one", |w| (blank(w, 2), probe(w, 2).gtid_mode = false).1, replica, "mysql-2: it numbers no");
+    check("not let in", |w| refused(w, 2), replica, "mysql-2: access denied");
+    let primary = "Unmanageable Serving Serving";
+    check("the primary not let in", |w| refused(w, 0), primary, "cannot be worked with (access denied)");
+    check("the primary without GTIDs", |w| probe(w, 0).gtid_mode = false, primary, "mysql-0: it numbers no");
     check(
-        |w| {
-            for ordinal in [0, 1] {
-                probe(w, ordinal).version = Version::mysql(8, 0, 36);
-            }
-            probe(w, 2).version = Version::mysql(8, 0, 40);
-        },
-        "it runs 8.0.40",
-    );
-}
-
-#[test]
-fn clones_that_broke_off() {
-    let broken = |w: &mut World, state: CloneState| {
-        blank(w, 2);
-        probe(w, 2).executed = gtids("");
-        seen(w, 2).survey.clone = Some(clone_run(state));
-    };
-    let classes = "Primary Serving CloneBroken";
-    check("in progress, and nobody does it", well(), |w| broken(w, CloneState::Dead), classes, "clone 2<1");
-    check("failed", well(), |w| broken(w, CloneState::Failed), classes, "clone 2<1");
-    check(
-        "failed before anything was dropped",
-        well(),
-        |w| seen(w, 2).survey.clone = Some(clone_run(CloneState::Failed)),
-        WELL,
-        "",
+        "which has come back",
+        |w| (probe(w, 0).gtid_mode, probe(w, 0).read_only, probe(w, 0).super_read_only) = (false, true, true),
+        primary,
+        "it takes no writes before that",
     );
     check(
-        "another controller's runs on",
-        well(),
-        |w| broken(w, CloneState::Running),
-        "Primary Serving Cloning",
-        "",
-    );
-    let stalled = |w: &mut World, seconds: u64| {
-        broken(w, CloneState::Running);
-        w.busy.insert(id(2));
-        w.stalled_for.insert(id(2), Duration::from_secs(seconds));
-    };
-    check("slow", well(), |w| stalled(w, 119), "Primary Serving Cloning", "");
-    check("stalled", well(), |w| stalled(w, 120), "Primary Serving Cloning", "kill 7 on 2");
-    check(
-        "recovery moves no bytes",
-        well(),
-        |w| {
-            stalled(w, 999);
-            seen(w, 2).survey.clone.as_mut().expect("running").stage = "RECOVERY".into();
-        },
-        "Primary Serving Cloning",
-        "",
-    );
-    check(
-        "completed: the channel that came with it is replaced",
-        well(),
-        |w| {
-            seen(w, 2).survey.clone = Some(clone_run(CloneState::Completed));
-            probe(w, 2).super_read_only = false;
-            channel_of(w, 2).receiver.state = ThreadState::Off;
-            channel_of(w, 2).applier.running = false;
-        },
-        "Primary Serving Detached",
-        "follow 2>0, forbid 2",
-    );
-}
-
-#[test]
-fn whose_data() {
-    check(
-        "another cluster's",
-        well(),
+        "another cluster's pods behind the same Service",
         |w| probe(w, 2).cluster = Some("b".into()),
         "Primary Serving Foreign",
-        "",
-    );
-    check(
-        "nobody's",
-        well(),
-        |w| {
-            blank(w, 2);
-            seen(w, 2).survey.user_schemas = 1;
-        },
-        "Primary Serving Unmarked",
-        "",
-    );
-    check(
-        "transactions of another server, and no schema",
-        well(),
-        |w| {
-            blank(w, 2);
-            probe(w, 2).executed = gtids("7:1");
-        },
-        "Primary Serving Unmarked",
-        "",
-    );
-    check(
-        "two of the same uuid",
-        well(),
-        |w| probe(w, 2).uuid = uuid(1).into(),
-        "Primary DuplicateUuid DuplicateUuid",
-        "",
+        "mysql-2: it has the data of another cluster (b)",
     );
 }
 
 #[test]
-fn errant_transactions() {
-    let errant = |w: &mut World, seconds: u64| {
-        probe(w, 2).executed = gtids("0:1-9,2:1");
-        w.errant_for.insert(id(2), Duration::from_secs(seconds));
+fn numbers() {
+    check("one for two replicas", well(), |w| probe(w, 2).server_id = 101, WELL, "number 2=102");
+    check("the primary's", well(), |w| probe(w, 1).server_id = 100, WELL, "number 1=101");
+    check("the primary keeps its own", well(), |w| probe(w, 0).server_id = 102, WELL, "number 2=202");
+    check("not set", well(), |w| probe(w, 2).server_id = 0, WELL, "number 2=102");
+    check("not set on the primary", well(), |w| probe(w, 0).server_id = 0, WELL, "number 0=100");
+    let new = |w: &mut World| (blank(w, 2), probe(w, 2).server_id = 101).1;
+    check(
+        "a new one's first, then its copy",
+        well(),
+        new,
+        "Primary Serving Blank",
+        "number 2=102, clone 2<1",
+    );
+    let foreign = |w: &mut World| (probe(w, 2).cluster, probe(w, 2).server_id) = (Some("b".into()), 101);
+    check("another cluster's", well(), foreign, "Primary Serving Foreign", "");
+    check_problem("told", well(), |w| probe(w, 2).server_id = 101, "its server_id is that of mysql-1 (101)");
+}
+
+#[test]
+fn scaled_down_and_up() {
+    check("fewer", well(), |w| _ = w.nodes.pop(), "Primary Serving", "");
+    let leaves = |w: &mut World| (w.nodes[2].endpoint.terminating = true, unreachable(w, 2)).1;
+    check("one leaves", well(), leaves, "Primary Serving Unreachable", "");
+    let stopped = |w: &mut World| {
+        channel_of(w, 2).receiver.state = ThreadState::Off;
+        channel_of(w, 2).applier.running = false;
+        probe(w, 2).executed = gtids("0:1-3");
     };
-    let classes = "Primary Serving Errant";
-    check("just seen", well(), |w| errant(w, 0), classes, "");
-    check("believed", well(), |w| errant(w, 10), classes, "stop 2");
+    check("on its volume of before", well(), stopped, "Primary Serving Detached", "start 2");
     check(
-        "stopped already",
+        "and it leaves again",
         well(),
-        |w| {
-            errant(w, 99);
-            channel_of(w, 2).receiver.state = ThreadState::Off;
-        },
-        classes,
+        |w| (stopped(w), w.nodes[2].endpoint.terminating = true).1,
+        "Primary Serving Detached",
         "",
     );
     check(
-        "to be copied anew",
+        "it would start by itself next time",
         well(),
-        |w| {
-            errant(w, 10);
-            w.diverged = Diverged::Reclone;
-        },
-        classes,
-        "clone 2<1",
-    );
-}
-
-#[test]
-fn replication_that_does_not_run() {
-    let detached = "Primary Serving Detached";
-    let broken = "Primary Serving Broken";
-    let follow = "follow 2>0";
-    check(
-        "no channel",
-        well(),
-        |w| {
-            probe(w, 2).channel = None;
-            probe(w, 2).channels = 0;
-        },
-        detached,
-        follow,
-    );
-    check("another host", well(), |w| channel_of(w, 2).host = "old".into(), detached, follow);
-    check("by file and position", well(), |w| channel_of(w, 2).auto_position = false, detached, follow);
-    check(
-        "another source",
-        well(),
-        |w| channel_of(w, 2).receiver.source_uuid = uuid(7).into(),
-        detached,
-        follow,
-    );
-    check(
-        "receiver stopped",
-        well(),
-        |w| channel_of(w, 2).receiver.state = ThreadState::Off,
-        detached,
-        follow,
-    );
-    check("applier stopped", well(), |w| channel_of(w, 2).applier.running = false, detached, follow);
-    check("two channels", well(), |w| probe(w, 2).channels = 2, broken, "");
-    check(
-        "connecting",
-        well(),
-        |w| channel_of(w, 2).receiver.state = ThreadState::Connecting,
-        "Primary Serving CatchingUp",
-        "",
-    );
-    check(
-        "the network fails it",
-        well(),
-        |w| {
-            channel_of(w, 2).receiver.state = ThreadState::Connecting;
-            channel_of(w, 2).receiver.error = error(2003);
-        },
-        broken,
-        "",
-    );
-    check(
-        "its password is old",
-        well(),
-        |w| {
-            channel_of(w, 2).receiver.state = ThreadState::Connecting;
-            channel_of(w, 2).receiver.error = error(1045);
-        },
-        broken,
-        follow,
-    );
-    let applier = |code: u32, attempts: u32| {
-        move |w: &mut World| {
-            channel_of(w, 2).applier.running = false;
-            channel_of(w, 2).applier.error = error(code);
-            if attempts > 0 {
-                tried(w, 2, attempts, 0);
-            }
-        }
-    };
-    check("a duplicate key is tried once", well(), applier(1062, 0), broken, follow);
-    check("and is never skipped", well(), applier(1062, 1), broken, "");
-    check("a deadlock passes", well(), applier(1213, 3), broken, follow);
-    check("a relay log is fetched again", well(), applier(13121, 1), broken, follow);
-}
-
-#[test]
-fn behind() {
-    check("by a look", well(), |w| probe(w, 2).executed = gtids("0:1-5"), "Primary Serving CatchingUp", "");
-    check(
-        "further than the logs reach",
-        well(),
-        |w| {
-            probe(w, 2).executed = gtids("0:1-5");
-            probe(w, 0).purged = gtids("0:1-7");
-        },
-        "Primary Serving BehindPurge",
-        "clone 2<1",
+        |w| seen(w, 2).survey.starts_by_itself = true,
+        WELL,
+        "stay 2",
     );
 }
 
@@ -560,6 +311,14 @@ fn a_primary_that_lost_data_is_never_followed() {
         "stop 1, forbid 0",
     );
     check_problem("it is said loudly", well(), |w| blank(w, 0), "it has not this cluster's data");
+    check_problem("and what is left", well(), |w| blank(w, 0), "mysql-1 has all that is known of");
+    check(
+        "another cluster's replica is left alone",
+        well(),
+        |w| (blank(w, 0), probe(w, 2).cluster = Some("b".into())).1,
+        "PrimaryLost Serving Foreign",
+        "stop 1, forbid 0",
+    );
 }
 
 #[test]
@@ -622,106 +381,6 @@ fn wish(world: &mut World, to: Option<u8>) {
 }
 
 #[test]
-fn who_takes_over() {
-    check_change("nobody wants it", |_| (), "");
-    check_change("a wish", |w| wish(w, Some(2)), "mysql-0 to mysql-2");
-    check_change("anybody", |w| wish(w, None), "mysql-0 to mysql-1");
-    check_change(
-        "anybody, the best",
-        |w| {
-            wish(w, None);
-            w.primary_before = gtids("0:1-8");
-            probe(w, 1).executed = gtids("0:1-8");
-        },
-        "mysql-0 to mysql-2",
-    );
-    check_change(
-        "answered",
-        |w| {
-            wish(w, None);
-            w.record.ended = Some(Ended { id: "w".into(), failure: None });
-        },
-        "",
-    );
-    check_change("paused", |w| (wish(w, None), w.wishes.paused = true).1, "");
-    check_change("the primary itself", |w| wish(w, Some(0)), "no: mysql-0 is the primary already");
-    check_change("unknown", |w| wish(w, Some(7)), "no: mysql-7 is not among the servers");
-    check_change("away", |w| (wish(w, Some(1)), unreachable(w, 1)).1, "no: mysql-1 does not answer");
-    check_change("behind", |w| (wish(w, Some(1)), probe(w, 1).executed = gtids("0:1-3")).1, "");
-    check_change(
-        "errant",
-        |w| (wish(w, Some(1)), probe(w, 1).executed = gtids("0:1-9,1:1")).1,
-        "no: mysql-1 cannot be the primary: it is Errant",
-    );
-    check_change(
-        "of the others, one is errant",
-        |w| (wish(w, None), probe(w, 1).executed = gtids("0:1-9,1:1")).1,
-        "mysql-0 to mysql-2",
-    );
-    check_change("the pod goes", |w| w.nodes[0].endpoint.terminating = true, "mysql-0 to mysql-1");
-    check_change(
-        "both pods go",
-        |w| (0..2).for_each(|at| w.nodes[at].endpoint.terminating = true),
-        "mysql-0 to mysql-2",
-    );
-    check_change(
-        "it has just failed",
-        |w| (w.nodes[0].endpoint.terminating = true, w.handover_rests = true).1,
-        "",
-    );
-    check_change("the primary is away", |w| (wish(w, None), unreachable(w, 0)).1, "");
-}
-
-fn running(world: &mut World) {
-    world.record.handover = Some(Handover { from: id(0), to: id(1), id: "w".into() });
-}
-
-fn fenced(world: &mut World) {
-    running(world);
-    (probe(world, 0).read_only, probe(world, 0).super_read_only) = (true, true);
-}
-
-fn appointed(world: &mut World) {
-    fenced(world);
-    world.record.primary = Some(id(1));
-    world.record.primary_uuid = Some(uuid(1).into());
-}
-
-#[test]
-fn a_switchover_that_runs() {
-    check("open", well(), running, WELL, "fence 0");
-    let leaves = |w: &mut World| (running(w), w.nodes[0].endpoint.terminating = true).1;
-    check("in a hurry", well(), leaves, WELL, "fence 0 now");
-    check_change("all there", fenced, "appoint mysql-1");
-    let behind = |w: &mut World| (fenced(w), probe(w, 1).executed = gtids("0:1-8")).1;
-    check("not all there", well(), behind, "PrimaryFenced CatchingUp Serving", "await 1");
-    check_change(
-        "too long",
-        |w| (behind(w), w.handover_for = Duration::from_secs(8)).1,
-        "back: it took longer than 8 s",
-    );
-    check_change("open for ever", |w| (running(w), w.handover_failed = Some("why".into())).1, "back: why");
-    check_change("the target is gone", |w| (fenced(w), unreachable(w, 1)).1, "");
-    check_change(
-        "the target is errant",
-        |w| (fenced(w), probe(w, 1).executed = gtids("0:1-9,1:1")).1,
-        "back: mysql-1 cannot be the primary: it is Errant",
-    );
-    check("appointed", well(), appointed, "Detached PrimaryFenced Detached", "drop 1, allow 1");
-    let unseen = |w: &mut World| (appointed(w), unreachable(w, 0)).1;
-    check("appointed, the old one unseen", well(), unseen, "Unreachable PrimaryFenced Detached", "drop 1");
-    check_change(
-        "it takes writes",
-        |w| {
-            appointed(w);
-            probe(w, 1).channel = None;
-            (probe(w, 1).read_only, probe(w, 1).super_read_only) = (false, false);
-        },
-        "end",
-    );
-}
-
-#[test]
 fn a_dead_primary_is_reported() {
     let dead = |w: &mut World| {
         unreachable(w, 0);
@@ -729,8 +388,19 @@ fn a_dead_primary_is_reported() {
         probe(w, 2).executed = gtids("0:1-8");
     };
     check("nothing is done", well(), dead, "Unreachable Serving Serving", "");
+    check(
+        "who has lost it too waits until it is known again",
+        well(),
+        |w| (dead(w), channel_of(w, 2).receiver.state = ThreadState::Connecting).1,
+        "Unreachable Serving Serving",
+        "stop 2",
+    );
     check_problem("what is at risk", well(), dead, "mysql-2 has most; at risk are 1 transactions: 00000000");
     check_problem("nothing is", well(), |w| unreachable(w, 0), "mysql-1 has all that is known of");
+}
+
+fn running(world: &mut World) {
+    world.record.handover = Some(Handover { from: id(0), to: id(1), id: "w".into() });
 }
 
 #[test]
@@ -739,3 +409,7 @@ fn a_pause_changes_nothing() {
     check("paused", well(), broken, "Primary Serving Blank", "");
     check("in the middle", well(), |w| (running(w), w.wishes.paused = true).1, WELL, "fence 0");
 }
+
+mod copies;
+mod replicas;
+mod switchover;

@@ -33,6 +33,8 @@ fn r1_a_cluster_is_made_once() {
     check("made before", new(), |w| w.record.bootstrapped = true, &[initialise(0)], &["R1"]);
     check("someone has data", new(), |w| probe(w, 2).cluster = Some("x".into()), &[initialise(0)], &["R1"]);
     check("someone is unseen", new(), |w| unreachable(w, 2), &[initialise(0)], &["R5"]);
+    check("someone's claim is", new(), |w| w.claims = claims(&[0, 3], 1), &[initialise(0)], &["R5"]);
+    check("nothing tells what one has", new(), |w| probe(w, 2).gtid_mode = false, &[initialise(0)], &["R1"]);
     let adopt = Step::Adopt { server: id(0), cluster: "b".into() };
     check("another's marker", well(), |w| w.record.bootstrapped = false, &[adopt], &["R1"]);
 }
@@ -67,16 +69,34 @@ fn r2_donors() {
     check("of a lost primary", |w| blank(w, 0), 1, &["R2"]);
     check("an empty primary", |w| blank(w, 0), 0, &["R2"]);
     check("being copied to", |w| _ = w.busy.insert(id(1)), 1, &["R2"]);
+    check("overwritten in part", |w| overwriting(w, 1), 1, &["R2"]);
+    check("the primary is of another series", |w| probe(w, 0).version.minor = 6, 0, &["R2"]);
+    let twins = |w: &mut World| (probe(w, 2).uuid, probe(w, 2).executed) = (uuid(1).into(), gtids(""));
+    check("another has its uuid", twins, 1, &["R2"]);
 }
 
 #[test]
 fn r3_what_would_be_lost() {
-    check("good data, with the primary well", well(), |_| (), &[clone(2, 1)], &[]);
-    check("good data, and no primary", well(), |w| unreachable(w, 0), &[clone(2, 1)], &["R3", "R2"]);
+    check("good data", well(), |_| (), &[clone(2, 1)], &["R3"]);
+    check("good data, by policy", well(), |w| w.diverged = Diverged::Reclone, &[clone(2, 1)], &[]);
+    check("begun before", well(), |w| overwriting(w, 2), &[clone(2, 1)], &[]);
+    let behind = |w: &mut World| {
+        probe(w, 2).executed = gtids("0:1");
+        probe(w, 0).purged = gtids("0:1-2");
+    };
+    check("behind the logs", well(), behind, &[clone(2, 1)], &[]);
+    let errant = |w: &mut World, seconds: u64| {
+        w.diverged = Diverged::Reclone;
+        probe(w, 2).executed = gtids("0:1-9,2:1");
+        w.errant_for.insert(id(2), Duration::from_secs(seconds));
+    };
+    check("its own, just seen", well(), |w| errant(w, 9), &[clone(2, 1)], &["R3"]);
+    check("its own, by policy", well(), |w| errant(w, 10), &[clone(2, 1)], &[]);
+    check("and no primary", well(), |w| unreachable(w, 0), &[clone(2, 1)], &["R3", "R2"]);
     check(
         "transactions of its own",
         well(),
-        |w| probe(w, 2).executed = gtids("0:1-9,2:1"),
+        |w| (errant(w, 10), w.diverged = Diverged::Hold).1,
         &[clone(2, 1)],
         &["R3"],
     );
@@ -111,7 +131,7 @@ fn r3_what_would_be_lost() {
 
 #[test]
 fn r4_the_primary_stays() {
-    check("overwritten", well(), |_| (), &[clone(0, 1)], &["R4"]);
+    check("overwritten", well(), |_| (), &[clone(0, 1)], &["R3", "R4"]);
     check("overwritten when blank", well(), |w| blank(w, 0), &[clone(0, 1)], &["R4", "R2"]);
     check("made a replica", well(), |_| (), &[follow(0, 1)], &["R4", "R7"]);
 }
@@ -136,7 +156,53 @@ fn r7_nobody_follows_an_unproven_primary() {
     check("proven", well(), |_| (), &[follow(2, 0)], &[]);
     check("a replica", well(), |_| (), &[follow(2, 1)], &["R7"]);
     check("empty", well(), |w| blank(w, 0), &[follow(2, 0)], &["R7"]);
-    check("before the cluster is made", new(), |_| (), &[follow(2, 0)], &["R7"]);
+    check("before the cluster is made", new(), |_| (), &[follow(2, 0)], &["R7", "R9"]);
+    let start = || Step::Start { server: id(2) };
+    check("start", well(), |_| (), &[start()], &[]);
+    check("start, from another", well(), |w| channel_of(w, 2).host = "b".into(), &[start()], &["R7"]);
+    let old = |w: &mut World| channel_of(w, 2).receiver.source_uuid = uuid(7).into();
+    check("start, from the one of before", well(), old, &[start()], &["R7"]);
+    check(
+        "start, by file and position",
+        well(),
+        |w| channel_of(w, 2).auto_position = false,
+        &[start()],
+        &["R7"],
+    );
+    check("start, from an empty one", well(), |w| blank(w, 0), &[start()], &["R7"]);
+    let helped = |w: &mut World| {
+        probe(w, 2).executed = gtids("0:1-5");
+        (probe(w, 0).purged, probe(w, 1).purged) = (gtids("0:1-7"), gtids("0:1-5"));
+    };
+    check("one with the logs", well(), helped, &[follow(2, 1)], &[]);
+    for (name, change) in [
+        ("without them", (|w| probe(w, 1).purged = gtids("0:1-6")) as fn(&mut World)),
+        ("errant", |w| probe(w, 1).executed = gtids("0:1-9,1:1")),
+        ("open", |w| probe(w, 1).super_read_only = false),
+        ("overwritten in part", |w| overwriting(w, 1)),
+        ("another cluster's", |w| probe(w, 1).cluster = Some("b".into())),
+        ("of a lost primary", |w| blank(w, 0)),
+    ] {
+        check(name, well(), |w| (helped(w), change(w)).1, &[follow(2, 1)], &["R7"]);
+    }
+}
+
+#[test]
+fn r9_servers_that_are_not_ours() {
+    let server = || id(2);
+    for step in [
+        Step::Start { server: server() },
+        follow(2, 0),
+        Step::StayStopped { server: server() },
+        Step::StopReceiving { server: server() },
+        Step::SetServerId { server: server(), number: 7 },
+    ] {
+        let steps = [step];
+        check("ours", well(), |_| (), &steps, &[]);
+        check("another cluster's", well(), |w| probe(w, 2).cluster = Some("b".into()), &steps, &["R9"]);
+    }
+    let number = Step::SetServerId { server: server(), number: 7 };
+    check("a new one's number", well(), |w| blank(w, 2), &[number], &[]);
 }
 
 #[test]

@@ -26,8 +26,8 @@ use crate::k8s::client::{self, Access, Call};
 use crate::k8s::follow::{Followed, Follower, Kind};
 use crate::k8s::{pods, state};
 use crate::model::appointment::Appointment;
-use crate::model::pod;
 use crate::model::claims::Claim;
+use crate::model::pod;
 use crate::model::server::Endpoint;
 use crate::model::wishes::Wishes;
 
