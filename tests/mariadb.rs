@@ -36,7 +36,7 @@ async fn server_of(conn: &mut Conn, sql: &str) -> u32 {
 #[test]
 fn a_primary_and_two_replicas() {
     support::run(async {
-        let Some(cluster) = MariaDb::start(2).await else { return };
+        let cluster = MariaDb::start(2).await;
         let overrides =
             "routing: {max_lag_ms: 1500, gtid_wait_ms: 300}\nmonitor: {timeout_ms: 10000, failures: 3}";
         let proxy = Proxy::start_over(cluster.folder(), &cluster.servers(), overrides).await;
@@ -53,7 +53,6 @@ fn a_primary_and_two_replicas() {
         own_writes_are_seen(&mut conn).await;
         its_own_sql(&mut conn).await;
         sessions(&mut conn).await;
-        writes_of_others_are_seen(&cluster, &mut conn).await;
 
         // A replica that stops, and one that lags.
         let mut replica = cluster.connect(1, ROOT).await;
@@ -122,28 +121,6 @@ async fn own_writes_are_seen(conn: &mut Conn) {
         *seen.entry(server).or_default() += 1;
     }
     assert!(seen.contains_key(&101) && seen.contains_key(&102), "{seen:?}");
-}
-
-/// With `routing.consistency: global`, each read right after somebody else's write.
-async fn writes_of_others_are_seen(cluster: &MariaDb, writer: &mut Conn) {
-    let overrides = "routing: {consistency: global}\nmonitor: {timeout_ms: 10000, failures: 3}";
-    let proxy = Proxy::start_over(cluster.folder(), &cluster.servers(), overrides).await;
-    for replica in ["mariadb-1", "mariadb-2"] {
-        until(&proxy, replica, |server| server["serves_reads"] == true).await;
-    }
-    let mut reader = proxy.connect(APP).await;
-    let mut replicas = 0;
-    for i in 2000..2050 {
-        writer.query_drop(format!("INSERT INTO t VALUES ({i}, 'row')")).await.expect("the primary may");
-        let row: Option<(u32, u32)> = reader
-            .query_first(format!("SELECT @@server_id, COUNT(*) FROM d.t WHERE i = {i}"))
-            .await
-            .expect("it answers");
-        let (server, count) = row.expect("a row");
-        assert_eq!(count, 1, "row {i} on server {server}");
-        replicas += u32::from(server > 100);
-    }
-    assert!(replicas > 0, "no replica has answered");
 }
 
 async fn its_own_sql(conn: &mut Conn) {
