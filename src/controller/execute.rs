@@ -73,7 +73,7 @@ impl Job {
         let open = async || Ok::<_, Error>(tools.logins.open(&self.server, tools.deadline).await?.0);
         match (&self.step, &self.other) {
             (Step::Initialise { server, cluster }, _) => {
-                let mut session = open().await?;
+                let mut session = tools.logins.open_to_grant(&self.server, tools.deadline).await?;
                 dba::set_writable(&mut session).await?;
                 dba::create_accounts(&mut session, &tools.accounts, &tools.logins.tls, tools.deadline)
                     .await?;
@@ -85,7 +85,7 @@ impl Job {
             }
             (Step::Adopt { .. }, _) => {}
             (Step::CreateAccounts { .. }, _) => {
-                let mut session = open().await?;
+                let mut session = tools.logins.open_to_grant(&self.server, tools.deadline).await?;
                 dba::create_accounts(&mut session, &tools.accounts, &tools.logins.tls, tools.deadline)
                     .await?;
                 session.close().await;

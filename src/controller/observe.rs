@@ -39,6 +39,22 @@ impl Logins {
         let session = Session::open(address, &login(installation)).await?;
         Ok((session.under(&self.mandate), LoggedIn::Installation))
     }
+
+    /// For what our own account cannot do, which is to give rights: it may be there without its own, where setting it up
+    /// was interrupted.
+    pub(super) async fn open_to_grant(
+        &self,
+        address: &Address,
+        deadline: std::time::Duration,
+    ) -> Result<Session, dba::Error> {
+        if let Some(installation) = &self.installation {
+            match Session::open(address, &Login::new(installation.clone(), &self.tls, deadline)).await {
+                Err(error) if error.denied() => {}
+                other => return other.map(|session| session.under(&self.mandate)),
+            }
+        }
+        Ok(self.open(address, deadline).await?.0)
+    }
 }
 
 /// Connections for looking, one to each server.

@@ -121,6 +121,7 @@ fn wanted(world: &World) -> Plan {
     };
     if !world.record.bootstrapped {
         first::first_start(world, primary_id, &mut plan);
+        plan.steps.retain(|step| !rests(world, step));
         return plan;
     }
     let source = primary(world, primary_id, &mut plan);

@@ -1,5 +1,6 @@
 //! Scenarios in a real API server with pods that are real servers; see tests/README.md for the list.
 
+mod cluster;
 mod controller;
 mod existing;
 #[path = "../support/kube/mod.rs"]
@@ -15,3 +16,4 @@ mod pods;
 mod scene;
 mod told;
 mod traffic;
+mod walk;

@@ -132,12 +132,12 @@ impl Kubelet {
         process.inspect(|process| send(*process, signal)).is_some()
     }
 
-    /// Runs a command in a container, as `kubectl exec` does. Err is what it printed.
+    /// Runs a command in a container, as `kubectl exec` does, but as root. Err is what it printed.
     pub(crate) async fn exec(&self, pod: &str, container: &str, command: &[&str]) -> Result<(), String> {
         let process = self.seen(pod).and_then(|seen| seen.process(container));
         let process = process.ok_or_else(|| format!("{pod}/{container} does not run"))?;
         let command: Vec<String> = command.iter().map(|&word| word.to_owned()).collect();
-        Entered { process, user: 0, group: 0, variables: Vec::new() }.run(&command).await
+        Entered { process, user: 0, group: 0, variables: variables_of(process) }.run(&command).await
     }
 
     /// Takes a pod off the network, or puts it back: packets vanish, nobody is told.
@@ -305,6 +305,13 @@ async fn run(
     }
     lives.shutdown().await;
     handles.lock().clear();
+}
+
+/// What a process was started with.
+fn variables_of(process: u32) -> Vec<(String, String)> {
+    let text = fs::read_to_string(format!("/proc/{process}/environ")).unwrap_or_default();
+    let pairs = text.split('\0').filter_map(|pair| pair.split_once('='));
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 fn uid(pod: &Pod) -> String {
