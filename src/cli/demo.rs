@@ -53,7 +53,7 @@ async fn run_demo(arguments: &DemoArguments, control: Handle) -> Result<(), Fail
     let Some(demo) = interrupted.or(Demo::start(&options)).await? else { return Ok(()) };
     let mut demo = demo.map_err(failed)?;
     screen.say(&format!("Their data is in {}", demo.folder().display()));
-    let mut controlled = Controlled::start(&demo)?;
+    let mut controlled = Controlled::start(&demo, arguments.clone_bandwidth_mib)?;
     let outcome = async {
         if interrupted.or(controlled.serving(&mut screen)).await?.is_none() {
             return Ok(());
@@ -227,12 +227,8 @@ struct Controlled {
 }
 
 impl Controlled {
-    fn start(demo: &Demo) -> Result<Self, Failure> {
-        Self::start_with(demo, None)
-    }
-
     /// `clone_bandwidth` is in MiB/s.
-    fn start_with(demo: &Demo, clone_bandwidth: Option<NonZeroU32>) -> Result<Self, Failure> {
+    fn start(demo: &Demo, clone_bandwidth: Option<NonZeroU32>) -> Result<Self, Failure> {
         let record = match demo.memory().record() {
             None => Record::default(),
             Some(text) => Record::from_text(&text).map_err(|error| Failure::Failed(error.to_string()))?,
@@ -361,7 +357,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn the_controller_brings_servers_up_and_keeps_them_right() {
         let mut demo = start("controller", 2).await;
-        let mut controlled = Controlled::start(&demo).expect("nothing on record");
+        let mut controlled = Controlled::start(&demo, None).expect("nothing on record");
         reach(&mut controlled, "Primary Serving Serving").await;
 
         let donor = "SELECT SOURCE FROM performance_schema.clone_status";
@@ -414,7 +410,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn passwords_change_while_servers_serve() {
         let demo = start("passwords", 1).await;
-        let mut controlled = Controlled::start(&demo).expect("nothing on record");
+        let mut controlled = Controlled::start(&demo, None).expect("nothing on record");
         reach(&mut controlled, "Primary Serving").await;
         let old = demo.accounts();
         let new = |account: &Account| Account {
@@ -556,7 +552,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn clients_see_no_error_of_a_switchover() {
         let mut demo = start("switchover", 2).await;
-        let mut controlled = Controlled::start(&demo).expect("nothing on record");
+        let mut controlled = Controlled::start(&demo, None).expect("nothing on record");
         reach(&mut controlled, "Primary Serving Serving").await;
         ask(&demo, 0, "CREATE TABLE demo.t (id BIGINT PRIMARY KEY)").await;
         let config = demo.config().expect("it is right");

@@ -11,6 +11,7 @@ mod status;
 mod switchover;
 
 use std::ffi::OsString;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -99,6 +100,9 @@ struct DemoArguments {
     /// The proxy's port on 127.0.0.1 [default: 6033, or another when that is taken]
     #[arg(long)]
     port: Option<u16>,
+    /// How many MiB a second a copy of a server may take [default: no limit]
+    #[arg(long, value_name = "MIB")]
+    clone_bandwidth_mib: Option<NonZeroU32>,
     /// Run these statements through the proxy, print which server ran each and what it answered, and end
     #[arg(long, value_name = "SQL")]
     exec: Option<String>,

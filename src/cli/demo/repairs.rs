@@ -39,7 +39,7 @@ const BEGAN: &str = "SELECT BEGIN_TIME FROM performance_schema.clone_status";
 #[tokio::test(flavor = "multi_thread")]
 async fn copies_that_are_disturbed_are_made_again() {
     let mut demo = start("copies", 2).await;
-    let mut controlled = Controlled::start_with(&demo, Some(SLOW)).expect("nothing on record");
+    let mut controlled = Controlled::start(&demo, Some(SLOW)).expect("nothing on record");
     reach(&mut controlled, WELL).await;
     fill(&demo).await;
     reach(&mut controlled, WELL).await;
@@ -66,7 +66,7 @@ async fn copies_that_are_disturbed_are_made_again() {
     reach(&mut controlled, "Primary Serving Cloning").await;
     let began = ask(&demo, 2, BEGAN).await;
     controlled.end().await;
-    let mut controlled = Controlled::start_with(&demo, Some(SLOW)).expect("its own record");
+    let mut controlled = Controlled::start(&demo, Some(SLOW)).expect("its own record");
     reach(&mut controlled, WELL).await;
     assert_eq!(ask(&demo, 2, BEGAN).await, began, "it was not begun anew");
     assert_eq!(ask(&demo, 2, rows).await, "12");
@@ -85,7 +85,7 @@ async fn purge(demo: &Demo, server: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn replicas_that_break_are_mended_or_left_to_people() {
     let demo = start("repairs", 2).await;
-    let mut controlled = Controlled::start(&demo).expect("nothing on record");
+    let mut controlled = Controlled::start(&demo, None).expect("nothing on record");
     reach(&mut controlled, WELL).await;
     ask(&demo, 0, "CREATE TABLE demo.t (id INT PRIMARY KEY)").await;
     let rows = "SELECT COUNT(*) FROM demo.t";
