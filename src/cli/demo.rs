@@ -602,9 +602,25 @@ mod tests {
         println!("tried in vain: nobody waited longer than {} ms", clients.go_on(100).await.as_millis());
         stuck.ask("COMMIT").await.expect("it may end");
 
+        // One that is open when the switchover begins goes on while others wait, and is seen to have ended.
+        for sql in ["BEGIN", "INSERT INTO t VALUES (1000000000000)"] {
+            stuck.ask(sql).await.expect("it writes");
+        }
+        let mut appointments = controlled.appointments.clone();
+        let goes_on = async {
+            appointments.wait_for(|appointment| appointment.handover).await.expect("the controller runs");
+            // Meanwhile the controller sees it open.
+            sleep(Duration::from_millis(500)).await;
+            for sql in ["INSERT INTO t VALUES (1000000000001)", "SELECT COUNT(*) FROM t", "COMMIT"] {
+                stuck.ask(sql).await.expect("nothing of it waits");
+            }
+        };
+        let (switched, ()) = tokio::join!(switch(&mut controlled, Some("mysql-1"), "open"), goes_on);
+        assert_eq!(switched, ("mysql-1".to_owned(), None));
+
         let (acknowledged, errors) = clients.end().await;
         assert!(errors.is_empty(), "{errors:#?}");
-        let there = ask(&demo, 0, "SELECT id FROM demo.t").await;
+        let there = ask(&demo, 1, "SELECT id FROM demo.t").await;
         let there: std::collections::BTreeSet<u64> =
             there.split(' ').map(|id| id.parse().expect("a number")).collect();
         let lost: Vec<&u64> = acknowledged.iter().filter(|id| !there.contains(id)).collect();

@@ -176,22 +176,26 @@ const AWAIT: Duration = Duration::from_secs(1);
 async fn fence(session: &mut Session, id: &ServerId, impatient: bool) -> Result<(), Error> {
     let began = Instant::now();
     loop {
-        let open = dba::open_transactions(session).await?;
-        let waited = began.elapsed();
-        if open.writing.is_empty() && (open.begun == 0 || waited >= READERS) {
+        let begun = dba::begun_transactions(session).await?;
+        if begun > 0 && began.elapsed() < READERS {
+            sleep(ASK_EVERY).await;
+            continue;
+        }
+        let writing = dba::writing_sessions(session).await?;
+        if writing.is_empty() {
             break;
         }
-        if waited >= WRITERS {
+        if began.elapsed() >= WRITERS {
             if !impatient {
-                return Err(Error::StillOpen(id.clone(), open.writing.len(), WRITERS));
+                return Err(Error::StillOpen(id.clone(), writing.len(), WRITERS));
             }
-            tracing::warn!(server = %id, sessions = ?open.writing, "transactions that do not end are ended");
-            for process in open.writing {
+            tracing::warn!(server = %id, sessions = ?writing, "transactions that do not end are ended");
+            for process in writing {
                 dba::end_session(session, process).await?;
             }
             break;
         }
-        sleep(ASK_EVERY).await;
+        sleep(dba::SNAPSHOT_OF_WRITING).await;
     }
     Ok(dba::fence_within(session, CLOSING).await?)
 }

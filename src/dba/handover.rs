@@ -7,42 +7,37 @@ use super::error::Error;
 use super::session::{Session, first, quoted};
 use crate::model::gtid::GtidSet;
 
-/// Transactions of clients that are open on a server.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct OpenTransactions {
-    /// The sessions whose transaction has written, or has locked what it will write.
-    pub(crate) writing: Vec<u64>,
-    /// How many have begun and only read so far; they may still write.
-    pub(crate) begun: u32,
-}
-
-/// The second result fails where the performance schema is off; what has written is known all the same.
-/// <https://dev.mysql.com/doc/refman/9.7/en/information-schema-innodb-trx-table.html>
+/// How many transactions of clients have begun, whether they have written or may still write; 0 where the performance
+/// schema is off. Always of this moment.
 /// <https://dev.mysql.com/doc/refman/9.7/en/performance-schema-events-transactions-current-table.html>
-const OPEN: &str = "\
-SELECT trx_mysql_thread_id FROM information_schema.innodb_trx \
- WHERE trx_mysql_thread_id NOT IN (0, CONNECTION_ID()) \
- AND (trx_rows_modified > 0 OR trx_rows_locked > 0 OR trx_tables_locked > 0);
+pub(crate) async fn begun_transactions(session: &mut Session) -> Result<u32, Error> {
+    const BEGUN: &str = "\
 SELECT COUNT(*) FROM performance_schema.events_transactions_current e \
  JOIN performance_schema.threads t USING (THREAD_ID) \
  WHERE e.STATE = 'ACTIVE' AND e.ACCESS_MODE = 'READ WRITE' AND e.AUTOCOMMIT = 'NO' \
  AND t.TYPE = 'FOREGROUND' AND t.PROCESSLIST_ID <> CONNECTION_ID()";
+    match session.rows(BEGUN).await {
+        Ok(rows) => session.fields(first(&rows, session.address())?).value(0),
+        Err(Error::Server { .. }) => Ok(0),
+        Err(error) => Err(error),
+    }
+}
 
-pub(crate) async fn open_transactions(session: &mut Session) -> Result<OpenTransactions, Error> {
-    let (sets, failure) = session.many(OPEN).await?;
-    let address = session.address().clone();
-    let Some(writing) = sets.first() else {
-        return Err(match failure {
-            Some(error) => Error::Server { address, code: error.code, message: error.message },
-            None => Error::Unexpected(address, "too few results".to_owned()),
-        });
-    };
-    let writing = writing.iter().map(|row| session.fields(row).value(0)).collect::<Result<_, _>>()?;
-    let begun = match sets.get(1) {
-        Some(rows) => session.fields(first(rows, &address)?).value(0)?,
-        None => 0,
-    };
-    Ok(OpenTransactions { writing, begun })
+/// INNODB_TRX shows a snapshot, and takes a new one only when nobody has read it for 0.1 s: who asks more often is
+/// told the same for ever.
+/// <https://dev.mysql.com/doc/refman/9.7/en/innodb-information-schema-internal-data.html>
+pub(crate) const SNAPSHOT_OF_WRITING: Duration = Duration::from_millis(110);
+
+/// The sessions whose transaction has written, or has locked what it will write. To be asked again no sooner than after
+/// [`SNAPSHOT_OF_WRITING`].
+/// <https://dev.mysql.com/doc/refman/9.7/en/information-schema-innodb-trx-table.html>
+pub(crate) async fn writing_sessions(session: &mut Session) -> Result<Vec<u64>, Error> {
+    const WRITING: &str = "\
+SELECT trx_mysql_thread_id FROM information_schema.innodb_trx \
+ WHERE trx_mysql_thread_id NOT IN (0, CONNECTION_ID()) \
+ AND (trx_rows_modified > 0 OR trx_rows_locked > 0 OR trx_tables_locked > 0)";
+    let rows = session.rows(WRITING).await?;
+    rows.iter().map(|row| session.fields(row).value(0)).collect()
 }
 
 /// Ends a session with all it has open. One that has gone by itself is no error (ER_NO_SUCH_THREAD).

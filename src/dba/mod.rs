@@ -18,7 +18,9 @@ pub(crate) use clone::{
     allow_donor, clone_from, forget_donor, install_clone_plugin, stop_clone, stop_for_copy,
 };
 pub(crate) use error::Error;
-pub(crate) use handover::{await_executed, end_session, fence_within, open_transactions};
+pub(crate) use handover::{
+    SNAPSHOT_OF_WRITING, await_executed, begun_transactions, end_session, fence_within, writing_sessions,
+};
 #[cfg(test)]
 pub(crate) use probe::{Applier, Receiver};
 pub(crate) use probe::{Channel, Micros, Probe, ThreadError, ThreadState, probe};
