@@ -164,7 +164,7 @@ impl ClientSession {
     }
 
     /// Serves the client until it is gone; then nothing of its session is left on any server.
-    pub(super) async fn run(mut self) -> End {
+    pub(super) async fn run(mut self: Box<Self>) -> End {
         let end = loop {
             match self.next_command().await {
                 Ok(frame) => {
