@@ -139,10 +139,8 @@ impl Pool {
         match self.take(identity, settings) {
             Taken::Connection(connection) => Ok(self.leased(server, connection)),
             Taken::Slot => self.open(server, identity, settings, Slot(Some(Arc::clone(self)))).await,
-            Taken::Nothing => {
-                // The rare way is boxed so that the future of the usual one stays small.
-                Box::pin(self.wait(server, identity, settings)).await
-            }
+            // The rare way is boxed so that the future of the usual one stays small.
+            Taken::Place(place) => Box::pin(self.wait(server, identity, settings, place)).await,
         }
     }
 
@@ -154,23 +152,13 @@ impl Pool {
         identity: &Arc<Identity>,
         settings: &Arc<Settings>,
     ) -> Result<Lease, LeaseError> {
-        let slot = {
+        let place = {
             let mut state = self.state.lock();
-            if state.open < self.limits.max_per_server {
-                state.open += 1;
-                true
-            } else {
-                // The oldest idle one makes room.
-                !state.idle.is_empty() && {
-                    state.idle.remove(0);
-                    true
-                }
-            }
+            (!self.makes_room(&mut state)).then(|| self.place(&mut state))
         };
-        if slot {
-            self.open(server, identity, settings, Slot(Some(Arc::clone(self)))).await
-        } else {
-            self.wait(server, identity, settings).await
+        match place {
+            None => self.open(server, identity, settings, Slot(Some(Arc::clone(self)))).await,
+            Some(place) => self.wait(server, identity, settings, place).await,
         }
     }
 
@@ -217,7 +205,7 @@ impl Pool {
         Lease { connection: Some(connection), pool: Arc::clone(self), server: Arc::clone(server) }
     }
 
-    fn take(&self, identity: &Arc<Identity>, settings: &Arc<Settings>) -> Taken {
+    fn take(&self, identity: &Arc<Identity>, settings: &Arc<Settings>) -> Taken<'_> {
         let mut state = self.state.lock();
         loop {
             // From the most recently used: one that already looks like the session, else the first that suits.
@@ -231,28 +219,43 @@ impl Pool {
                     found.get_or_insert(at);
                 }
             }
-            match found {
-                Some(at) => {
-                    let mut connection = state.idle.remove(at);
-                    // Input on an idle connection is the server's good-bye.
-                    if !connection.stream.is_quiet() {
-                        state.open -= 1;
-                        continue;
-                    }
-                    return Taken::Connection(connection);
-                }
-                None if state.open < self.limits.max_per_server => {
-                    state.open += 1;
-                    return Taken::Slot;
-                }
-                // Another user's idle connection makes room.
-                None if !state.idle.is_empty() => {
-                    state.idle.remove(0);
-                    return Taken::Slot;
-                }
-                None => return Taken::Nothing,
+            let Some(at) = found else { break };
+            let mut connection = state.idle.remove(at);
+            // Input on an idle connection is the server's good-bye.
+            if connection.stream.is_quiet() {
+                return Taken::Connection(connection);
             }
+            state.open -= 1;
         }
+        if self.makes_room(&mut state) { Taken::Slot } else { Taken::Place(self.place(&mut state)) }
+    }
+
+    /// Counts one more as open where the limit allows, or closes the oldest idle one for it.
+    fn makes_room(&self, state: &mut State) -> bool {
+        if state.open < self.limits.max_per_server {
+            state.open += 1;
+        } else if state.idle.is_empty() {
+            return false;
+        } else {
+            state.idle.remove(0);
+        }
+        true
+    }
+
+    /// A place at the end of the queue; None when it is full. Taken under the lock under which nothing was found, so that
+    /// nothing given back in between is missed.
+    fn place(&self, state: &mut State) -> Option<Place<'_>> {
+        let live = self.waiting.load(Ordering::Relaxed);
+        if live >= self.limits.max_waiters {
+            return None;
+        }
+        // Those that gave up are passed over by whoever gives something back; here only when they pile up.
+        if state.waiters.len() > 2 * live as usize + UNTIDY {
+            state.waiters.retain(|waiter| !waiter.is_closed());
+        }
+        let (sender, receiver) = oneshot::channel();
+        state.waiters.push_back(sender);
+        Some(Place { receiver, _waiting: Waiting::enter(&self.waiting) })
     }
 
     async fn wait(
@@ -260,37 +263,23 @@ impl Pool {
         server: &Arc<Server>,
         identity: &Arc<Identity>,
         settings: &Arc<Settings>,
+        place: Option<Place<'_>>,
     ) -> Result<Lease, LeaseError> {
-        let deadline = Instant::now() + self.limits.wait;
-        loop {
-            let receiver = {
-                let mut state = self.state.lock();
-                let live = self.waiting.load(Ordering::Relaxed);
-                if live >= self.limits.max_waiters {
-                    return Err(LeaseError::TooManyWaiters(server.id.clone()));
+        let Some(mut place) = place else { return Err(LeaseError::TooManyWaiters(server.id.clone())) };
+        let handover = timeout_at(Instant::now() + self.limits.wait, &mut place.receiver).await;
+        // Who opens a connection now no longer waits for one.
+        drop(place);
+        match handover {
+            Ok(Ok(Handover::Lease(mut lease))) => {
+                let connection = lease.connection();
+                if connection.suits(identity, settings) && connection.stream.is_quiet() {
+                    return Ok(lease);
                 }
-                // Those that gave up are passed over by whoever gives something back; here only when they pile up.
-                if state.waiters.len() > 2 * live as usize + UNTIDY {
-                    state.waiters.retain(|waiter| !waiter.is_closed());
-                }
-                let (sender, receiver) = oneshot::channel();
-                state.waiters.push_back(sender);
-                receiver
-            };
-            let _waiting = Waiting::enter(&self.waiting);
-            match timeout_at(deadline, receiver).await {
-                Ok(Ok(Handover::Lease(mut lease))) => {
-                    let connection = lease.connection();
-                    if connection.suits(identity, settings) && connection.stream.is_quiet() {
-                        return Ok(lease);
-                    }
-                    return self.open(server, identity, settings, lease.into_slot()).await;
-                }
-                Ok(Ok(Handover::Slot(slot))) => return self.open(server, identity, settings, slot).await,
-                // The sender was dropped without a word: somebody cleaned the queue; wait again.
-                Ok(Err(_)) => {}
-                Err(_) => return Err(LeaseError::TimedOut(server.id.clone())),
+                self.open(server, identity, settings, lease.into_slot()).await
             }
+            Ok(Ok(Handover::Slot(slot))) => self.open(server, identity, settings, slot).await,
+            // Only places of those that gave up are cleared away, so that this is the deadline.
+            Ok(Err(_)) | Err(_) => Err(LeaseError::TimedOut(server.id.clone())),
         }
     }
 
@@ -387,10 +376,17 @@ impl Defaults {
 /// Waiters that gave up and are still in the queue before it is tidied.
 const UNTIDY: usize = 64;
 
-enum Taken {
+enum Taken<'a> {
     Connection(Box<Connection>),
     Slot,
-    Nothing,
+    /// None: too many wait already.
+    Place(Option<Place<'a>>),
+}
+
+/// A place in the queue.
+struct Place<'a> {
+    receiver: oneshot::Receiver<Handover>,
+    _waiting: Waiting<'a>,
 }
 
 impl Drop for Slot {

@@ -88,6 +88,24 @@ impl ClientSession {
         }
     }
 
+    /// True when others wait for a connection like one that is in hand or parked.
+    pub(super) fn is_pressed(&self) -> bool {
+        let is_pressed =
+            |lease: &Option<Lease>| lease.as_ref().is_some_and(|lease| lease.pool().is_pressed());
+        is_pressed(&self.hold) || is_pressed(&self.parked)
+    }
+
+    /// Gives back what is parked, and what is in hand unless the session is bound to it.
+    pub(super) async fn give_way(&mut self) {
+        self.save_insert_id().await;
+        if !self.session.is_bound() {
+            self.let_go().await;
+        }
+        if let Some(parked) = self.parked.take() {
+            parked.release(self.last_activity);
+        }
+    }
+
     /// Learns LAST_INSERT_ID from the connection that has it, so that the connection can go.
     pub(super) async fn save_insert_id(&mut self) {
         if self.insert_id.is_on_connection() {

@@ -81,6 +81,9 @@ impl ClientSession {
         let mut tries = 0;
         if self.session.is_bound() {
             Box::pin(self.leave_replica(statement)).await;
+        } else if statement.kind != Kind::Previous && !statement.needs.previous && self.is_pressed() {
+            // Else a session that always has a next statement would keep its connection, and others waiting.
+            Box::pin(self.give_way()).await;
         }
         loop {
             tries += 1;

@@ -309,11 +309,7 @@ impl ClientSession {
                 self.alarm.as_mut().reset(now + DIAGNOSTICS_AGAIN);
                 return Ok(());
             }
-            self.save_insert_id().await;
-            self.let_go().await;
-            if let Some(parked) = self.parked.take() {
-                parked.release(now);
-            }
+            Box::pin(self.give_way()).await;
             // An idle session must not keep an old snapshot alive; the next statement takes the newest.
             self.snapshot = Arc::default();
             self.topology.mark_changed();

@@ -58,6 +58,11 @@ impl Findings<'_> {
 }
 
 impl<'a> Walk<'a> {
+    fn asks_previous(&mut self, findings: &mut Findings<'_>) {
+        findings.previous = true;
+        self.needs.previous = true;
+    }
+
     pub(super) fn query(&mut self) -> Judgement {
         self.expression(false).judgement()
     }
@@ -176,7 +181,7 @@ impl<'a> Walk<'a> {
                 self.needs.last_insert_id = true;
                 findings.writes(Reason::LastInsertId);
             }
-            Read::Previous => findings.previous = true,
+            Read::Previous => self.asks_previous(findings),
             Read::Gtid => findings.writes(Reason::GtidState),
             Read::Identity => findings.writes(Reason::ServerIdentity),
             Read::Session if global && !findings.global_is_value => findings.writes(Reason::PerServerView),
@@ -287,7 +292,7 @@ impl<'a> Walk<'a> {
                 self.needs.last_insert_id = true;
                 findings.writes(Reason::LastInsertId);
             }
-            Special::Previous => findings.previous = true,
+            Special::Previous => self.asks_previous(findings),
             Special::Wait => findings.writes(Reason::ReplicationWait),
             Special::LoadFile => findings.writes(Reason::ReadsServerFile),
             Special::Identity => findings.writes(Reason::ServerIdentity),

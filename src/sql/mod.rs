@@ -238,6 +238,8 @@ pub(crate) struct Needs {
     pub(crate) user_variables: bool,
     /// It looks at session_track_* variables, or sets them.
     pub(crate) trackers: bool,
+    /// It asks about the statement before it, whatever else it does: `INSERT INTO t VALUES (ROW_COUNT())`.
+    pub(crate) previous: bool,
 }
 
 /// A wish of the application: `/* readwright: primary */` or `/* readwright: replica */`.

@@ -251,6 +251,16 @@ fn kinds_needs_and_hints() {
         let statement = Classifier::new(10).classify(sql.as_bytes(), Dialect::for_tests());
         assert_eq!(statement.needs, Needs { last_insert_id, user_variables, ..Needs::default() }, "{sql}");
     };
+    for (sql, previous) in [
+        ("INSERT INTO t VALUES (ROW_COUNT())", true),
+        ("UPDATE t SET a = @@warning_count", true),
+        ("SHOW WARNINGS; SELECT a FROM t", true),
+        ("GET DIAGNOSTICS @n = NUMBER; UPDATE t SET a = 1", true),
+        ("INSERT INTO t VALUES ('ROW_COUNT()')", false),
+    ] {
+        let statement = Classifier::new(10).classify(sql.as_bytes(), Dialect::for_tests());
+        assert_eq!((statement.kind, statement.needs.previous), (Kind::Write, previous), "{sql}");
+    }
     needs("INSERT INTO t VALUES (LAST_INSERT_ID(), @u)", true, true);
     needs("SELECT @@identity", true, false);
     needs("CALL p()", true, false);

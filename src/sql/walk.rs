@@ -42,7 +42,7 @@ pub(super) fn judge_head(head: &[u8], dialect: Dialect) -> Statement {
         walk.begins();
     }
     let hint = walk.lexer.hint();
-    let (effects, needs) = (walk.effects, walk.needs);
+    let (effects, needs) = (walk.effects, Needs { previous: true, ..walk.needs });
     let counts = Counts::Unknown;
     let reason = Reason::TooLong;
     Statement { kind: Kind::Write, reason, effects, needs, hint, asks: None, counts, several: true }
@@ -258,6 +258,7 @@ impl<'a> Walk<'a> {
 
     /// What two statements in one text are together.
     fn join(&mut self, before: Judgement, next: Judgement) -> Judgement {
+        self.needs.previous |= before.0 == Kind::Previous;
         match (before.0, next.0) {
             (Kind::Kill { .. } | Kind::AskRoute, _) => (Kind::Write, before.1),
             (_, Kind::Kill { .. } | Kind::AskRoute) => (Kind::Write, next.1),

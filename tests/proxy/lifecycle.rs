@@ -1,5 +1,6 @@
 //! How clients come and go: limits, idle clients, the end of the proxy, and what is left behind in the pools.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -12,7 +13,7 @@ use super::large::memory;
 use super::run;
 use super::support::cluster::{APP, Cluster, ROOT};
 use super::support::proxy::Proxy;
-use super::support::raw::{Raw, USUAL, command, flag, refusal};
+use super::support::raw::{Outcome, Raw, USUAL, command, flag, refusal};
 
 async fn start(overrides: &str) -> Proxy {
     super::proxy().await;
@@ -117,6 +118,62 @@ fn limits_are_told() {
             assert!(started.elapsed() < Duration::from_secs(10));
         }
         Raw::connect(proxy.port(), APP, USUAL).await;
+        settled(&proxy).await;
+    });
+}
+
+/// More clients than connections, and each always has a next statement: whoever has a connection must not keep it. They
+/// all write to a row of their own, which no other test locks.
+#[test]
+fn clients_take_turns() {
+    run(async {
+        let proxy = start("pool: {max_per_server: 2}").await;
+        let mut first = Raw::connect(proxy.port(), APP, USUAL).await;
+        first.run("CREATE TABLE d.turns (id INT AUTO_INCREMENT PRIMARY KEY, n INT)").await;
+        first.run("INSERT INTO d.turns (n) VALUES (0)").await;
+        for cycle in [
+            &["SELECT n FROM d.turns WHERE id = 1"][..],
+            &["SELECT 'a' + 1"],
+            &["UPDATE d.turns SET n = n WHERE id = 1"],
+            &["SELECT 'a' + 1 FROM d.turns WHERE id = 1 FOR UPDATE", "SHOW WARNINGS"],
+            &["INSERT INTO d.turns (n) VALUES (1)", "SELECT n FROM d.turns WHERE id = 1"],
+        ] {
+            let served: Vec<Cell<u32>> = vec![Cell::default(); 8];
+            let client = async |own: &Cell<u32>| {
+                let mut raw = Raw::connect(proxy.port(), APP, USUAL).await;
+                while served.iter().any(|count| count.get() < 10) {
+                    for sql in cycle {
+                        let outcome = raw.query(sql).await;
+                        assert!(!matches!(outcome, Outcome::Refused(_)), "{sql}: {outcome:?}");
+                    }
+                    own.set(own.get() + 1);
+                }
+            };
+            join_all(served.iter().map(client)).await;
+        }
+        first.run("DROP TABLE d.turns").await;
+        drop(first);
+        settled(&proxy).await;
+    });
+}
+
+/// A transaction on a replica stays on its connection while the primary's, which has the session's LAST_INSERT_ID, goes.
+#[test]
+fn an_idle_transaction_keeps_its_connection() {
+    run(async {
+        let proxy = start("pool: {linger_ms: 500}").await;
+        let mut raw = Raw::connect(proxy.port(), APP, USUAL).await;
+        raw.run("CREATE TABLE d.kept (id INT AUTO_INCREMENT PRIMARY KEY)").await;
+        raw.run("INSERT INTO d.kept VALUES (NULL)").await;
+        raw.run("START TRANSACTION READ ONLY").await;
+        assert_eq!(raw.text("SELECT server > 0 FROM d.home").await, "1");
+        sleep(Duration::from_millis(1500)).await;
+        let (open, idle, _) = pools(&proxy);
+        assert_eq!(open - idle, 1);
+        assert_eq!(raw.text("SELECT LAST_INSERT_ID()").await, "1");
+        raw.run("COMMIT").await;
+        raw.run("DROP TABLE d.kept").await;
+        drop(raw);
         settled(&proxy).await;
     });
 }
