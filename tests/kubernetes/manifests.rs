@@ -52,7 +52,7 @@ async fn ask(scene: &Scene, account: &str, what: &str) -> Result<String, String>
 const FOLDERS: [&str; 4] =
     ["deploy/base", "deploy/overlays/sidecar", "deploy/overlays/existing", "deploy/monitoring"];
 
-const CONTROLLER_MAY: [&str; 16] = [
+const CONTROLLER_MAY: [&str; 15] = [
     "get services/mysql",
     "list pods",
     "watch pods",
@@ -68,7 +68,6 @@ const CONTROLLER_MAY: [&str; 16] = [
     "patch pods/mysql-0",
     "patch pods/mysql-0 --subresource=status",
     "create events.events.k8s.io",
-    "patch events.events.k8s.io",
 ];
 
 /// What `auth can-i` has no words for.
@@ -79,7 +78,7 @@ const CONTROLLER_DOES: [&str; 4] = [
     "get endpointslices -l kubernetes.io/service-name=mysql",
 ];
 
-const CONTROLLER_MAY_NOT: [&str; 12] = [
+const CONTROLLER_MAY_NOT: [&str; 13] = [
     "get secrets",
     "list configmaps",
     "get configmaps/other",
@@ -87,6 +86,7 @@ const CONTROLLER_MAY_NOT: [&str; 12] = [
     "create pods --subresource=exec",
     "create pods --subresource=eviction",
     "patch statefulsets.apps",
+    "patch events.events.k8s.io",
     "delete persistentvolumeclaims",
     "update leases.coordination.k8s.io/other",
     "create rolebindings.rbac.authorization.k8s.io",
