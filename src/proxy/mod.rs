@@ -25,7 +25,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -336,6 +336,9 @@ async fn watch_servers(shared: Arc<Shared>, stop: CancellationToken) {
     const ROUND: Duration = Duration::from_secs(1);
     let mut topology = shared.topology.clone();
     let mut known_down = HashSet::new();
+    // Snapshots follow one another faster than this: a sleep begun anew with each would never end.
+    let mut rounds = interval(ROUND);
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         shared.pools.follow(&topology.borrow_and_update());
         tokio::select! {
@@ -352,7 +355,7 @@ async fn watch_servers(shared: Arc<Shared>, stop: CancellationToken) {
                 }
                 known_down = down;
             }
-            () = sleep(ROUND) => shared.pools.close_idle(Instant::now()),
+            _ = rounds.tick() => shared.pools.close_idle(Instant::now()),
         }
     }
 }

@@ -81,6 +81,30 @@ fn idle_clients_cost_next_to_nothing() {
 }
 
 #[test]
+fn idle_connections_are_closed_while_others_write() {
+    run(async {
+        // Snapshots change with every probe while somebody writes.
+        let proxy = start("pool: {idle_s: 1}\nmonitor: {interval_ms: 100}").await;
+        Cluster::shared().await.script("CREATE TABLE IF NOT EXISTS d.busy (i INT)").await;
+        let burst: Vec<_> = join_all((0..20).map(|_| Raw::connect(proxy.port(), APP, USUAL))).await;
+        join_all(
+            burst
+                .into_iter()
+                .map(|mut raw| async move { raw.run("INSERT INTO d.busy SELECT SLEEP(0.3)").await }),
+        )
+        .await;
+        assert!(pools(&proxy).0 >= 20, "each had a connection");
+        let mut writer = Raw::connect(proxy.port(), APP, USUAL).await;
+        let patience = Instant::now() + Duration::from_secs(30);
+        while pools(&proxy).0 > 4 {
+            assert!(Instant::now() < patience, "{:?}", pools(&proxy));
+            writer.run("INSERT INTO d.busy VALUES (1)").await;
+            sleep(Duration::from_millis(20)).await;
+        }
+    });
+}
+
+#[test]
 fn limits_are_told() {
     run(async {
         let proxy = start(
