@@ -233,13 +233,14 @@ fn what_a_copy_that_is_cut_off_leaves() {
             let process = ask(&mut watcher, "SELECT PID FROM performance_schema.clone_status").await;
             run(&mut watcher, &[&format!("KILL QUERY {process}")]).await;
         });
-        assert_eq!(ended.0, "error 1317");
+        // Interrupted, or the connection to the donor was, which it then says instead.
+        assert!(["error 1317", "error 1158"].contains(&&*ended.0), "{}", ended.0);
         assert_eq!(ask(&mut server, STATE).await, "Failed");
         assert_eq!(ask(&mut server, EXECUTED).await, "");
 
         // Killed while it still drops what was there: it comes back with its GTIDs, and a part of its tables.
         let mut tables = String::from("SET sql_log_bin = 0; CREATE DATABASE old; USE old;\n");
-        (0..500)
+        (0..1000)
             .for_each(|number| tables.push_str(&format!("CREATE TABLE t{number} (id INT PRIMARY KEY);\n")));
         clone(recipient, &mut server, donor).await;
         let mut server = cluster.connect(1, ROOT).await;
@@ -249,13 +250,13 @@ fn what_a_copy_that_is_cut_off_leaves() {
         let mut watcher = cluster.connect(1, ROOT).await;
         let left = "SELECT COUNT(*) FROM information_schema.tables WHERE TABLE_SCHEMA = 'old'";
         tokio::join!(ask(&mut server, &statement), async {
-            until(&mut watcher, left, |left| left != "500").await;
+            until(&mut watcher, left, |left| left != "1000").await;
             recipient.kill().await;
         });
         recipient.start_again().await.expect("it starts");
         let mut server = cluster.connect(1, ROOT).await;
         let left: u32 = ask(&mut server, left).await.parse().expect("a number");
-        assert!(0 < left && left < 500, "{left}");
+        assert!(0 < left && left < 1000, "{left}");
         assert_eq!(ask(&mut server, EXECUTED).await, executed);
         // Only one that was copied to before knows of it; the first time nothing is written down so early.
         assert_eq!(ask(&mut server, STATE).await, "In Progress");
