@@ -450,12 +450,18 @@ const LONGEST_REST: Duration = Duration::from_secs(600);
 
 /// The plan in words.
 fn report(world: &World, plan: &Plan) -> Progress {
+    let led =
+        plan.verdicts.iter().any(|verdict| matches!(verdict.class, Class::Primary | Class::PrimaryFenced));
     let servers = plan.verdicts.iter().map(|verdict| {
         let id = &verdict.id;
         let run = world.seen(id).and_then(|seen| seen.survey.clone.as_ref());
         let mut standing = publish::standing(verdict.class);
         if verdict.class == Class::Errant && plan::believed(world, id) {
             standing.reads = Reads::Refused;
+        }
+        // Without a primary nothing is written, and what replicas have is the newest there is.
+        if verdict.class == Class::Detached && !led {
+            standing.reads = Reads::AsBefore;
         }
         ServerProgress {
             id: id.clone(),

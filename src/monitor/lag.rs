@@ -31,6 +31,14 @@ impl Clocks {
 /// What the probe says of the server's replication.
 pub(super) fn replication(probe: &Probe, clocks: &Clocks) -> Replication {
     let Some(channel) = &probe.channel else { return Replication::None };
+    let receiver = &channel.receiver;
+    if receiver.state == ThreadState::Off
+        && receiver.error.is_none()
+        && channel.applier.running
+        && applied_all(channel, probe)
+    {
+        return Replication::Paused;
+    }
     if let Some(why) = stopped(channel) {
         return Replication::Stopped(Arc::from(why));
     }
@@ -62,18 +70,22 @@ fn stopped(channel: &Channel) -> Option<String> {
 /// The age of the oldest change that is received and not applied.
 fn lag(channel: &Channel, probe: &Probe, skew: i64) -> Duration {
     let (receiver, applier) = (&channel.receiver, &channel.applier);
-    let applied_all = if probe.gtid_mode {
-        receiver.applied_all
-    } else {
-        applier.applying.is_none() && applier.applied >= receiver.queued
-    };
     // Between two transactions nothing is being applied for a moment; the newest received one is then the best guess.
     match applier.applying.or(receiver.queued) {
-        Some(oldest) if !applied_all => {
+        Some(oldest) if !applied_all(channel, probe) => {
             let now = i128::from(probe.clock) - i128::from(skew);
             micros(now - i128::from(oldest))
         }
         _ => Duration::ZERO,
+    }
+}
+
+fn applied_all(channel: &Channel, probe: &Probe) -> bool {
+    let (receiver, applier) = (&channel.receiver, &channel.applier);
+    if probe.gtid_mode {
+        receiver.applied_all
+    } else {
+        applier.applying.is_none() && applier.applied >= receiver.queued
     }
 }
 
@@ -236,6 +248,19 @@ mod tests {
                 c.receiver.error = error(13114);
             },
             &stopped("the receiver is stopped: error 13114: why"),
+        );
+        check(
+            "receiver that was told to stop",
+            |_, c| c.receiver.state = ThreadState::Off,
+            &Replication::Paused,
+        );
+        check(
+            "one that has something left to apply",
+            |_, c| {
+                c.receiver.state = ThreadState::Off;
+                c.receiver.applied_all = false;
+            },
+            &stopped("the receiver is stopped"),
         );
         check(
             "receiver that never got through",

@@ -228,7 +228,8 @@ impl View<'_> {
             Standing::New | Standing::Serving => self.policy.max_lag,
             Standing::Out(_) => self.policy.max_lag / 2,
         };
-        let up = match self.fit(endpoint, health, limit) {
+        let known = !matches!(past.standing, Standing::New);
+        let up = match self.fit(endpoint, health, limit, known) {
             Ok(up) => up,
             Err(why) => {
                 // Not having been asked yet is nothing to recover from.
@@ -266,7 +267,14 @@ impl View<'_> {
         Verdict::Waits { why, until: (self.now < until).then_some(until) }
     }
 
-    fn fit<'h>(&self, endpoint: &Endpoint, health: &'h Health, limit: Duration) -> Result<&'h Up, Arc<str>> {
+    /// `known`: it was seen before, so that what it has now is not what a restart of everything left it with.
+    fn fit<'h>(
+        &self,
+        endpoint: &Endpoint,
+        health: &'h Health,
+        limit: Duration,
+        known: bool,
+    ) -> Result<&'h Up, Arc<str>> {
         let up = answering(health)?;
         if !endpoint.ready {
             return Err("it is not ready".into());
@@ -286,6 +294,9 @@ impl View<'_> {
         let (lag, silence) = match &up.replication {
             Replication::None => return Err("it replicates nothing".into()),
             Replication::Stopped(why) => return Err(Arc::clone(why)),
+            // The controller stops receivers while the primary is away, so that they follow no empty one.
+            Replication::Paused if known && self.writable_since.is_none() => (Duration::ZERO, Duration::ZERO),
+            Replication::Paused => return Err("the receiver is stopped".into()),
             Replication::Running { lag, silence } => (*lag, *silence),
         };
         if lag > limit {

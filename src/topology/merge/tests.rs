@@ -160,12 +160,13 @@ fn the_first_word_of_the_primary_is_waited_for() {
 
 #[test]
 fn every_cause_takes_a_replica_out_at_once_and_damping_holds_it() {
-    let causes: [(&str, Health); 7] = [
+    let causes: [(&str, Health); 8] = [
         ("no answer", down()),
         ("lags 11", replica(11)),
         ("not heard of its source for 11", silent(11)),
         ("replicates nothing", changed(replica(0), |up| up.replication = Replication::None)),
         ("stopped", changed(replica(0), |up| up.replication = Replication::Stopped("it is stopped".into()))),
+        ("the receiver is stopped", changed(replica(0), |up| up.replication = Replication::Paused)),
         ("gtid_mode is not ON", changed(replica(0), |up| up.gtids = false)),
         ("another cluster (b)", changed(replica(0), |up| up.cluster = Some("b".into()))),
     ];
@@ -260,6 +261,24 @@ fn while_the_primary_is_down_silence_excludes_nobody() {
     story.check(61, ALL);
     story.check(71, ALL);
     story.check(72, "mysql-0 /  / 1");
+}
+
+#[test]
+fn while_the_primary_is_down_replicas_told_to_stop_serve_on() {
+    let paused = || changed(replica(0), |up| up.replication = Replication::Paused);
+    let mut story = Story::new();
+    story.check(0, ALL);
+    story.tell("mysql-0", down());
+    story.tell("mysql-1", paused());
+    story.tell("mysql-2", paused());
+    story.check(60, "none / mysql-1 mysql-2 / 1");
+    story.tell("mysql-0", primary());
+    story.check(61, "mysql-0 /  / 1");
+    // One that was never seen otherwise may have been left behind by a restart of everything.
+    let mut story = Story::new();
+    story.tell("mysql-0", down());
+    story.tell("mysql-1", paused());
+    story.check(0, "none / mysql-2 / 0");
 }
 
 #[test]
