@@ -87,7 +87,7 @@ fn explain_prints_a_line_for_each_statement() {
 fn mistakes_say_what_to_do() {
     for (arguments, code, told) in [
         (&["check", "/nowhere/readwright.yaml"][..], 2, "give the path of a readable YAML file"),
-        (&["explain", "--file", "/nowhere"], 1, "give a file or -"),
+        (&["explain", "--file", "/nowhere"], 2, "give a file or -"),
         (&["explain", "--server-version", "new", "SELECT 1"], 2, "such as 9.7.4"),
         (&["explain"], 2, "Usage: readwright explain"),
         (&["status", "--address", "127.0.0.1:1"], 1, "is it the proxy's admin.http address?"),

@@ -31,7 +31,8 @@ pub(super) fn run(arguments: &ExplainArguments) -> Result<(), Failure> {
     }
     let path = arguments.file.as_deref().unwrap_or(Path::new("-"));
     let unreadable = |error: io::Error| {
-        Failure::Failed(format!("{} cannot be read ({error}); give a file or -", path.display()))
+        let wrong = format!("{} cannot be read ({error})", path.display());
+        Failure::Configuration(vec![Problem::new("--file", wrong, "give a file or -")])
     };
     let mut lines: Box<dyn BufRead> = if path == Path::new("-") {
         Box::new(io::stdin().lock())
