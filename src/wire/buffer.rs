@@ -20,11 +20,27 @@ pub(crate) struct Buffer {
 pub(crate) const UNIT: usize = 16 << 10;
 /// What a bulk answer is relayed with.
 pub(crate) const BULK: usize = 128 << 10;
-/// Buffers of one unit that a thread keeps for reuse.
+/// What a thread keeps for reuse: this many storages of one unit, and so many for bulk.
 const KEPT: usize = 64;
+const KEPT_BULK: usize = 4;
+
+type Store = RefCell<Vec<Vec<u8>>>;
 
 thread_local! {
-    static STORE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static UNITS: Store = const { RefCell::new(Vec::new()) };
+    static BULKS: Store = const { RefCell::new(Vec::new()) };
+}
+
+/// An empty buffer's storage with room for `room` bytes.
+fn storage(room: usize) -> Vec<u8> {
+    let (store, size) = if room <= UNIT {
+        (&UNITS, UNIT)
+    } else if room <= BULK {
+        (&BULKS, BULK)
+    } else {
+        return vec![0; room.next_power_of_two()];
+    };
+    store.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; size])
 }
 
 impl Buffer {
@@ -73,8 +89,8 @@ impl Buffer {
 
     /// Makes room for `more` bytes behind those that are there.
     pub(crate) fn reserve(&mut self, more: usize) {
-        if self.storage.is_empty() && more <= UNIT {
-            self.storage = STORE.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; UNIT]);
+        if self.storage.is_empty() {
+            self.storage = storage(more);
         }
         if self.storage.len() - self.end >= more {
             return;
@@ -94,13 +110,16 @@ impl Buffer {
         }
         let storage = std::mem::take(&mut self.storage);
         (self.start, self.end) = (0, 0);
-        if storage.len() == UNIT {
-            STORE.with_borrow_mut(|store| {
-                if store.len() < KEPT {
-                    store.push(storage);
-                }
-            });
-        }
+        let (store, kept) = match storage.len() {
+            UNIT => (&UNITS, KEPT),
+            BULK => (&BULKS, KEPT_BULK),
+            _ => return,
+        };
+        store.with_borrow_mut(|store| {
+            if store.len() < kept {
+                store.push(storage);
+            }
+        });
     }
 
     /// Reads once into the free room, at least `room` bytes of it; the number of bytes, 0 at the end of the stream. A
