@@ -15,8 +15,9 @@ use crate::wire::packet::Reader;
 use crate::wire::response::status;
 use crate::wire::tracker::Answer;
 
+use super::forward::Body;
 use super::insert_id::InsertId;
-use super::relay::{Body, Number};
+use super::relay::Number;
 use super::run::Work;
 use super::session::ClientSession;
 

@@ -13,8 +13,9 @@ use crate::wire::flags::Capabilities;
 
 use crate::wire::tracker::Answer;
 
+use super::forward::{self, Body};
 use super::prepared::{Prepared, execute_with_types, push_close};
-use super::relay::{self, Body, Deliver};
+use super::relay::Deliver;
 use super::run::{Ran, Work};
 use super::session::{ClientSession, End, Frame};
 use super::{login, reply};
@@ -273,7 +274,7 @@ impl ClientSession {
         }
         let Some(lease) = self.hold.as_mut() else { return Err(End::ServerLost) };
         let body = Work::of(frame, Answer::Status).body;
-        relay::forward(&mut self.client, lease.connection(), body).await.map_err(|error| {
+        forward::send_command(&mut self.client, lease.connection(), &[], body).await.map_err(|error| {
             tracing::debug!(%error, "long data was not delivered");
             End::ServerLost
         })
@@ -482,7 +483,7 @@ impl ClientSession {
         }
         let limit = self.shared.server_deadline;
         if let Some(lease) = self.hold.as_mut()
-            && relay::send(&mut lease.connection().stream, bytes, limit).await.is_err()
+            && forward::send(&mut lease.connection().stream, bytes, limit).await.is_err()
         {
             self.hold = None;
             self.session.lose_connection();

@@ -11,9 +11,9 @@ use crate::routing::session::{Answered, PinCause, Session};
 use crate::routing::{Decision, InHand, Target};
 use crate::sql::{Kind, Statement};
 
+use super::forward::Body;
 use super::insert_id::InsertId;
 use super::prepared;
-use super::relay::Body;
 use super::run::Tried;
 use super::session::ClientSession;
 

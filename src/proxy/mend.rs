@@ -13,9 +13,10 @@ use crate::sql::{Kind, Statement};
 use crate::telemetry::clients::Signals;
 use crate::wire::packet::{ErrPacket, push_packet};
 
+use super::forward::{self, Body, Broken};
 use super::hold::{Held, NotHeld};
 use super::insert_id::InsertId;
-use super::relay::{self, Body, Broken, PreparedAnswer};
+use super::relay::PreparedAnswer;
 use super::run::{REFUSED_BY_REPLICA, Ran, TRIES, Tried, Work};
 use super::session::{ClientSession, End};
 use super::{Shared, reply};
@@ -208,7 +209,7 @@ impl ClientSession {
                 if let Poll::Ready(result) = primary.as_mut().poll(context) {
                     return Poll::Ready(Ok(result));
                 }
-                if let Poll::Ready(error) = relay::poll_client_gone(client, context) {
+                if let Poll::Ready(error) = forward::poll_client_gone(client, context) {
                     return Poll::Ready(Err(End::ClientGone(error)));
                 }
                 match client.registration.poll_signals(context) {

@@ -4,6 +4,7 @@
 mod after;
 mod command;
 mod dry_run;
+mod forward;
 mod hand;
 mod hold;
 mod insert_id;
@@ -50,9 +51,9 @@ use crate::wire::proxied::{self, HeaderError};
 use crate::wire::stream::{Stream, tune};
 
 use command::Verdicts;
+use forward::ClientEnd;
 use hold::Hold;
 use login::{Check, CheckError, Introduction, LoggedIn, LoginContext, LoginError, ServerLogin};
-use relay::ClientEnd;
 use session::{ClientSession, End};
 
 /// What the data path is given; `server` makes it.
@@ -231,7 +232,7 @@ fn welcome(shared: &Arc<Shared>, stream: Stream, peer: Option<SocketAddr>, place
             shared.tasks.spawn(async move {
                 let mut out = Vec::new();
                 push_packet(&mut out, 0, &reply::too_many_clients().encode(Capabilities::NONE));
-                let _ = relay::send(&mut stream, &out, limit).await;
+                let _ = forward::send(&mut stream, &out, limit).await;
             });
         }
     }

@@ -18,9 +18,10 @@ use crate::wire::packet::{ErrPacket, push_packet};
 use crate::wire::response::read_ok;
 use crate::wire::tracker::Answer;
 
+use super::forward::{Body, Broken};
 use super::hold::Held;
 use super::mend::{ER_UNKNOWN_STMT_HANDLER, may_be_mended, may_be_mended_late};
-use super::relay::{self, Attend, Body, Broken, Deliver, Order, PreparedAnswer, Relayed};
+use super::relay::{self, Attend, Deliver, Order, PreparedAnswer, Relayed};
 use super::session::{ClientSession, End};
 use super::{Shared, command, prepared, reply};
 

@@ -22,9 +22,9 @@ use crate::wire::buffer::UNIT;
 use crate::wire::packet::ErrPacket;
 
 use super::command::{self, Frames};
+use super::forward::{self, ClientEnd};
 use super::insert_id::InsertId;
 use super::prepared::Statements;
-use super::relay::{self, ClientEnd};
 use super::{Shared, reply};
 
 /// A logged-in client and everything that belongs to it.
@@ -393,7 +393,7 @@ impl ClientSession {
         if let Some(head) = self.streamed.take()
             && !self.client.taken
         {
-            relay::skip(&mut self.client, head).await.map_err(End::ClientGone)?;
+            forward::skip(&mut self.client, head).await.map_err(End::ClientGone)?;
         }
         packet[3] = self.client.frames;
         Ok(())
@@ -403,7 +403,7 @@ impl ClientSession {
         if self.unheard {
             return Err(End::ServerLost);
         }
-        relay::send(&mut self.client.stream, bytes, self.client.write_limit).await.map_err(End::ClientGone)
+        forward::send(&mut self.client.stream, bytes, self.client.write_limit).await.map_err(End::ClientGone)
     }
 
     /// Takes the newest snapshot; one atomic load when there is none.
