@@ -108,7 +108,11 @@ fn launch(tree: &Path, folder: &Path, ordinal: u32) -> Server {
     let name = format!("mariadb-{ordinal}");
     let folder = folder.join(&name);
     let data = folder.join("data");
-    fs::create_dir_all(&data).expect("the folder is ours");
+    // A server that starts clears away the temporary tables of all whose folder for them it shares.
+    let temporary = folder.join("tmp");
+    for folder in [&data, &temporary] {
+        fs::create_dir_all(folder).expect("the folder is ours");
+    }
     let share = tree.join("usr/share/mysql");
     let run = |more: &[String]| {
         // The server goes with the test, in whatever way that ends.
@@ -123,6 +127,7 @@ fn launch(tree: &Path, folder: &Path, ordinal: u32) -> Server {
                 "--innodb-log-file-size=8M",
             ])
             .arg(format!("--datadir={}", data.display()))
+            .arg(format!("--tmpdir={}", temporary.display()))
             .arg(format!("--lc-messages-dir={}", share.display()))
             .arg(format!("--character-sets-dir={}", share.join("charsets").display()))
             .arg(format!("--plugin-dir={}", tree.join("usr/lib/mysql/plugin").display()))
