@@ -5,7 +5,6 @@ use crate::routing::{self, Circumstances, Target};
 use crate::sql::route_question;
 use crate::wire::result::encode_result;
 
-use super::reply;
 use super::session::{ClientSession, End};
 
 const COLUMNS: [&str; 5] = ["statement", "route", "reason", "server", "because"];
@@ -21,7 +20,7 @@ impl ClientSession {
             Some(text) => vec![self.route(text)],
             None => EXAMPLES.iter().map(|text| self.route(text)).collect(),
         };
-        let (capabilities, status) = (self.identity.capabilities, reply::status(&self.session));
+        let (capabilities, status) = (self.identity.capabilities, self.session.status());
         let answer = encode_result(&COLUMNS, &rows, capabilities, status, self.client.frames);
         self.send(&answer).await
     }

@@ -6,7 +6,7 @@ use crate::model::server::ServerId;
 use crate::routing::session::Session;
 use crate::wire::flags::Capabilities;
 use crate::wire::packet::{ErrPacket, WireError, encode_ok, push_packet};
-use crate::wire::response::{self, status};
+use crate::wire::response;
 
 use super::hold::NotHeld;
 use super::session::Patience;
@@ -21,15 +21,12 @@ pub(super) fn error(error: &ErrPacket) -> Vec<u8> {
 /// An OK packet, header included, as the answer to a command that needed no server.
 pub(super) fn ok(session: &Session) -> Vec<u8> {
     let mut out = Vec::new();
-    push_packet(&mut out, 1, &encode_ok(response::Ok { status: status(session), ..response::Ok::default() }));
+    push_packet(
+        &mut out,
+        1,
+        &encode_ok(response::Ok { status: session.status(), ..response::Ok::default() }),
+    );
     out
-}
-
-/// The status flags of an answer of ours.
-pub(super) fn status(session: &Session) -> u16 {
-    let autocommit = if session.autocommit() { status::AUTOCOMMIT } else { 0 };
-    let transaction = if session.in_transaction() { status::IN_TRANSACTION } else { 0 };
-    autocommit | transaction
 }
 
 /// No connection for this statement. The server's own words go through where it had any.

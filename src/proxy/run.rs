@@ -11,7 +11,7 @@ use crate::model::health::Health;
 use crate::model::topology::{Server, Topology};
 use crate::routing::session::{Answered, PinCause};
 use crate::routing::{self, Circumstances, Decision, Freshness, InHand, Target};
-use crate::sql::{Access, Isolation, Kind, Reason, Statement};
+use crate::sql::{Access, Cause, Effect, Isolation, Kind, Reason, Statement};
 use crate::telemetry::clients::Signals;
 use crate::wire::flags::Capabilities;
 use crate::wire::packet::{ErrPacket, push_packet};
@@ -504,11 +504,16 @@ impl Attend for Attending<'_> {
 /// True when a transaction that is open is committed before this runs.
 /// <https://dev.mysql.com/doc/refman/9.7/en/implicit-commit.html>
 fn ends_transaction(statement: &Statement) -> bool {
-    let reason = statement.reason;
+    // UNLOCK TABLES only where tables are locked, which no transaction has. (LOCK INSTANCE never, but that lock is to be
+    // the primary's.)
+    let locks = |effect: &Effect| {
+        matches!(effect, Effect::Pin(Cause::TableLocks | Cause::FlushLock | Cause::InstanceLock))
+    };
     matches!(statement.kind, Kind::Begin(_))
         || statement.kind == Kind::Write
             && !statement.several
-            && matches!(reason, Reason::ChangesSchema | Reason::ChangesAccounts | Reason::TableLock)
+            && (matches!(statement.reason, Reason::ChangesSchema | Reason::ChangesAccounts)
+                || statement.effects.iter().any(locks))
 }
 
 /// SET TRANSACTION as the session said it before, for the connection that now opens the transaction.

@@ -13,8 +13,8 @@ use crate::sql::{Access, Cause, Charset, Dialect, Effect, Isolation, Kind, Relea
 /// One client session as routing sees it.
 #[derive(Debug)]
 pub(crate) struct Session {
-    in_transaction: bool,
-    autocommit: bool,
+    /// The server's status flags that hold until a statement changes them.
+    status: u16,
     pins: Vec<Pin>,
     watermark: Watermark,
     next_transaction: NextTransaction,
@@ -103,6 +103,8 @@ impl PinCause {
 
 const IN_TRANSACTION: u16 = 0x0001;
 const AUTOCOMMIT: u16 = 0x0002;
+const NO_BACKSLASH_ESCAPES: u16 = 0x0200;
+const IN_READ_ONLY_TRANSACTION: u16 = 0x2000;
 
 /// More settings than this in one session pin it instead of being replayed.
 const MAX_SETTINGS: usize = 64 << 10;
@@ -110,8 +112,7 @@ const MAX_SETTINGS: usize = 64 << 10;
 impl Session {
     pub(crate) fn new(settings: Settings, dialect: Dialect) -> Self {
         let mut session = Self {
-            in_transaction: false,
-            autocommit: true,
+            status: AUTOCOMMIT,
             pins: Vec::new(),
             watermark: Watermark::default(),
             next_transaction: NextTransaction::default(),
@@ -125,16 +126,21 @@ impl Session {
     }
 
     pub(crate) fn in_transaction(&self) -> bool {
-        self.in_transaction
+        self.status & IN_TRANSACTION != 0
     }
 
     pub(crate) fn autocommit(&self) -> bool {
-        self.autocommit
+        self.status & AUTOCOMMIT != 0
+    }
+
+    /// The status flags that a server would answer a command with that does nothing.
+    pub(crate) fn status(&self) -> u16 {
+        self.status | if self.dialect.no_backslash_escapes { NO_BACKSLASH_ESCAPES } else { 0 }
     }
 
     /// True while only the connection that is held will do.
     pub(crate) fn is_bound(&self) -> bool {
-        self.in_transaction || !self.pins.is_empty()
+        self.in_transaction() || !self.pins.is_empty()
     }
 
     pub(crate) fn pins(&self) -> &[Pin] {
@@ -214,7 +220,7 @@ impl Session {
 
     /// The connection that held the session's state is gone, and the state with it.
     pub(crate) fn lose_connection(&mut self) {
-        self.in_transaction = false;
+        self.status &= AUTOCOMMIT;
         self.pins.clear();
     }
 
@@ -284,8 +290,7 @@ impl Session {
     /// Takes in the status flags and the GTIDs of an answer that has no statement (COM_INIT_DB and its like).
     pub(crate) fn apply_status(&mut self, answered: &Answered) {
         if let Some(status) = answered.status {
-            self.in_transaction = status & IN_TRANSACTION != 0;
-            self.autocommit = status & AUTOCOMMIT != 0;
+            self.status = status & (IN_TRANSACTION | IN_READ_ONLY_TRANSACTION | AUTOCOMMIT);
         }
         if let Some(changes) = &answered.changes {
             for gtids in &changes.gtids {

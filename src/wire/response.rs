@@ -8,7 +8,6 @@ use super::tracker::Format;
 /// Status flags of OK and EOF packets that the proxy acts on.
 /// <https://dev.mysql.com/doc/dev/mysql-server/latest/mysql__com_8h.html#a1d854e841086925be1883e4d7b4e8cad>
 pub(crate) mod status {
-    pub(crate) const IN_TRANSACTION: u16 = 0x0001;
     pub(crate) const AUTOCOMMIT: u16 = 0x0002;
     pub(crate) const MORE_RESULTS: u16 = 0x0008;
     pub(crate) const CURSOR_EXISTS: u16 = 0x0040;

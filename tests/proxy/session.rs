@@ -60,6 +60,29 @@ fn settings_and_freshness_together_come_before_a_read_only_transaction() {
 }
 
 #[test]
+fn a_read_only_transaction_goes_on_where_the_server_would_go_on() {
+    /// In a transaction, and a read-only one.
+    const FLAGS: u16 = 0x2001;
+    run(async {
+        let mut raw = Raw::connect(proxy().await.port(), APP, USUAL).await;
+        raw.run("START TRANSACTION READ ONLY").await;
+        raw.command(command::PING, b"").await;
+        let Outcome::Done(ping) = raw.outcome().await else { panic!("PING is answered by OK") };
+        assert_eq!(ping.status & FLAGS, FLAGS);
+        for sql in ["UNLOCK INSTANCE", "UNLOCK TABLES"] {
+            assert_eq!(raw.run(sql).await.status & FLAGS, FLAGS, "{sql}");
+        }
+        for sql in
+            ["ALTER TABLE d.one COMMENT 'x'", "LOCK TABLES d.one READ", "FLUSH TABLES d.one WITH READ LOCK"]
+        {
+            raw.run("START TRANSACTION READ ONLY").await;
+            assert_eq!(raw.run(sql).await.status & FLAGS, 0, "{sql}");
+            raw.run("UNLOCK TABLES").await;
+        }
+    });
+}
+
+#[test]
 fn settings_follow_the_session_and_no_other() {
     run(async {
         let proxy = narrow().await;
