@@ -252,7 +252,13 @@ fn tell_done(done: &Done) -> String {
     for (kind, data) in &done.changes {
         /// SESSION_TRACK_GTIDS: each server counts its own.
         const GTIDS: u8 = 3;
-        let data = if *kind == GTIDS { String::from("GTIDs") } else { data.escape_ascii().to_string() };
+        /// So it does with the statements that it was sent, `statement_id` of SESSION_TRACK_SYSTEM_VARIABLES.
+        const STATEMENT_ID: &[u8] = b"\x0cstatement_id";
+        let data = match kind {
+            &GTIDS => String::from("GTIDs"),
+            _ if data.starts_with(STATEMENT_ID) => String::from("statement_id"),
+            _ => data.escape_ascii().to_string(),
+        };
         let _ = write!(seen, " changed {kind}:{data}");
     }
     seen
