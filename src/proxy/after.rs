@@ -118,8 +118,13 @@ impl ClientSession {
     }
 
     /// The number with which the proxy answers this statement, whatever the server says.
+            // Its rows are still to be fetched.
+            Counts::Rows if answered.status.is_some_and(|flags| flags & status::CURSOR_EXISTS != 0) => {
+                self.found_rows = None;
+            }
     pub(super) fn number_for(&self, statement: &Statement, work: Work<'_>) -> Option<Number> {
         let value = match statement.asks? {
+            Counts::One => self.found_rows = Some(1),
             _ if work.answer != Answer::Results => return None,
             Question::ConnectionId => i64::from(self.client.registration.id()),
             Question::RowCount => self.row_count,

@@ -7,7 +7,7 @@ use super::scan::{Gap, Token, TokenKind};
 use super::tables;
 use super::variables::{self, Read};
 use super::walk::{Judgement, Walk};
-use super::{Cause, Effect, Kind, Reason, Release};
+use super::{Cause, Counts, Effect, Kind, Reason, Release};
 
 /// What a query or an expression turned out to do.
 #[derive(Clone, Copy, Debug, Default)]
@@ -69,6 +69,7 @@ impl<'a> Walk<'a> {
 
     pub(super) fn explain(&mut self) -> Judgement {
         let mut findings = Findings::default();
+        self.finds = Counts::Nothing;
         loop {
             let word = self.peek().map(|token| Folded::keyword(&token)).unwrap_or_default();
             match word.as_str() {
@@ -78,6 +79,10 @@ impl<'a> Walk<'a> {
                     return (Kind::Write, Reason::ExplainsWrite);
                 }
                 "extended" | "partitions" | "analyze" => {
+                    if word.as_str() == "analyze" {
+                        // It runs the statement.
+                        self.finds = Counts::Unknown;
+                    }
                     self.take();
                 }
                 "format" => {
@@ -97,7 +102,10 @@ impl<'a> Walk<'a> {
                 }
                 _ if self.accept_sign(b'(') => {}
                 // The name of a table.
-                _ => return (Kind::Read, Reason::Catalog),
+                _ => {
+                    self.finds = Counts::Rows;
+                    return (Kind::Read, Reason::Catalog);
+                }
             }
         }
         self.walk_on(&mut findings, false);
@@ -203,7 +211,10 @@ impl<'a> Walk<'a> {
         let next = |walk: &Self, word: &str| walk.next_is(word);
         match Folded::keyword(token).as_str() {
             "from" if next(self, "dual") => {}
-            "from" | "table" => (findings.computes, findings.tables) = (true, true),
+            "from" | "table" => {
+                (findings.computes, findings.tables) = (true, true);
+                self.has_query |= token.is("table");
+            }
             "values" => findings.computes = true,
             "for" if next(self, "update") || next(self, "share") => {
                 self.take();
@@ -220,6 +231,9 @@ impl<'a> Walk<'a> {
             {
                 findings.writes(Reason::Sequence);
             }
+            "select" | "with" => self.has_query = true,
+            // A DELETE of several tables.
+            "using" | "join" => self.finds = Counts::Unknown,
             "offset" => self.has_offset = true,
             "limit" => self.has_offset |= self.second().is_some_and(|token| token.is_sign(b',')),
             "sql_calc_found_rows" => self.effects.push(Effect::CountsFoundRows),

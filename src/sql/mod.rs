@@ -119,6 +119,8 @@ pub(crate) enum Counts {
     Nothing,
     /// FOUND_ROWS() is the number of its rows.
     Rows,
+    /// FOUND_ROWS() is 1: DO.
+    One,
     /// Only the connection knows.
     Unknown,
     /// GET DIAGNOSTICS: even ROW_COUNT() stays what it was.

@@ -4,7 +4,7 @@ use super::names::{Folded, literal_value};
 use super::scan::TokenKind;
 use super::variables;
 use super::walk::{Judgement, Walk};
-use super::{Kind, Reason};
+use super::{Counts, Kind, Reason};
 
 const CATALOG: Judgement = (Kind::Read, Reason::Catalog);
 const PER_SERVER: Judgement = (Kind::Write, Reason::PerServerView);
@@ -17,7 +17,7 @@ impl Walk<'_> {
         let Some(what) = self.take() else {
             return (Kind::Write, Reason::UnknownStatement);
         };
-        self.finds_nothing = what.is("create") || what.is("warnings") || what.is("errors");
+        self.finds = found(Folded::keyword(&what).as_str());
         let follows = |word: &str| self.next_is(word);
         match Folded::keyword(&what).as_str() {
             "databases" | "schemas" | "tables" | "columns" | "fields" | "index" | "indexes" | "keys"
@@ -74,5 +74,17 @@ impl Walk<'_> {
         self.needs.trackers |= finds_trackers;
         let findings = self.expression(false);
         findings.write().map_or((Kind::Anywhere, Reason::SessionState), |reason| (Kind::Write, reason))
+    }
+}
+
+/// What SHOW of this leaves for FOUND_ROWS(): queries of the catalog count (seen in 9.7.4).
+fn found(what: &str) -> Counts {
+    match what {
+        "create" | "warnings" | "errors" | "grants" | "processlist" | "privileges" | "profiles"
+        | "binary" | "master" | "replica" | "slave" | "replicas" => Counts::Nothing,
+        "databases" | "schemas" | "tables" | "columns" | "fields" | "index" | "indexes" | "keys"
+        | "triggers" | "events" | "collation" | "charset" | "character" | "engines" | "plugins"
+        | "variables" | "status" | "count" => Counts::Rows,
+        _ => Counts::Unknown,
     }
 }

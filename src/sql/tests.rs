@@ -281,6 +281,50 @@ fn kinds_needs_and_hints() {
     hint("/* not readwright: primary */ SELECT 1", None);
 }
 
+/// As 9.7.4 does.
+#[test]
+fn what_is_left_for_found_rows() {
+    use Counts::{NotEven, Nothing, One, Rows, Unknown};
+    for (sql, counts) in [
+        ("SELECT a FROM t LIMIT 3", Rows),
+        ("(SELECT 1) UNION (SELECT 2)", Rows),
+        ("SELECT a FROM t LIMIT 1, 2", Unknown),
+        ("SELECT SQL_CALC_FOUND_ROWS a FROM t", Unknown),
+        ("WITH c AS (SELECT 1) SELECT * FROM c", Rows),
+        ("WITH c AS (SELECT 1) DELETE FROM t WHERE a IN (SELECT * FROM c)", Unknown),
+        ("SHOW TABLES", Rows),
+        ("SHOW FULL COLUMNS FROM t", Rows),
+        ("SHOW WARNINGS", Nothing),
+        ("SHOW CREATE TABLE t", Nothing),
+        ("DESCRIBE t", Rows),
+        ("EXPLAIN SELECT a FROM t", Nothing),
+        ("EXPLAIN UPDATE t SET a = 1", Nothing),
+        ("EXPLAIN ANALYZE SELECT a FROM t", Unknown),
+        ("INSERT INTO t VALUES (1)", Nothing),
+        ("INSERT INTO t SELECT 1", Unknown),
+        ("INSERT INTO t TABLE s", Unknown),
+        ("DELETE FROM t WHERE a = 1", Nothing),
+        ("DELETE FROM t USING t JOIN s", Unknown),
+        ("DELETE FROM t WHERE a IN (SELECT a FROM s)", Unknown),
+        ("DELETE t FROM t, s", Unknown),
+        ("UPDATE t SET a = 1", Unknown),
+        ("CALL p()", Unknown),
+        ("DO 1", One),
+        ("SET @a = (SELECT 1)", Nothing),
+        ("GET DIAGNOSTICS @n = NUMBER", NotEven),
+        ("SELECT 1; SELECT 2", Rows),
+        ("CALL p(); SELECT 2", Rows),
+        ("INSERT INTO t SELECT 1; SELECT a FROM t", Rows),
+        ("SELECT a FROM t LIMIT 1, 2; SELECT a FROM t", Rows),
+        ("SET @a = 1; COMMIT", Nothing),
+        ("SELECT 1; COMMIT", Unknown),
+        ("SET @a = 1; GET DIAGNOSTICS @n = NUMBER", Unknown),
+    ] {
+        let statement = Classifier::new(10).classify(sql.as_bytes(), Dialect::for_tests());
+        assert_eq!(statement.counts, counts, "{sql}");
+    }
+}
+
 #[test]
 fn a_shape_is_what_a_verdict_depends_on() {
     let key = shape::ShapeKey::random();

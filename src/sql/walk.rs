@@ -105,8 +105,10 @@ pub(super) struct Walk<'a> {
     several: bool,
     /// There is a LIMIT that passes rows over.
     pub(super) has_offset: bool,
-    /// A form of SHOW that FOUND_ROWS() takes no notice of.
-    pub(super) finds_nothing: bool,
+    /// There is a query, perhaps within another statement.
+    pub(super) has_query: bool,
+    /// What this form of SHOW, EXPLAIN or DELETE leaves for FOUND_ROWS().
+    pub(super) finds: Counts,
 }
 
 impl<'a> Walk<'a> {
@@ -128,7 +130,8 @@ impl<'a> Walk<'a> {
             counts: None,
             several: false,
             has_offset: false,
-            finds_nothing: false,
+            has_query: false,
+            finds: Counts::Unknown,
         }
     }
 
@@ -207,7 +210,7 @@ impl<'a> Walk<'a> {
             let in_doubt = self.lexer_changed && self.is_doubtful(first);
             let mut found = self.statement();
             self.skip_rest();
-            self.count(first);
+            self.count(first, found.1);
             if in_doubt && found.0 != Kind::Write {
                 found = (Kind::Write, Reason::LexerChanges);
             }
@@ -219,23 +222,32 @@ impl<'a> Walk<'a> {
     }
 
     /// What the statement that begins with this token leaves for FOUND_ROWS().
-    fn count(&mut self, first: Token<'a>) {
-        self.several |= self.counts.is_some();
+    fn count(&mut self, first: Token<'a>, reason: Reason) {
         let calculates = self.effects.contains(&Effect::CountsFoundRows);
-        let counts = match Folded::keyword(&first).as_str() {
-            _ if self.several || calculates || self.has_offset => Counts::Unknown,
-            "select" | "table" | "values" | "with" => Counts::Rows,
+        let next = match Folded::keyword(&first).as_str() {
+            _ if calculates || self.has_offset => Counts::Unknown,
+            "select" | "table" | "values" => Counts::Rows,
+            "with" if reason != Reason::ChangesData => Counts::Rows,
             _ if first.is_sign(b'(') => Counts::Rows,
             "get" => Counts::NotEven,
             "set" | "use" | "begin" | "start" | "commit" | "rollback" | "savepoint" | "release"
             | "prepare" | "deallocate" | "create" | "alter" | "drop" | "truncate" | "lock" | "unlock"
             | "handler" => Counts::Nothing,
             "checksum" | "analyze" | "help" => Counts::Nothing,
-            "show" if self.finds_nothing => Counts::Nothing,
+            "do" if !self.dialect.mariadb => Counts::One,
+            "insert" | "replace" | "delete" if self.has_query => Counts::Unknown,
+            "insert" | "replace" => Counts::Nothing,
+            "show" | "explain" | "describe" | "desc" | "delete" => self.finds,
             // Of rows that a query in them finds.
             _ => Counts::Unknown,
         };
-        self.counts = Some(counts);
+        self.several |= self.counts.is_some();
+        self.counts = Some(match (self.counts, next) {
+            (None, next) | (_, next @ (Counts::Rows | Counts::One)) => next,
+            (Some(Counts::Nothing), Counts::Nothing) => Counts::Nothing,
+            _ => Counts::Unknown,
+        });
+        (self.has_offset, self.has_query, self.finds) = (false, false, Counts::Unknown);
     }
 
     /// A transaction begins in the middle of the text.
@@ -319,6 +331,9 @@ impl<'a> Walk<'a> {
             "rollback" => self.rollback(),
             "savepoint" | "release" => (Kind::Write, Reason::TransactionPart),
             "insert" | "replace" | "update" | "delete" => {
+                if self.next_is("from") {
+                    self.finds = Counts::Nothing;
+                }
                 self.expression(false);
                 (Kind::Write, Reason::ChangesData)
             }

@@ -21,6 +21,8 @@ pub(crate) struct Player {
     raw: Raw,
     capabilities: u32,
     statements: HashMap<u8, PreparedAs>,
+    /// FOUND_ROWS() is about something.
+    finds: bool,
 }
 
 pub(crate) fn is_over(seen: &str) -> bool {
@@ -48,7 +50,12 @@ pub(crate) async fn clean(root: &mut Raw) {
 impl Player {
     pub(crate) async fn connect(port: u16, capabilities: u32, schema: &str) -> Self {
         let raw = Raw::try_connect(port, ACCOUNT, capabilities | flag::CONNECT_WITH_DB, schema).await;
-        Self { raw: raw.expect("the login is accepted"), capabilities, statements: HashMap::new() }
+        Self {
+            raw: raw.expect("the login is accepted"),
+            capabilities,
+            statements: HashMap::new(),
+            finds: true,
+        }
     }
 
     /// How the login was answered.
@@ -59,9 +66,14 @@ impl Player {
     /// Carries a step out; what is seen of it.
     pub(crate) async fn act(&mut self, action: &Action) -> String {
         match action {
+            Action::Query(sql) if sql.to_ascii_uppercase().contains("FOUND_ROWS()") && !self.finds => {
+                String::new()
+            }
             Action::Query(sql) => {
                 self.raw.send_query(sql.as_bytes()).await;
-                self.results().await
+                let seen = self.results().await;
+                self.finds = finds(sql, &seen).unwrap_or(self.finds);
+                seen
             }
             Action::Prepare(slot, sql) => match self.raw.prepare_with_definitions(sql).await {
                 Ok((prepared, definitions)) => {
@@ -79,6 +91,7 @@ impl Player {
             },
             Action::Execute { slot, parameters, cursor } => {
                 let Some(prepared) = self.statements.get(slot).copied() else { return String::new() };
+                self.finds = false;
                 self.execute(prepared, parameters, *cursor).await;
                 self.results().await
             }
@@ -201,6 +214,19 @@ impl Player {
             seen.push(tell(&outcome));
         }
         seen.join(" | ")
+    }
+}
+
+/// Whether a statement leaves something for FOUND_ROWS(); None: what was there. Procedures and writes leave what their
+/// connection had, unless there is a query in them, and nobody asks.
+fn finds(sql: &str, seen: &str) -> Option<bool> {
+    let text = sql.to_ascii_uppercase();
+    let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    let rows = seen.rsplit(" | ").next().is_some_and(|last| last.starts_with("rows"));
+    match has(&["CALL ", "EXECUTE "]) {
+        false if rows => Some(true),
+        false if !has(&["UPDATE", "DELETE", "SELECT"]) => None,
+        _ => (!seen.starts_with("refused")).then_some(false),
     }
 }
 
