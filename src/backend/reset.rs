@@ -29,9 +29,7 @@ pub(crate) fn write_difference(connection: &Connection, settings: &Arc<Settings>
         commands += 1;
     }
     if settings.multi_statements != applied.multi_statements {
-        let agreed = connection.capabilities.contains(Capabilities::MULTI_STATEMENTS);
-        let off = !settings.multi_statements.unwrap_or(agreed);
-        push_packet(out, 0, &[COM_SET_OPTION, u8::from(off), 0]);
+        write_option(connection.capabilities, settings, out);
         commands += 1;
     }
     let mut sql = query_head(connection.capabilities);
@@ -62,6 +60,13 @@ pub(crate) fn write_difference(connection: &Connection, settings: &Arc<Settings>
         commands += 1;
     }
     commands
+}
+
+/// Appends the COM_SET_OPTION of these settings.
+pub(crate) fn write_option(capabilities: Capabilities, settings: &Settings, out: &mut Vec<u8>) {
+    let agreed = capabilities.contains(Capabilities::MULTI_STATEMENTS);
+    let off = !settings.multi_statements.unwrap_or(agreed);
+    push_packet(out, 0, &[COM_SET_OPTION, u8::from(off), 0]);
 }
 
 /// What [`CHARACTER_SETS`] are on a connection that looks like this, and which of them the session has set.

@@ -18,25 +18,25 @@ use super::run::Tried;
 use super::session::ClientSession;
 
 impl ClientSession {
-    /// Takes the connection that was decided on. None: it is in `hold`.
-    pub(super) async fn obtain(&mut self, decision: &Decision, body: Body<'_>) -> Option<Tried> {
+    /// Takes the connection that was decided on into `hold`. True: it has run the session's last statement.
+    pub(super) async fn obtain(&mut self, decision: &Decision, body: Body<'_>) -> Result<bool, Tried> {
         let snapshot = Arc::clone(&self.snapshot);
         let leased = match decision.target {
-            Target::Held => return None,
+            Target::Held => return Ok(true),
             Target::Primary => {
                 let Some(writer) = snapshot.writer() else {
-                    return Some(Tried::NoPrimary(None));
+                    return Err(Tried::NoPrimary(None));
                 };
-                if self.takes_from_hand(&writer.server().id) {
-                    return None;
+                if let Some(is_last) = self.takes_from_hand(&writer.server().id) {
+                    return Ok(is_last);
                 }
                 self.let_go().await;
                 self.shared.pools.lease_writer(&writer, &self.identity, self.session.settings()).await
             }
             Target::Replica(at) => {
                 let server = &snapshot.servers[at];
-                if self.takes_from_hand(&server.id) {
-                    return None;
+                if let Some(is_last) = self.takes_from_hand(&server.id) {
+                    return Ok(is_last);
                 }
                 self.let_go().await;
                 self.shared.pools.lease(server, &self.identity, self.session.settings()).await
@@ -45,14 +45,15 @@ impl ClientSession {
         match leased {
             Ok(lease) => {
                 self.hold = Some(lease);
-                None
+                Ok(false)
             }
-            Err(error) => Some(self.without_connection(&error, decision, body)),
+            Err(error) => Err(self.without_connection(&error, decision, body)),
         }
     }
 
-    /// True when the connection in hand, or the parked one, is to this server and can serve the session.
-    pub(super) fn takes_from_hand(&mut self, server: &ServerId) -> bool {
+    /// Takes the parked connection or the one in hand, when it is to this server and can serve the session, and tells
+    /// whether it has run the session's last statement.
+    fn takes_from_hand(&mut self, server: &ServerId) -> Option<bool> {
         let suits = |lease: &mut Option<Lease>, session: &Session| {
             // One that is not quiet was closed by the server since.
             lease.as_mut().is_some_and(|lease| {
@@ -66,9 +67,9 @@ impl ClientSession {
             if let Some(other) = self.parked.take() {
                 other.release(self.last_activity);
             }
-            return true;
+            return Some(false);
         }
-        suits(&mut self.hold, &self.session)
+        suits(&mut self.hold, &self.session).then_some(true)
     }
 
     /// Gives back what is in hand, or parks it when it has a LAST_INSERT_ID that nobody else knows.

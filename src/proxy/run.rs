@@ -191,10 +191,11 @@ impl ClientSession {
         decision: Decision,
         tries: u32,
     ) -> Result<Tried, End> {
-        if let Some(tried) = self.obtain(&decision, work.body).await {
-            return Ok(tried);
-        }
-        let mut prelude = match self.prelude(statement, decision, work.answer).await {
+        let is_last = match self.obtain(&decision, work.body).await {
+            Ok(is_last) => is_last,
+            Err(tried) => return Ok(tried),
+        };
+        let mut prelude = match self.prelude(statement, decision, is_last, work.answer).await {
             Ok(prelude) => prelude,
             Err(tried) => return Ok(tried),
         };
@@ -275,11 +276,13 @@ impl ClientSession {
         }
     }
 
-    /// What must be said on the connection before this statement. Err: a try that ended before it began.
+    /// What must be said on the connection before this statement, and whether it has run the one before. Err: a try that
+    /// ended before it began.
     async fn prelude(
         &mut self,
         statement: &Statement,
         decision: Decision,
+        is_last: bool,
         answer: Answer,
     ) -> Result<Prelude, Tried> {
         let mut prelude = Prelude::default();
@@ -321,24 +324,28 @@ impl ClientSession {
             prelude.answers += reset::write_difference(connection, &settings, &mut prelude.bytes);
         }
         let mut spoils = false;
-        if !bound {
-            if let Some(set) = set_transaction(next.access, next.isolation)
-                && answer == Answer::Results
-                && !matches!(statement.kind, Kind::Anywhere | Kind::Previous)
-            {
-                say(&mut prelude, set);
-                prelude.answers += 1;
-                // Until the transaction has begun: what uses the setting up depends on the statement and its fate.
-                spoils = true;
-            }
-            // Another session's warnings and row counts may still be on the connection.
-            if statement.kind == Kind::Previous && decision.target != Target::Held {
-                say(&mut prelude, String::from("DO 0"));
-                prelude.answers += 1;
-            }
+        if !bound
+            && let Some(set) = set_transaction(next.access, next.isolation)
+            && answer == Answer::Results
+            && !matches!(statement.kind, Kind::Anywhere | Kind::Previous)
+        {
+            say(&mut prelude, set);
+            prelude.answers += 1;
+            // Until the transaction has begun: what uses the setting up depends on the statement and its fate.
+            spoils = true;
         }
         if let Some(number) = insert_id {
             say(&mut prelude, format!("SET SESSION last_insert_id={number}"));
+            prelude.answers += 1;
+        }
+        // Another session's warnings and row counts may still be on the connection.
+        if (statement.kind == Kind::Previous || statement.needs.previous) && !is_last {
+            if self.row_count < 0 {
+                // Answered by an EOF packet, as a query is.
+                reset::write_option(connection.capabilities, &settings, &mut prelude.bytes);
+            } else {
+                say(&mut prelude, String::from("DO 0"));
+            }
             prelude.answers += 1;
         }
         connection.spoiled |= spoils;
