@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::model::settings::{Assignment, CHARACTER_SETS, Settings, Trackers, TrackersView};
+use crate::model::settings::{Assignment, CHARACTER_SETS, Settings, Trackers, TrackersView, UNSET};
 use crate::sql::{REPLAYABLE, is_replayable};
 use crate::wire::command::{COM_INIT_DB, COM_QUERY, COM_SET_OPTION};
 use crate::wire::flags::Capabilities;
@@ -171,14 +171,22 @@ fn write_assignment(connection: &Connection, assignment: Assignment<'_>, sql: &m
             }
         }
         Assignment::UserVariable { name, literal } => {
-            write_user_variable_name(name, sql);
-            sql.push(b'=');
-            sql.extend_from_slice(literal);
+            let typed = literal.strip_suffix(b",NULL");
+            write_user_variable(name, typed.unwrap_or(literal), typed.is_some(), sql);
         }
-        Assignment::UserVariableNull { name } => {
-            write_user_variable_name(name, sql);
-            sql.extend_from_slice(b"=NULL");
-        }
+        Assignment::UserVariableNull { name } => write_user_variable(name, UNSET, true, sql),
+    }
+}
+
+/// `is_null`: it has only the type of the literal.
+fn write_user_variable(name: &[u8], literal: &[u8], is_null: bool, sql: &mut Vec<u8>) {
+    write_user_variable_name(name, sql);
+    sql.push(b'=');
+    sql.extend_from_slice(literal);
+    if is_null {
+        sql.extend_from_slice(b", ");
+        write_user_variable_name(name, sql);
+        sql.extend_from_slice(b"=NULL");
     }
 }
 
@@ -190,10 +198,12 @@ pub(crate) fn user_variable_question(name: &[u8]) -> String {
     format!("SELECT {name},HEX({name}),CHARSET({name}),COLLATION({name})")
 }
 
-/// The literal that gives a user variable the value that a server said. None: its answer cannot be read.
+/// The literal that gives a user variable the value and the type that a server said. None: its answer cannot be read.
 pub(crate) fn user_variable_literal(packets: &[Vec<u8>]) -> Option<Vec<u8>> {
-    /// `MYSQL_TYPE_LONGLONG`, the type of every whole number in a user variable.
+    // The types of all numbers in user variables: MYSQL_TYPE_DOUBLE, MYSQL_TYPE_LONGLONG, MYSQL_TYPE_NEWDECIMAL.
+    const DOUBLE: u8 = 5;
     const WHOLE_NUMBER: u8 = 8;
+    const DECIMAL: u8 = 246;
     const NULL: u8 = 0xFB;
     let mut definition = Reader::new(packets.get(1)?);
     for _ in 0..6 {
@@ -201,19 +211,31 @@ pub(crate) fn user_variable_literal(packets: &[Vec<u8>]) -> Option<Vec<u8>> {
     }
     // Length of what follows, character set, length; then the type.
     definition.bytes(7).ok()?;
-    let number = definition.u8().ok()? == WHOLE_NUMBER;
+    let kind = definition.u8().ok()?;
     let row = packets.get(packets.len().checked_sub(2)?)?;
-    if row.first() == Some(&NULL) {
-        return Some(b"NULL".to_vec());
+    let is_null = row.first() == Some(&NULL);
+    // Of NULL, value and digits are that.
+    let mut row = Reader::new(row.get(if is_null { 2 } else { 0 }..)?);
+    let value = if is_null { b"0" } else { row.lenenc_bytes().ok()? };
+    let has = |byte: u8| value.contains(&byte);
+    let mut literal = value.to_vec();
+    match kind {
+        WHOLE_NUMBER => {}
+        DECIMAL if has(b'.') => {}
+        DECIMAL => literal.push(b'.'),
+        DOUBLE if has(b'e') => {}
+        DOUBLE => literal.extend_from_slice(b"e0"),
+        _ => {
+            let mut text = || row.lenenc_bytes().ok().and_then(|text| std::str::from_utf8(text).ok());
+            let hex = if is_null { "" } else { text()? };
+            let (charset, collation) = (text()?, text()?);
+            literal = format!("_{charset} X'{hex}' COLLATE {collation}").into_bytes();
+        }
     }
-    let mut row = Reader::new(row);
-    let value = row.lenenc_bytes().ok()?;
-    if number {
-        return Some(value.to_vec());
+    if is_null {
+        literal.extend_from_slice(b",NULL");
     }
-    let mut text = || row.lenenc_bytes().ok().and_then(|text| std::str::from_utf8(text).ok());
-    let (hex, charset, collation) = (text()?, text()?, text()?);
-    Some(format!("_{charset} X'{hex}' COLLATE {collation}").into_bytes())
+    Some(literal)
 }
 
 /// Names are quoted with backticks, which no sql_mode changes.

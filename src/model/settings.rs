@@ -12,7 +12,8 @@ pub(crate) struct Settings {
     pub(crate) schema: Option<Arc<[u8]>>,
     /// System variables by lower-case name, with the value the server's tracker reported. Sorted by name.
     variables: Vec<(Box<[u8]>, Box<[u8]>)>,
-    /// User variables by lower-case name, with the literal the client wrote. Sorted by name.
+    /// User variables by lower-case name, with the literal the client wrote. Sorted by name. NULL keeps the type of the
+    /// value before it, and so stands behind that: `1,NULL`.
     user_variables: Vec<(Box<[u8]>, Box<[u8]>)>,
     /// COM_SET_OPTION; None is what the capability flags said.
     pub(crate) multi_statements: Option<bool>,
@@ -142,7 +143,14 @@ impl Settings {
     }
 
     pub(crate) fn set_user_variable(&mut self, name: &[u8], literal: &[u8]) {
-        set(&mut self.user_variables, name, literal);
+        if !literal.eq_ignore_ascii_case(b"NULL") {
+            return set(&mut self.user_variables, name, literal);
+        }
+        let before = find(&self.user_variables, name).unwrap_or(UNSET);
+        if !before.ends_with(b",NULL") {
+            let typed = [before, b",NULL"].concat();
+            set(&mut self.user_variables, name, &typed);
+        }
     }
 
     pub(crate) fn forget_user_variable(&mut self, name: &[u8]) {
@@ -196,6 +204,9 @@ impl Interner {
         Arc::clone(settings)
     }
 }
+
+/// A user variable that was never set has the type of this.
+pub(crate) const UNSET: &[u8] = b"X''";
 
 /// The variables that say which character set a session speaks. They depend on one another and go together.
 pub(crate) const CHARACTER_SETS: [&str; 4] =
@@ -254,5 +265,19 @@ mod tests {
             ]
         );
         assert_eq!(to.assignments(&to).count(), 0);
+    }
+
+    #[test]
+    fn null_keeps_the_type_before_it() {
+        for (literals, expected) in
+            [(&["NULL"][..], "X'',NULL"), (&["1", "null", "NULL"], "1,NULL"), (&["NULL", "'NULL'"], "'NULL'")]
+        {
+            let mut settings = Settings::default();
+            for literal in literals {
+                settings.set_user_variable(b"a", literal.as_bytes());
+            }
+            let literal = find(&settings.user_variables, b"a").map(String::from_utf8_lossy);
+            assert_eq!(literal.as_deref(), Some(expected), "{literals:?}");
+        }
     }
 }

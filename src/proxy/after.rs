@@ -40,6 +40,14 @@ impl ClientSession {
         } else {
             self.session.apply_status(answered);
         }
+        for effect in &statement.effects {
+            if let Effect::SetUserVariable { name, .. } = effect
+                && self.session.is_pinned_by_variable(name)
+            {
+                // NULL, of a type that only the connection knows.
+                Box::pin(self.learn_user_variable(name)).await;
+            }
+        }
         if !Arc::ptr_eq(&before, self.session.settings()) {
             self.session.intern(&self.shared.settings);
             self.learn_patience();
@@ -110,21 +118,21 @@ impl ClientSession {
             // The statements before the one that failed have counted.
             _ if answered.error.is_some() && statement.several => self.found_rows = None,
             _ if answered.error.is_some() => {}
+            // Its rows are still to be fetched.
+            Counts::Rows if answered.status.is_some_and(|flags| flags & status::CURSOR_EXISTS != 0) => {
+                self.found_rows = None;
+            }
             // SELECT .. INTO has no rows to show.
             Counts::Rows => self.found_rows = answered.rows.or(Some(answered.affected_rows)),
+            Counts::One => self.found_rows = Some(1),
             Counts::Unknown => self.found_rows = None,
             Counts::Nothing | Counts::NotEven => {}
         }
     }
 
     /// The number with which the proxy answers this statement, whatever the server says.
-            // Its rows are still to be fetched.
-            Counts::Rows if answered.status.is_some_and(|flags| flags & status::CURSOR_EXISTS != 0) => {
-                self.found_rows = None;
-            }
     pub(super) fn number_for(&self, statement: &Statement, work: Work<'_>) -> Option<Number> {
         let value = match statement.asks? {
-            Counts::One => self.found_rows = Some(1),
             _ if work.answer != Answer::Results => return None,
             Question::ConnectionId => i64::from(self.client.registration.id()),
             Question::RowCount => self.row_count,
@@ -200,17 +208,22 @@ impl ClientSession {
             _ => None,
         });
         for name in names.collect::<Vec<_>>() {
-            let Some(lease) = self.hold.as_mut() else { return };
-            let deadline = self.shared.server_deadline;
-            let question = reset::user_variable_question(&name);
-            let literal = match crate::backend::query(lease.connection(), &question, deadline).await {
-                Ok(packets) => reset::user_variable_literal(&packets),
-                Err(_) => None,
-            };
-            match literal {
-                Some(literal) => self.session.set_user_variable(&name, &literal),
-                None => tracing::warn!("a user variable could not be read; its session stays on a replica"),
-            }
+            self.learn_user_variable(&name).await;
+        }
+    }
+
+    /// Asks for a user variable that binds the session, so that it can be replayed.
+    async fn learn_user_variable(&mut self, name: &[u8]) {
+        let Some(lease) = self.hold.as_mut() else { return };
+        let deadline = self.shared.server_deadline;
+        let question = reset::user_variable_question(name);
+        let literal = match crate::backend::query(lease.connection(), &question, deadline).await {
+            Ok(packets) => reset::user_variable_literal(&packets),
+            Err(_) => None,
+        };
+        match literal {
+            Some(literal) => self.session.set_user_variable(name, &literal),
+            None => tracing::warn!("a user variable could not be read; its session stays on a server"),
         }
     }
 

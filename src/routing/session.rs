@@ -218,6 +218,15 @@ impl Session {
         }
     }
 
+    /// A user variable has a value that only the connection knows.
+    pub(crate) fn is_pinned_by_variable(&self, name: &[u8]) -> bool {
+        let is_it = |cause: &PinCause| match cause {
+            PinCause::Statement(Cause::UserVariable(Some(pinned))) => **pinned == *name,
+            _ => false,
+        };
+        self.pins.iter().any(|pin| is_it(&pin.cause))
+    }
+
     /// The connection that held the session's state is gone, and the state with it.
     pub(crate) fn lose_connection(&mut self) {
         self.status &= AUTOCOMMIT;
@@ -353,6 +362,10 @@ impl Session {
     /// A user variable has this value, and any connection can be given it.
     pub(crate) fn set_user_variable(&mut self, name: &[u8], literal: &[u8]) {
         let cause = PinCause::Statement(Cause::UserVariable(Some(Box::from(name))));
+        if literal.eq_ignore_ascii_case(b"NULL") && self.is_pinned_by_variable(name) {
+            // It keeps a type that only its connection knows.
+            return;
+        }
         if self.settings.size() + name.len() + literal.len() <= MAX_SETTINGS {
             Arc::make_mut(&mut self.settings).set_user_variable(name, literal);
             self.unpin(&cause);

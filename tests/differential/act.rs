@@ -82,8 +82,8 @@ impl Player {
                     }
                     let counts = (prepared.parameters, prepared.columns);
                     let mut seen = format!("prepared {counts:?}");
-                    for definition in definitions {
-                        let _ = write!(seen, " [{}]", definition.escape_ascii());
+                    for definition in &definitions {
+                        let _ = write!(seen, " [{}]", tell_definition(definition));
                     }
                     seen
                 }
@@ -252,10 +252,30 @@ fn tell(outcome: &Outcome) -> String {
             };
             let _ = write!(seen, " {end}");
             for column in columns {
-                let _ = write!(seen, " [{}]", column.escape_ascii());
+                let _ = write!(seen, " [{}]", tell_definition(column));
             }
             seen
         }
+    }
+}
+
+/// A user variable that was never set is a string of 65 532 bytes. One that a pooled connection was made to forget is NULL,
+/// of the same character set, but a string of 16 MiB: only COM_RESET_CONNECTION would take it away, and with it all that is
+/// prepared there. How long a string may be is told up to here.
+fn tell_definition(definition: &[u8]) -> String {
+    const LONGEST: u32 = 65_532;
+    /// From `MYSQL_TYPE_TINY_BLOB` to `MYSQL_TYPE_STRING`.
+    const STRINGS: std::ops::RangeInclusive<u8> = 249..=254;
+    // Character set, length, type, flags, digits, and two bytes of nothing.
+    let at = definition.len().saturating_sub(12);
+    match definition[at..] {
+        [_, _, l0, l1, l2, l3, kind, ..]
+            if STRINGS.contains(&kind) && u32::from_le_bytes([l0, l1, l2, l3]) >= LONGEST =>
+        {
+            let (charset, flags) = (&definition[..at + 2], &definition[at + 7..]);
+            format!("{}(long){}", charset.escape_ascii(), flags.escape_ascii())
+        }
+        _ => definition.escape_ascii().to_string(),
     }
 }
 
