@@ -229,7 +229,8 @@ pub(crate) fn user_variable_literal(packets: &[Vec<u8>]) -> Option<Vec<u8>> {
             let mut text = || row.lenenc_bytes().ok().and_then(|text| std::str::from_utf8(text).ok());
             let hex = if is_null { "" } else { text()? };
             let (charset, collation) = (text()?, text()?);
-            literal = format!("_{charset} X'{hex}' COLLATE {collation}").into_bytes();
+            // One of the names is a reserved word.
+            literal = format!("_{charset} X'{hex}' COLLATE `{collation}`").into_bytes();
         }
     }
     if is_null {

@@ -113,6 +113,9 @@ impl ClientSession {
                 None if answered.error.is_none() => i64::try_from(answered.affected_rows).unwrap_or(i64::MAX),
                 _ => -1,
             };
+        } else if answered.warnings > 0 {
+            // GET DIAGNOSTICS of a condition that is not there fails, and only warns of it.
+            self.row_count = -1;
         }
         match statement.counts {
             // The statements before the one that failed have counted.

@@ -291,7 +291,7 @@ impl ClientSession {
             Freshness::AwaitSession => Some(self.session.watermark().to_string()),
             Freshness::AwaitPrimary => Some(Box::pin(self.primary_position()).await?),
         };
-        let bound = self.session.is_bound();
+        let in_transaction = self.session.in_transaction();
         let settings = match statement.needs.trackers {
             false => Arc::clone(self.session.settings()),
             true => self.session.settings().viewed(self.trackers_view()),
@@ -324,7 +324,7 @@ impl ClientSession {
             prelude.answers += reset::write_difference(connection, &settings, &mut prelude.bytes);
         }
         let mut spoils = false;
-        if !bound
+        if !in_transaction
             && let Some(set) = set_transaction(next.access, next.isolation)
             && answer == Answer::Results
             && !matches!(statement.kind, Kind::Anywhere | Kind::Previous)
@@ -340,13 +340,13 @@ impl ClientSession {
         }
         // Another session's warnings and row counts may still be on the connection.
         if (statement.kind == Kind::Previous || statement.needs.previous) && !is_last {
+            say(&mut prelude, String::from("DO 0"));
+            prelude.answers += 1;
             if self.row_count < 0 {
                 // Answered by an EOF packet, as a query is.
                 reset::write_option(connection.capabilities, &settings, &mut prelude.bytes);
-            } else {
-                say(&mut prelude, String::from("DO 0"));
+                prelude.answers += 1;
             }
-            prelude.answers += 1;
         }
         connection.spoiled |= spoils;
         Ok(prelude)

@@ -84,7 +84,9 @@ fn found(what: &str) -> Counts {
         | "binary" | "master" | "replica" | "slave" | "replicas" => Counts::Nothing,
         "databases" | "schemas" | "tables" | "columns" | "fields" | "index" | "indexes" | "keys"
         | "triggers" | "events" | "collation" | "charset" | "character" | "engines" | "plugins"
-        | "variables" | "status" | "count" => Counts::Rows,
+        | "variables" | "status" | "count" | "function" | "procedure" | "table" | "open" | "storage" => {
+            Counts::Rows
+        }
         _ => Counts::Unknown,
     }
 }

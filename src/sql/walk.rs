@@ -232,8 +232,8 @@ impl<'a> Walk<'a> {
             "get" => Counts::NotEven,
             "set" | "use" | "begin" | "start" | "commit" | "rollback" | "savepoint" | "release"
             | "prepare" | "deallocate" | "create" | "alter" | "drop" | "truncate" | "lock" | "unlock"
-            | "handler" => Counts::Nothing,
-            "checksum" | "analyze" | "help" => Counts::Nothing,
+            | "handler" | "flush" | "kill" | "signal" | "grant" | "revoke" | "xa" | "checksum"
+            | "analyze" | "help" => Counts::Nothing,
             "do" if !self.dialect.mariadb => Counts::One,
             "insert" | "replace" | "delete" if self.has_query => Counts::Unknown,
             "insert" | "replace" => Counts::Nothing,

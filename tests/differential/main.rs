@@ -51,7 +51,7 @@ fn nobody_can_tell_the_proxy_from_a_server() {
             let case = generate::case(seed + done);
             steps += case.steps.len();
             if let Some(difference) = scene.difference(&case).await {
-                let small = scene.shrink(case, difference.step).await;
+                let small = scene.shrink(case, difference).await;
                 let text = format!("--- READWRIGHT_FUZZ_SEED={} ---\n{small}\n", seed + done);
                 eprintln!("{text}");
                 different.push_str(&text);
@@ -135,12 +135,13 @@ impl Scene {
         for (at, step) in case.steps.iter().enumerate() {
             let expected = act(&mut one[step.who], step).await;
             let seen = act(&mut other[step.who], step).await;
-            if expected != seen && !act::is_known(&step.action, &seen) {
+            let is_known = act::is_known(&step.action, &expected, &seen);
+            if expected != seen && !is_known {
                 found =
                     Some(Difference { step: at, text: format!("  server: {expected}\n  proxy:  {seen}") });
                 break;
             }
-            if act::is_over(&expected) || act::is_known(&step.action, &seen) {
+            if act::is_over(&expected) || is_known {
                 break;
             }
         }
@@ -171,9 +172,9 @@ impl Scene {
     }
 
     /// Leaves out what it can of a case that differs, and tells what is left.
-    async fn shrink(&self, case: Wanted, last: usize) -> String {
-        let mut case = case;
-        case.steps.truncate(last + 1);
+    async fn shrink(&self, mut case: Wanted, first: Difference) -> String {
+        case.steps.truncate(first.step + 1);
+        let whole = case.clone();
         let mut runs = 0;
         let mut size = case.steps.len().div_ceil(2).max(1);
         loop {
@@ -197,12 +198,16 @@ impl Scene {
             }
             size = (size / 2).max(1);
         }
-        let mut text = format!("capabilities {:#x}, {runs} runs\n", case.capabilities);
+        let capabilities = case.capabilities;
+        let (note, case, end) = match self.difference(&case).await {
+            Some(end) => ("", case, end),
+            None => (", by chance", whole, first),
+        };
+        let mut text = format!("capabilities {capabilities:#x}, {runs} runs{note}\n");
         for step in &case.steps {
             let _ = writeln!(text, "{} {:?}", step.who, step.action);
         }
-        let end = self.difference(&case).await;
-        text + &end.map_or_else(|| "it differs by chance".to_owned(), |difference| difference.text)
+        text + &end.text
     }
 }
 
