@@ -298,7 +298,10 @@ impl ClientSession {
         let now = Instant::now();
         let idle = now.duration_since(self.last_activity);
         if idle >= self.patience.duration() {
-            let _ = self.refuse(&reply::idle_too_long(self.patience)).await;
+            let mut packet = reply::error(&reply::idle_too_long(self.patience));
+            // As from a server: it answers no command. Drivers tell by it that the connection was lost.
+            packet[3] = 0;
+            let _ = self.send(&packet).await;
             return Err(End::IdleTooLong);
         }
         if self.lingers() && idle >= self.shared.pools.linger() {

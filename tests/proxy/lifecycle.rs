@@ -374,7 +374,7 @@ fn tls_is_as_the_configuration_says() {
 
 /// The refusal that comes by itself when a client was idle too long, after which the connection is closed.
 async fn closed_for_idleness(raw: &mut Raw) {
-    raw.next_command();
+    raw.no_command();
     let refused = refusal(&raw.packet().await);
     assert_eq!(refused.code, 4031, "{refused:?}");
     assert!(refused.text.contains("See wait_timeout and interactive_timeout"), "{refused:?}");

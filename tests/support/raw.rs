@@ -270,6 +270,11 @@ impl Raw {
         self.sequence = 1;
     }
 
+    /// Expects a packet that answers no command.
+    pub(crate) fn no_command(&mut self) {
+        self.sequence = 0;
+    }
+
     /// Sends a further packet of an exchange.
     pub(crate) async fn continue_with(&mut self, payload: &[u8]) {
         let mut bytes = Vec::with_capacity(payload.len() + 16);
