@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::model::settings::Settings;
@@ -46,6 +47,8 @@ pub(crate) struct Connection {
     pub(crate) spoiled: bool,
     /// What a failed statement of a session has set on it nobody knows: to be closed too.
     pub(crate) doubtful: bool,
+    /// A KILL QUERY of the statement that runs, which is under way.
+    pub(crate) killing: Option<JoinHandle<()>>,
 }
 
 /// The text of a prepared statement with all that decides what it means: the key of what is prepared where.

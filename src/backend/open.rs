@@ -59,6 +59,7 @@ pub(crate) async fn open(
         generation: 0,
         spoiled: false,
         doubtful: false,
+        killing: None,
     };
     let prepared = timeout(connector.timeout(), prepare(&mut connection, mariadb)).await;
     let (initial, globals, uuid) = prepared.map_err(|_| ConnectError::timed_out())??;

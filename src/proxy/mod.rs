@@ -26,6 +26,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -429,7 +430,13 @@ impl Shared {
     }
 
     /// Ends a statement on a server, in a task of its own: the client may be gone.
-    fn kill(self: &Arc<Self>, server: &Arc<Server>, identity: &Arc<Identity>, thread_id: u32, whole: bool) {
+    fn kill(
+        self: &Arc<Self>,
+        server: &Arc<Server>,
+        identity: &Arc<Identity>,
+        thread_id: u32,
+        whole: bool,
+    ) -> JoinHandle<()> {
         let (shared, server, identity) = (Arc::clone(self), Arc::clone(server), Arc::clone(identity));
         // They queue: a proxy that loses a thousand clients at once must not leave their statements running.
         self.tasks.spawn(async move {
@@ -438,7 +445,7 @@ impl Shared {
                 tracing::info!(server = %server.id, thread_id, %error, "a statement could not be ended");
             }
             drop(permit);
-        });
+        })
     }
 }
 

@@ -115,7 +115,7 @@ enum Event {
 /// What a session does about the signals that reach it in the middle of a statement.
 pub(super) trait Attend {
     /// Returns true when the wait is to be given up.
-    fn attend(&self, signals: Signals, connection: &Connection) -> Option<Broken>;
+    fn attend(&self, signals: Signals, connection: &mut Connection) -> Option<Broken>;
     /// The client is gone in the middle of a statement: nobody wants its answer.
     fn abandoned(&self, connection: &Connection);
 }
@@ -405,7 +405,7 @@ impl<A: Attend> Relay<'_, A> {
         Ok(Ok(()))
     }
 
-    fn heed(&self, signals: Signals) -> Result<(), Broken> {
+    fn heed(&mut self, signals: Signals) -> Result<(), Broken> {
         match self.attend.attend(signals, self.connection) {
             None => Ok(()),
             Some(Broken::Server { error, .. }) => Err(Broken::Server { delivered: self.delivered, error }),

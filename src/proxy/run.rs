@@ -4,6 +4,8 @@
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::backend::connection::{Connection, Executed, Identity};
 use crate::backend::reset;
@@ -453,6 +455,11 @@ impl ClientSession {
         let mut prepared = PreparedAnswer::default();
         let relayed =
             relay::exchange(&mut self.client, lease.connection(), order, &mut prepared, &attend).await?;
+        // A KILL that comes too late would end what runs here next, of whichever session.
+        if let Some(killing) = lease.connection().killing.take() {
+            let ended = timeout(self.shared.server_deadline, killing).await;
+            lease.connection().doubtful |= ended.is_err();
+        }
         Ok((relayed, prepared))
     }
 
@@ -483,13 +490,16 @@ struct Attending<'a> {
 }
 
 impl Attend for Attending<'_> {
-    fn attend(&self, signals: Signals, connection: &Connection) -> Option<Broken> {
+    fn attend(&self, signals: Signals, connection: &mut Connection) -> Option<Broken> {
         if signals.contains(Signals::KILL_CONNECTION) {
             self.shared.kill(self.server, self.identity, connection.thread_id, true);
             return Some(Broken::Killed);
         }
-        if signals.contains(Signals::KILL_STATEMENT) {
-            self.shared.kill(self.server, self.identity, connection.thread_id, false);
+        if signals.contains(Signals::KILL_STATEMENT)
+            && connection.killing.as_ref().is_none_or(JoinHandle::is_finished)
+        {
+            let killing = self.shared.kill(self.server, self.identity, connection.thread_id, false);
+            connection.killing = Some(killing);
         }
         if signals.contains(Signals::LOOK) {
             let topology = self.topology.borrow();

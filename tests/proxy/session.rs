@@ -353,6 +353,22 @@ fn kill_ends_a_statement_or_a_session() {
     });
 }
 
+#[test]
+fn kill_ends_no_later_statement() {
+    run(async {
+        let proxy = proxy().await;
+        let mut killer = Raw::connect(proxy.port(), APP, USUAL).await;
+        let mut victim = Raw::connect(proxy.port(), APP, USUAL).await;
+        for _ in 0..20 {
+            // Over by itself while the KILL is under way.
+            victim.send_query(b"SELECT SLEEP(0.01)").await;
+            killer.run(&format!("KILL QUERY {}", victim.connection_id)).await;
+            victim.outcome().await;
+            assert_eq!(victim.text("SELECT SLEEP(0.1)").await, "0");
+        }
+    });
+}
+
 /// The texts of the rows of a result.
 fn texts(outcome: Outcome) -> Vec<Vec<String>> {
     let Outcome::Rows { rows, end: Ok(_), .. } = outcome else { panic!("{outcome:?}") };
