@@ -85,6 +85,17 @@ pub(crate) struct ThreadError {
     pub(crate) message: Arc<str>,
 }
 
+impl ThreadError {
+    /// The source, or the way to it, is away: the server itself tries again, until it is told to stop. The error stays.
+    pub(crate) fn is_of_absence(&self) -> bool {
+        AWAY.contains(&self.code)
+    }
+}
+
+/// ER_CON_COUNT_ERROR, ER_SERVER_SHUTDOWN, ER_HOST_IS_BLOCKED, ER_TOO_MANY_USER_CONNECTIONS, and the CR_ codes from no
+/// socket to a lost connection.
+const AWAY: [u32; 10] = [1040, 1053, 1129, 1203, 2002, 2003, 2005, 2006, 2012, 2013];
+
 /// `<https://dev.mysql.com/doc/refman/9.7/en/performance-schema-replication-tables.html>`. The marker comes last: on a
 /// server without the table it fails, which ends the batch.
 const PROBE: &str = "\

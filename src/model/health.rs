@@ -88,8 +88,8 @@ pub(crate) enum Replication {
     /// all is applied. `silence` is how long the source has not been heard of although it should have been (by a
     /// heartbeat at least): what the server may lack is then unknown.
     Running { lag: Duration, silence: Duration },
-    /// The receiver was told to stop, and all that it received is applied.
-    Paused,
+    /// The receiver was told to stop, and all that it received is applied; the text adds what it could not do before.
+    Paused(Arc<str>),
     /// A thread does not run; the text says which, and its last error.
     Stopped(Arc<str>),
 }
@@ -122,7 +122,7 @@ impl Health {
     pub(crate) fn lag(&self) -> Option<Duration> {
         match self.up()?.replication {
             Replication::Running { lag, silence } => Some(lag.max(silence)),
-            Replication::None | Replication::Paused | Replication::Stopped(_) => None,
+            Replication::None | Replication::Paused(_) | Replication::Stopped(_) => None,
         }
     }
 }

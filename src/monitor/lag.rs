@@ -31,16 +31,14 @@ impl Clocks {
 /// What the probe says of the server's replication.
 pub(super) fn replication(probe: &Probe, clocks: &Clocks) -> Replication {
     let Some(channel) = &probe.channel else { return Replication::None };
-    let receiver = &channel.receiver;
-    if receiver.state == ThreadState::Off
-        && receiver.error.is_none()
-        && channel.applier.running
-        && applied_all(channel, probe)
-    {
-        return Replication::Paused;
-    }
     if let Some(why) = stopped(channel) {
-        return Replication::Stopped(Arc::from(why));
+        let receiver = &channel.receiver;
+        let failed = receiver.error.as_ref().is_some_and(|error| !error.is_of_absence());
+        let told = receiver.state == ThreadState::Off && !failed;
+        return match told && channel.applier.running && applied_all(channel, probe) {
+            true => Replication::Paused(why.into()),
+            false => Replication::Stopped(why.into()),
+        };
     }
     let skew = clocks.skew(&probe.uuid, &channel.receiver.source_uuid);
     Replication::Running { lag: lag(channel, probe, skew), silence: silence(channel, probe.clock) }
@@ -252,7 +250,15 @@ mod tests {
         check(
             "receiver that was told to stop",
             |_, c| c.receiver.state = ThreadState::Off,
-            &Replication::Paused,
+            &Replication::Paused("the receiver is stopped".into()),
+        );
+        check(
+            "receiver that was told to stop while its source was away",
+            |_, c| {
+                c.receiver.state = ThreadState::Off;
+                c.receiver.error = Some(ThreadError { code: 2003, message: "why".into() });
+            },
+            &Replication::Paused("the receiver is stopped: error 2003: why".into()),
         );
         check(
             "one that has something left to apply",

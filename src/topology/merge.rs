@@ -293,10 +293,11 @@ impl View<'_> {
         }
         let (lag, silence) = match &up.replication {
             Replication::None => return Err("it replicates nothing".into()),
-            Replication::Stopped(why) => return Err(Arc::clone(why)),
             // The controller stops receivers while the primary is away, so that they follow no empty one.
-            Replication::Paused if known && self.writable_since.is_none() => (Duration::ZERO, Duration::ZERO),
-            Replication::Paused => return Err("the receiver is stopped".into()),
+            Replication::Paused(_) if known && self.writable_since.is_none() => {
+                (Duration::ZERO, Duration::ZERO)
+            }
+            Replication::Paused(why) | Replication::Stopped(why) => return Err(Arc::clone(why)),
             Replication::Running { lag, silence } => (*lag, *silence),
         };
         if lag > limit {

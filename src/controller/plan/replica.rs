@@ -131,10 +131,6 @@ const RELAY_LOG: [u32; 5] = [1594, 1872, 13117, 13121, 13124];
 /// Transactions that fit the primary's data and not the replica's: databases, tables, rows and accounts that are there, or
 /// are not. <https://dev.mysql.com/doc/mysql-errors/9.7/en/server-error-reference.html>
 const DATA: [u32; 13] = [1007, 1008, 1032, 1050, 1051, 1054, 1060, 1062, 1146, 1396, 1451, 1452, 3891];
-/// The source, or the way to it, is away: the server itself tries again. ER_CON_COUNT_ERROR, ER_SERVER_SHUTDOWN,
-/// ER_HOST_IS_BLOCKED, ER_TOO_MANY_USER_CONNECTIONS, and the CR_ codes from no socket to a lost connection.
-const AWAY: [u32; 10] = [1040, 1053, 1129, 1203, 2002, 2003, 2005, 2006, 2012, 2013];
-
 /// What helps a replica that is detached or broken.
 #[derive(Debug)]
 enum Cure {
@@ -172,7 +168,7 @@ fn cure(world: &World, id: &ServerId, seen: &Seen, source: &SourceServer<'_>) ->
         };
     }
     match (channel.receiver.state, &channel.receiver.error) {
-        (ThreadState::Connecting, Some(error)) if AWAY.contains(&error.code) => Cure::Wait,
+        (ThreadState::Connecting, Some(error)) if error.is_of_absence() => Cure::Wait,
         // It has a password of before, or settings that are not ours.
         (ThreadState::Connecting, Some(_)) => Cure::Follow,
         // The channel came with the copy, and its relay logs did not.

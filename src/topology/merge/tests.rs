@@ -166,7 +166,10 @@ fn every_cause_takes_a_replica_out_at_once_and_damping_holds_it() {
         ("not heard of its source for 11", silent(11)),
         ("replicates nothing", changed(replica(0), |up| up.replication = Replication::None)),
         ("stopped", changed(replica(0), |up| up.replication = Replication::Stopped("it is stopped".into()))),
-        ("the receiver is stopped", changed(replica(0), |up| up.replication = Replication::Paused)),
+        (
+            "it was told to stop",
+            changed(replica(0), |up| up.replication = Replication::Paused("it was told to stop".into())),
+        ),
         ("gtid_mode is not ON", changed(replica(0), |up| up.gtids = false)),
         ("another cluster (b)", changed(replica(0), |up| up.cluster = Some("b".into()))),
     ];
@@ -265,7 +268,8 @@ fn while_the_primary_is_down_silence_excludes_nobody() {
 
 #[test]
 fn while_the_primary_is_down_replicas_told_to_stop_serve_on() {
-    let paused = || changed(replica(0), |up| up.replication = Replication::Paused);
+    let paused =
+        || changed(replica(0), |up| up.replication = Replication::Paused("it was told to stop".into()));
     let mut story = Story::new();
     story.check(0, ALL);
     story.tell("mysql-0", down());
