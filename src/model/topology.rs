@@ -59,6 +59,12 @@ impl Topology {
         Some(Writer { epoch: self.epoch, server: Arc::clone(server) })
     }
 
+    /// Whom discovery takes for the primary, and why it is not.
+    pub(crate) fn unproven(&self) -> Option<(&ServerId, &str)> {
+        let named = self.servers.iter().find(|server| server.role == Role::Primary)?;
+        Some((&named.id, named.excluded.as_deref()?))
+    }
+
     pub(crate) fn server(&self, id: &ServerId) -> Option<&Arc<Server>> {
         self.servers.iter().find(|server| server.id == *id)
     }

@@ -3,6 +3,7 @@
 
 use crate::backend::pool::LeaseError;
 use crate::model::server::ServerId;
+use crate::model::topology::Topology;
 use crate::routing::session::Session;
 use crate::wire::flags::Capabilities;
 use crate::wire::packet::{ErrPacket, WireError, encode_ok, push_packet};
@@ -45,8 +46,9 @@ pub(super) fn no_connection(error: &LeaseError) -> ErrPacket {
     }
 }
 
-pub(super) fn no_primary(why: &NotHeld) -> ErrPacket {
-    unreachable(format!("Readwright: there is no primary to send this to: {why}"))
+pub(super) fn no_primary(why: &NotHeld, topology: &Topology) -> ErrPacket {
+    let named = topology.unproven().map(|(id, problem)| format!(" ({id}: {problem})")).unwrap_or_default();
+    unreachable(format!("Readwright: there is no primary to send this to: {why}{named}"))
 }
 
 /// ER_CONNECT_TO_FOREIGN_DATA_SOURCE: a server's word for another one that it cannot reach. The numbers of clients (2003)

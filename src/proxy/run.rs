@@ -126,7 +126,8 @@ impl ClientSession {
                 Ok(Tried::Again) => {}
                 Ok(Tried::NoPrimary(words)) => {
                     if let Err(why) = self.await_primary(&shared, &mut held, work.body).await? {
-                        self.refuse(&words.unwrap_or_else(|| reply::no_primary(&why))).await?;
+                        let words = words.unwrap_or_else(|| reply::no_primary(&why, &self.topology.borrow()));
+                        self.refuse(&words).await?;
                         self.count(decision, None);
                         return Ok(Ran::default());
                     }
