@@ -8,7 +8,7 @@ use mysql_async::prelude::Queryable;
 use serde_json::Value;
 
 use crate::scene::{Scene, condition, until};
-use crate::traffic::{APPLICATION, Traffic};
+use crate::traffic::{Traffic, create_shop};
 
 /// All pods in which Readwright runs, by the beginning of their names.
 pub(crate) const DOORS: [&str; 1] = ["readwright-"];
@@ -48,15 +48,7 @@ pub(crate) async fn begin_work_on_the_primary(scene: &Scene) -> Traffic {
     })
     .await;
     let mut client = scene.mysql(&door, "root", ROOT).await.expect("root may log in through the proxy");
-    for statement in [
-        "CREATE DATABASE shop",
-        "CREATE TABLE shop.orders (id BIGINT PRIMARY KEY)",
-        "CREATE USER app@'%' IDENTIFIED BY 'app-password'",
-        "GRANT ALL ON shop.* TO app@'%'",
-    ] {
-        client.query_drop(statement).await.expect("root may");
-    }
-    assert_eq!((APPLICATION.user, APPLICATION.password), ("app", "app-password"));
+    create_shop(&mut client).await;
     Traffic::start(scene, &DOORS, 2, 4)
 }
 

@@ -5,13 +5,13 @@ use mysql_async::prelude::Queryable;
 use serde_json::Value;
 
 use crate::kubelet::Signal;
-use crate::managed::{BOOT, DOORS, SOON, create_shop, leader, record, root, serving, set_up, start_proxies};
-use crate::scene::{Scene, scenario, until};
-use crate::traffic::Traffic;
+use crate::managed::{BOOT, DOORS, SOON, leader, record, root, serving, set_up, start_proxies};
+use crate::scene::{Scene, scenario, scenario_apart, until};
+use crate::traffic::{Traffic, create_shop};
 
 #[test]
 fn two_controllers_and_one_leader() {
-    scenario("controller", async |scene| {
+    scenario_apart("controller", async |scene| {
         set_up(scene).await;
         let found = record(scene).await.expect("it is there");
         assert_eq!((&found["primary"], &found["bootstrapped"]), (&"mysql-0".into(), &true.into()), "{found}");
@@ -65,8 +65,8 @@ fn two_controllers_and_one_leader() {
         .await;
         let (third, _) = serving(scene, 3, SOON).await;
 
-        // Without the API server nobody leads, and the data goes on.
-        scene.world.kube.go_away().await;
+        // Without the API server nobody leads, and the data goes on: for a minute, which is longer than any lease.
+        scene.kube.go_away().await;
         until("it leads no more", SOON, async || match controller(scene, &third).await? {
             told if told["leads"] == false && told["problems"].to_string().contains("cannot be reached") => {
                 Ok(())
@@ -75,7 +75,8 @@ fn two_controllers_and_one_leader() {
         })
         .await;
         traffic.writes(50, SOON).await;
-        scene.world.kube.serve().await.expect("it starts again");
+        traffic.reads_go_to(scene, &["mysql-1", "mysql-2"], SOON).await;
+        scene.kube.serve().await.expect("it starts again");
         serving(scene, 3, SOON).await;
         scene.ready(&DOORS, BOOT).await;
 
@@ -139,7 +140,7 @@ fn rights_and_passwords_that_change() {
         told(scene, "the verb `create` on `configmaps`").await;
         scene.apply(&role("get, create, update", "get, create, update")).await;
         serving(scene, 3, BOOT).await;
-        create_shop(scene).await;
+        create_shop(&mut root(scene, "mysql-0").await.expect("it serves")).await;
         scene.ready(&DOORS, SOON).await;
         let traffic = Traffic::start(scene, &DOORS, 1, 2);
         traffic.reads_go_to(scene, &["mysql-1", "mysql-2"], SOON).await;

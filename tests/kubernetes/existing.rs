@@ -9,12 +9,12 @@ use mysql_async::prelude::Queryable;
 use serde_json::json;
 
 use crate::kubelet::Signal;
-use crate::scene::{Scene, scenario, until};
-use crate::traffic::{APPLICATION, Traffic};
+use crate::scene::{Scene, scenario, scenario_apart, until};
+use crate::traffic::{Traffic, create_shop};
 
 #[test]
 fn a_statefulset_of_the_tutorial() {
-    scenario("existing", async |scene| {
+    scenario_apart("existing", async |scene| {
         set_up(scene).await;
         let traffic = Traffic::start(scene, &DOORS, 2, 4);
         traffic.reads_go_to(scene, &["mysql-1", "mysql-2"], SOON).await;
@@ -36,11 +36,11 @@ fn a_statefulset_of_the_tutorial() {
         traffic.so_far().assert_no_errors();
 
         // The API server is away: the last that was known holds, and what the servers say themselves still counts.
-        scene.world.kube.go_away().await;
+        scene.kube.go_away().await;
         assert!(scene.kubelet.signal("mysql-1", "mysql", Signal::KILL));
         traffic.writes(50, SOON).await;
         traffic.reads_go_to(scene, &["mysql-1", "mysql-2"], SOON).await;
-        scene.world.kube.serve().await.expect("it starts again");
+        scene.kube.serve().await.expect("it starts again");
         traffic.reads_go_to(scene, &["mysql-1", "mysql-2"], SOON).await;
         traffic.so_far().assert_no_errors();
 
@@ -62,7 +62,7 @@ fn a_statefulset_of_the_tutorial() {
 
 #[test]
 fn a_network_that_fails_and_pods_that_move() {
-    scenario("network", async |scene| {
+    scenario_apart("network", async |scene| {
         set_up(scene).await;
         let traffic = Traffic::start(scene, &DOORS, 2, 4);
         traffic.reads_go_to(scene, &["mysql-1", "mysql-2"], SOON).await;
@@ -85,8 +85,8 @@ fn a_network_that_fails_and_pods_that_move() {
 
         // What Readwright may read is taken from it, and its watches break: what it knew still holds.
         scene.kubectl(&["delete", "rolebinding", "full", "sidecar"]).await;
-        scene.world.kube.go_away().await;
-        scene.world.kube.serve().await.expect("it starts again");
+        scene.kube.go_away().await;
+        scene.kube.serve().await.expect("it starts again");
         until("it is refused", SOON, async || match scene.kubelet.log("sidecar-0", "readwright") {
             log if log.contains("no permission to list endpointslices") => Ok(()),
             log => Err(log),
@@ -177,15 +177,7 @@ async fn set_up(scene: &Scene) {
     // What the sidecar's `topology.primary_service` selects.
     scene.kubectl(&["label", "pod", "mysql-0", "readwright.dev/role=primary"]).await;
     let mut primary = root(scene, "mysql-0").await.expect("it runs");
-    for statement in [
-        "CREATE DATABASE shop",
-        "CREATE TABLE shop.orders (id BIGINT PRIMARY KEY)",
-        "CREATE USER app@'%' IDENTIFIED BY 'app-password'",
-        "GRANT ALL ON shop.* TO app@'%'",
-    ] {
-        primary.query_drop(statement).await.expect("root may");
-    }
-    assert_eq!((APPLICATION.user, APPLICATION.password), ("app", "app-password"));
+    create_shop(&mut primary).await;
     for replica in ["mysql-1", "mysql-2"] {
         replicate(scene, replica).await;
     }

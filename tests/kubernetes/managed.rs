@@ -4,11 +4,10 @@
 use std::time::Duration;
 
 use mysql_async::Conn;
-use mysql_async::prelude::Queryable;
 use serde_json::Value;
 
 use crate::scene::{Scene, until};
-use crate::traffic::APPLICATION;
+use crate::traffic::create_shop;
 
 /// The Readwrights' pods.
 pub(crate) const DOORS: [&str; 2] = ["readwright-0", "readwright-1"];
@@ -28,27 +27,13 @@ pub(crate) async fn set_up_with(scene: &Scene, manifest: &str) {
     start_proxies(scene).await;
     serving(scene, 3, BOOT).await;
     scene.ready(&DOORS, SOON).await;
-    create_shop(scene).await;
+    create_shop(&mut root(scene, "mysql-0").await.expect("it serves")).await;
 }
 
 /// Two, both with the controller on.
 pub(crate) async fn start_proxies(scene: &Scene) {
     let proxies = include_str!("proxy.yaml").replace("NAME", "readwright");
     scene.apply(&proxies.replace("spec:\n  serviceName", "spec:\n  replicas: 2\n  serviceName")).await;
-}
-
-/// The application's account and table.
-pub(crate) async fn create_shop(scene: &Scene) {
-    let mut primary = root(scene, "mysql-0").await.expect("it serves");
-    let statements = [
-        "CREATE DATABASE shop".to_owned(),
-        "CREATE TABLE shop.orders (id BIGINT PRIMARY KEY)".to_owned(),
-        format!("CREATE USER {} IDENTIFIED BY '{}'", APPLICATION.user, APPLICATION.password),
-        format!("GRANT ALL ON shop.* TO {}", APPLICATION.user),
-    ];
-    for statement in statements {
-        primary.query_drop(statement).await.expect("the primary takes writes");
-    }
 }
 
 pub(crate) async fn root(scene: &Scene, pod: &str) -> Result<Conn, String> {

@@ -8,11 +8,11 @@ use mysql_async::prelude::Queryable;
 use serde_json::json;
 
 use crate::kubelet::Signal;
-use crate::scene::{Scene, condition, restarts, scenario, until};
+use crate::scene::{Scene, condition, restarts, scenario_apart, until};
 
 #[test]
 fn pods_are_real_servers() {
-    scenario("pods", async |scene| {
+    scenario_apart("pods", async |scene| {
         scene.apply(MANIFEST).await;
         for name in ["mysql-0", "mysql-1"] {
             // OrderedReady: the next pod is made when the one before is ready, gate and all.
@@ -91,10 +91,10 @@ fn pods_are_real_servers() {
         scene.ready(&["mysql-1"], SOON).await;
 
         // Servers do not need the API server; what happened meanwhile is seen when it is back.
-        scene.world.kube.go_away().await;
+        scene.kube.go_away().await;
         assert!(scene.kubelet.signal("mysql-0", "mysql", Signal::KILL));
         until("mysql-0 runs again", BOOT, async || scene.mysql("mysql-0", "root", "geheim").await).await;
-        scene.world.kube.serve().await.expect("it starts again");
+        scene.kube.serve().await.expect("it starts again");
         until("the restart is in its status", SOON, async || {
             match restarts(&scene.pod("mysql-0").await?).get("mysql") {
                 Some(1) => Ok(()),

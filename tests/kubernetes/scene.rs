@@ -1,11 +1,10 @@
-//! The stage of a scenario: the API server that all share, and a namespace with a kubelet of its own. Scenarios run one
-//! after another, because a small machine has no room for two clusters.
+//! The stage of a scenario: an API server, which most share, and a namespace with a kubelet of its own.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, resume_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -20,54 +19,67 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::runtime::Runtime;
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::kube_api::{Kube, assets};
 use crate::kubelet::{Images, Kubelet, Network};
 
 /// What all scenarios stand on.
-pub(crate) struct World {
-    pub(crate) kube: Kube,
+struct World {
+    assets: PathBuf,
     network: Arc<Network>,
     images: Images,
+    kube: OnceCell<Arc<Kube>>,
 }
 
 /// A namespace with nodes; whatever is applied to it runs.
 pub(crate) struct Scene {
-    pub(crate) world: &'static World,
+    pub(crate) kube: Arc<Kube>,
     pub(crate) namespace: String,
     pub(crate) kubelet: Arc<Kubelet>,
 }
 
 /// One runtime for the whole binary: the API server outlives the scenario that started it.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime can be made"));
-static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+/// A small machine has no room for more clusters.
+static ROOM: Semaphore = Semaphore::const_new(2);
 
 /// Runs a scenario in a namespace of this name, or says why it cannot be run here. When it fails, says how things were.
 pub(crate) fn scenario(name: &str, play: impl AsyncFnOnce(&Scene)) {
-    RUNTIME.block_on(async {
-        let _turn = ONE_AT_A_TIME.lock().await;
-        let world = match World::shared().await {
-            Ok(world) => world,
-            Err(why) if std::env::var_os("CI").is_none_or(|ci| ci.is_empty()) => {
-                eprintln!("SKIPPED {name}: {why}");
-                return;
-            }
-            Err(why) => panic!("{name} cannot be run: {why}"),
-        };
-        let scene = Scene::open(world, name).await;
-        let begun = Instant::now();
-        let outcome = AssertUnwindSafe(play(&scene)).catch_unwind().await;
-        eprintln!("{name}: {:.1} s", begun.elapsed().as_secs_f64());
-        if outcome.is_err() {
-            eprintln!("{}", scene.story().await);
+    RUNTIME.block_on(perform(name, World::shared_kube, play));
+}
+
+/// The same with an API server of its own, which it may take away.
+pub(crate) fn scenario_apart(name: &str, play: impl AsyncFnOnce(&Scene)) {
+    RUNTIME.block_on(perform(name, async |world| world.another_kube(name).await, play));
+}
+
+async fn perform(
+    name: &str,
+    kube: impl AsyncFnOnce(&'static World) -> Arc<Kube>,
+    play: impl AsyncFnOnce(&Scene),
+) {
+    let _room = ROOM.acquire().await.expect("it is never closed");
+    let world = match World::shared().await {
+        Ok(world) => world,
+        Err(why) if std::env::var_os("CI").is_none_or(|ci| ci.is_empty()) => {
+            eprintln!("SKIPPED {name}: {why}");
+            return;
         }
-        scene.close().await;
-        if let Err(panic) = outcome {
-            resume_unwind(panic);
-        }
-    });
+        Err(why) => panic!("{name} cannot be run: {why}"),
+    };
+    let scene = Scene::open(world, kube(world).await, name).await;
+    let begun = Instant::now();
+    let outcome = AssertUnwindSafe(play(&scene)).catch_unwind().await;
+    eprintln!("{name}: {:.1} s", begun.elapsed().as_secs_f64());
+    if outcome.is_err() {
+        eprintln!("{}", scene.story().await);
+    }
+    scene.close().await;
+    if let Err(panic) = outcome {
+        resume_unwind(panic);
+    }
 }
 
 /// Polls until it is so, and gives what came of it; a panic tells what was missing last.
@@ -100,34 +112,36 @@ impl World {
         let network = Network::make(&folder)?;
         let assets = assets().await?;
         // From here on all that is needed is there: what goes wrong is a failure.
-        let kube =
-            Kube::start(assets, &folder, network.gateway().into()).await.expect("the API server starts");
         let images =
             Images::find(Path::new(env!("CARGO_BIN_EXE_readwright"))).await.expect("there is a MySQL");
-        Ok(Self { kube, network, images })
+        Ok(Self { assets, network, images, kube: OnceCell::new() })
+    }
+
+    async fn shared_kube(&self) -> Arc<Kube> {
+        Arc::clone(self.kube.get_or_init(|| self.another_kube("shared")).await)
+    }
+
+    async fn another_kube(&self, name: &str) -> Arc<Kube> {
+        let folder = self.network.folder().join(format!("kube-{name}"));
+        let kube = Kube::start(self.assets.clone(), &folder, self.network.gateway().into()).await;
+        Arc::new(kube.expect("the API server starts"))
     }
 }
 
 impl Scene {
-    async fn open(world: &'static World, name: &str) -> Self {
+    async fn open(world: &World, kube: Arc<Kube>, name: &str) -> Self {
         let namespace = name.to_owned();
-        kubectl(world, &["create", "namespace", name], None).await.expect("a new namespace");
+        kubectl(&kube, &["create", "namespace", name], None).await.expect("a new namespace");
         let nodes = [("a", "zone-a"), ("b", "zone-b"), ("c", "zone-c")];
-        let kubelet = Kubelet::start(
-            world.kube.client(),
-            name,
-            &world.network,
-            &world.images,
-            &nodes,
-            world.kube.address(),
-        );
+        let kubelet =
+            Kubelet::start(kube.client(), name, &world.network, &world.images, &nodes, kube.address());
         let kubelet = Arc::new(kubelet.await.expect("the kubelet starts"));
-        Self { world, namespace, kubelet }
+        Self { kube, namespace, kubelet }
     }
 
     async fn close(self) {
         let arguments = ["delete", "namespace", &self.namespace, "--wait=false"];
-        let _ = kubectl(self.world, &arguments, None).await;
+        let _ = kubectl(&self.kube, &arguments, None).await;
         let _ = self
             .try_kubectl(&["delete", "pods", "--all", "--force", "--grace-period=0", "--wait=false"])
             .await;
@@ -144,13 +158,13 @@ impl Scene {
 
     pub(crate) async fn try_kubectl(&self, arguments: &[&str]) -> Result<String, String> {
         let all = [&["--namespace", &self.namespace], arguments].concat();
-        kubectl(self.world, &all, None).await
+        kubectl(&self.kube, &all, None).await
     }
 
     /// `kubectl apply` of a text.
     pub(crate) async fn apply(&self, manifest: &str) {
         let all = ["--namespace", &self.namespace, "apply", "-f", "-"];
-        kubectl(self.world, &all, Some(manifest)).await.unwrap_or_else(|why| panic!("{why}"));
+        kubectl(&self.kube, &all, Some(manifest)).await.unwrap_or_else(|why| panic!("{why}"));
     }
 
     /// A field of an object, as `kubectl get -o jsonpath` prints it; empty when it is not there.
@@ -159,7 +173,7 @@ impl Scene {
     }
 
     pub(crate) fn pods(&self) -> Api<Pod> {
-        Api::namespaced(self.world.kube.client(), &self.namespace)
+        Api::namespaced(self.kube.client(), &self.namespace)
     }
 
     pub(crate) async fn pod(&self, name: &str) -> Result<Pod, String> {
@@ -259,10 +273,10 @@ pub(crate) fn restarts(pod: &Pod) -> BTreeMap<String, i32> {
     statuses.map(|status| (status.name.clone(), status.restart_count)).collect()
 }
 
-async fn kubectl(world: &World, arguments: &[&str], input: Option<&str>) -> Result<String, String> {
-    let mut child = Command::new(world.kube.kubectl())
+async fn kubectl(kube: &Kube, arguments: &[&str], input: Option<&str>) -> Result<String, String> {
+    let mut child = Command::new(kube.kubectl())
         .arg("--kubeconfig")
-        .arg(world.kube.kubeconfig())
+        .arg(kube.kubeconfig())
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

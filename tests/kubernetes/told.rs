@@ -138,7 +138,7 @@ async fn happened(scene: &Scene, name: &str, reasons: &[&str]) {
 
 /// The controller's Events about an object: reasons and notes.
 async fn events(scene: &Scene, name: &str) -> BTreeMap<String, String> {
-    let api: Api<Event> = Api::namespaced(scene.world.kube.client(), &scene.namespace);
+    let api: Api<Event> = Api::namespaced(scene.kube.client(), &scene.namespace);
     let events = api.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
     let ours = events.into_iter().filter(|event| {
         event.reporting_controller.as_deref() == Some("readwright.dev/controller")

@@ -52,6 +52,19 @@ pub(crate) struct Application {
 
 pub(crate) const APPLICATION: Application = Application { user: "app", password: "app-password" };
 
+/// Makes the account and the table.
+pub(crate) async fn create_shop(primary: &mut Conn) {
+    let Application { user, password } = APPLICATION;
+    for statement in [
+        "CREATE DATABASE shop",
+        "CREATE TABLE shop.orders (id BIGINT PRIMARY KEY)",
+        &format!("CREATE USER {user} IDENTIFIED BY '{password}'"),
+        &format!("GRANT ALL ON shop.* TO {user}"),
+    ] {
+        primary.query_drop(statement).await.expect("the primary takes writes");
+    }
+}
+
 impl Traffic {
     /// `doors`: the pods in which Readwright runs, by the beginning of their names. Each of as many `writers` and `readers`
     /// takes one in turn, and goes to the next when it loses its connection.
