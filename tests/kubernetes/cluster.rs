@@ -99,13 +99,31 @@ pub(crate) async fn well(scene: &Scene, names: &[&str], expected: &str, within: 
 
 /// How many copies the controllers have begun.
 pub(crate) fn copies(scene: &Scene) -> usize {
-    logs(scene).matches("Clone {").count()
+    logs(scene).matches(r#""message":"controller","step":"Clone {"#).count()
+}
+
+/// Waits until a Readwright's log or status says this.
+pub(crate) async fn said(scene: &Scene, what: &str, within: Duration) {
+    until(&format!("Readwright says {what:?}"), within, async || {
+        let mut all = logs(scene);
+        for door in scene.kubelet.ready(&DOORS.map(str::to_owned)) {
+            all.push_str(&scene.status(&door).await?["controller"].to_string());
+        }
+        if all.contains(what) { Ok(()) } else { Err("it does not".to_owned()) }
+    })
+    .await;
 }
 
 /// What all Readwrights have printed.
 pub(crate) fn logs(scene: &Scene) -> String {
     let names = scene.kubelet.names();
     let doors = names.iter().filter(|name| name.starts_with(DOORS[0]));
+/// Deletes a pod with its claim; the next one finds an empty folder.
+pub(crate) async fn lose(scene: &Scene, pod: &str) {
+    scene.kubectl(&["delete", "pvc", &format!("data-{pod}"), "--wait=false"]).await;
+    scene.kubectl(&["delete", "pod", pod, "--wait=true"]).await;
+}
+
     doors.map(|name| scene.kubelet.log(name, "readwright")).collect()
 }
 

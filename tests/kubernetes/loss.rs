@@ -1,0 +1,168 @@
+//! What can be lost of a cluster that `deploy/base` made, one thing after another, with an application at work: nothing that
+//! was confirmed may be gone in the end.
+
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use tokio::time::sleep;
+
+use crate::cluster::{BOOT, DOORS, SOON, boot, copies, lose, primary, root, said, value, well};
+use crate::kubelet::Signal;
+use crate::scene::{Scene, connect, scenario, until};
+use crate::traffic::{APPLICATION, Traffic};
+
+#[test]
+fn servers_lose_what_they_can_lose() {
+    scenario("loss", async |scene| {
+        let traffic = boot(scene).await;
+        an_errant_write(scene, &traffic).await;
+        binary_logs_are_purged(scene, &traffic).await;
+        let primary = the_primarys_pod_is_deleted(scene, &traffic).await;
+        the_primary_is_killed(scene, &traffic, &primary).await;
+
+        let mut server = root(scene, &primary).await.expect("it runs");
+        let tally = traffic.finish(&mut server).await;
+        eprintln!("loss: {tally}");
+        tally.assert_fresh();
+        assert!(tally.read_errors.is_empty() && tally.write_errors.len() <= 2, "{tally}");
+        the_primarys_data_is_lost(scene, &primary).await;
+    });
+}
+
+/// Somebody writes to a replica: it is left out and left alone, since people may want what it has. That given up with its
+/// claim, it is made anew from its neighbour.
+async fn an_errant_write(scene: &Scene, traffic: &Traffic) {
+    let mut replica = root(scene, "mysql-2").await.expect("it runs");
+    let uuid = value(scene, "mysql-2", "SELECT @@server_uuid").await;
+    for statement in
+        ["SET GLOBAL super_read_only = OFF", "CREATE DATABASE stray", "SET GLOBAL super_read_only = ON"]
+    {
+        replica.query_drop(statement).await.expect("root may");
+    }
+    traffic.reads_go_to(scene, &["mysql-1"], SOON).await;
+    said(scene, "transactions that the primary has not", SOON).await;
+    let gate = ".status.conditions[?(@.type==\"readwright.dev/serving\")].status";
+    until("its gate is shut", SOON, async || match scene.field("pod/mysql-2", gate).await? {
+        truth if truth == "False" => Ok(()),
+        truth => Err(truth),
+    })
+    .await;
+
+    let before = copies(scene);
+    lose(scene, "mysql-2").await;
+    traffic.reads_go_to(scene, &["mysql-1", "mysql-2"], BOOT).await;
+    assert_ne!(value(scene, "mysql-2", "SELECT @@server_uuid").await, uuid);
+    assert_eq!(value(scene, "mysql-2", "SHOW DATABASES LIKE 'stray'").await.as_deref(), Ok(""));
+    assert_eq!(copies(scene), before + 1);
+    traffic.so_far().assert_no_errors();
+}
+
+/// A replica comes back to find that nobody has the logs from where it stopped: it is copied to again.
+async fn binary_logs_are_purged(scene: &Scene, traffic: &Traffic) {
+    scene.kubectl(&["scale", "statefulset/mysql", "--replicas=2"]).await;
+    until("mysql-2 is gone", SOON, async || match scene.kubelet.address("mysql-2") {
+        Some(_) => Err("it runs".to_owned()),
+        None => Ok(()),
+    })
+    .await;
+    traffic.writes(20, SOON).await;
+    for name in ["mysql-0", "mysql-1"] {
+        let mut server = root(scene, name).await.expect("it runs");
+        server.query_drop("FLUSH BINARY LOGS").await.expect("root may");
+        let logs: Vec<(String, u64, String)> = server.query("SHOW BINARY LOGS").await.expect("root may");
+        let (last, ..) = logs.last().expect("there is one");
+        server.query_drop(format!("PURGE BINARY LOGS TO '{last}'")).await.expect("root may");
+    }
+    let before = copies(scene);
+    scene.kubectl(&["scale", "statefulset/mysql", "--replicas=3"]).await;
+    traffic.reads_go_to(scene, &["mysql-1", "mysql-2"], BOOT).await;
+    assert_eq!(copies(scene), before + 1);
+    well(scene, &SERVERS, "mysql-0", SOON).await;
+    traffic.so_far().assert_no_errors();
+}
+
+/// Before it ends, another server is the primary: clients see a pause. Gives who that is.
+async fn the_primarys_pod_is_deleted(scene: &Scene, traffic: &Traffic) -> String {
+    scene.kubectl(&["delete", "pod", "mysql-0", "--wait=true"]).await;
+    let after = primary(scene).await.expect("there is a record");
+    assert_ne!(after, "mysql-0");
+    traffic.writes(50, SOON).await;
+    traffic.reads_go_to(scene, &others(&after), BOOT).await;
+    well(scene, &SERVERS, &after, SOON).await;
+    traffic.so_far().assert_no_errors();
+    after
+}
+
+/// Writes that were under way have an unknown outcome; the others wait until it is back, with its writes allowed again.
+async fn the_primary_is_killed(scene: &Scene, traffic: &Traffic, primary: &str) {
+    assert!(scene.kubelet.signal(primary, "mysql", Signal::KILL));
+    traffic.writes(50, BOOT).await;
+    traffic.reads_go_to(scene, &others(primary), SOON).await;
+    well(scene, &SERVERS, primary, SOON).await;
+}
+
+/// Its pod is gone without a word, its claim as well. The empty server that comes back in its name is followed by nobody and
+/// takes no writes; replicas go on serving reads. Who is the primary then is for people to say.
+async fn the_primarys_data_is_lost(scene: &Scene, primary: &str) {
+    let replicas = others(primary);
+    // Replication is not synchronous: what they have by now is what cannot get lost.
+    let had = value(scene, primary, "SELECT @@gtid_executed").await.expect("it answers");
+    for name in replicas {
+        let wait = format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{had}', 20)");
+        assert_eq!(value(scene, name, &wait).await.as_deref(), Ok("0"), "{name}");
+    }
+    let rows = value(scene, primary, "SELECT COUNT(*) FROM shop.orders").await;
+    let readers = Traffic::start(scene, &DOORS, 0, 4);
+    readers.reads_go_to(scene, &replicas, SOON).await;
+
+    scene.kubectl(&["delete", "pvc", &format!("data-{primary}"), "--wait=false"]).await;
+    scene.kubectl(&["delete", "pod", primary, "--grace-period=0", "--force"]).await;
+    let empty = "SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name = 'shop'";
+    until("an empty server is there in its name", BOOT, async || {
+        match value(scene, primary, empty).await?.as_str() {
+            "0" => Ok(()),
+            _ => Err("it has the data".to_owned()),
+        }
+    })
+    .await;
+    said(scene, &format!("{primary}, the primary: it has not this cluster's data"), SOON).await;
+    readers.reads_go_to(scene, &replicas, SOON).await;
+
+    let door = &scene.kubelet.ready(&DOORS.map(str::to_owned))[0];
+    let door = (scene.kubelet.address(door).expect("it runs"), 3306).into();
+    let mut client = connect(door, APPLICATION.user, APPLICATION.password).await.expect("a login");
+    let refused = client.query_drop("INSERT INTO shop.orders (id) VALUES (1)").await;
+    let refused = refused.expect_err("there is no primary").to_string();
+    assert!(
+        refused.contains(&format!(
+            "no primary to send this to: none came within routing.primary_wait_ms ({primary}: "
+        )),
+        "{refused}"
+    );
+
+    // For a while: what follows a server shows by then.
+    let stray = value(scene, primary, "SELECT @@server_uuid").await.expect("it answers");
+    sleep(Duration::from_secs(3)).await;
+    for name in replicas {
+        let executed = value(scene, name, "SELECT @@gtid_executed").await.expect("it answers");
+        assert!(!executed.contains(&stray), "{name} has followed the empty server: {executed}");
+        let receiving = "SELECT COUNT(*) FROM performance_schema.replication_connection_status \
+                         WHERE SERVICE_STATE <> 'OFF'";
+        assert_eq!(value(scene, name, receiving).await.as_deref(), Ok("0"), "{name} listens to it");
+        assert_eq!(value(scene, name, "SELECT COUNT(*) FROM shop.orders").await, rows, "{name}");
+    }
+    assert_eq!(value(scene, primary, "SELECT @@super_read_only").await.as_deref(), Ok("1"));
+    assert_eq!(self::primary(scene).await.as_deref(), Ok(primary));
+    readers.reads_go_to(scene, &replicas, SOON).await;
+    let tally = readers.so_far();
+    eprintln!("loss, without a primary: {tally}");
+    tally.assert_no_errors();
+}
+
+/// All but this one.
+fn others(primary: &str) -> [&'static str; 2] {
+    let mut others = SERVERS.into_iter().filter(|name| *name != primary);
+    [others.next(), others.next()].map(|name| name.expect("there are three"))
+}
+
+const SERVERS: [&str; 3] = ["mysql-0", "mysql-1", "mysql-2"];
