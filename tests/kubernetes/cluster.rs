@@ -16,14 +16,23 @@ pub(crate) const DOORS: [&str; 1] = ["readwright-"];
 /// `kubectl create secret`, and `kubectl apply -k deploy/base`.
 pub(crate) async fn install(scene: &Scene) {
     scene.apply(SECRET).await;
-    apply_base(scene).await;
+    apply_base_with(scene, "interval_ms: 1000").await;
 }
 
-pub(crate) async fn apply_base(scene: &Scene) {
-    let manifest = scene.kubectl(&["kustomize", "deploy/base"]).await;
-    let long = "sleep:\n              seconds: 25";
-    assert!(manifest.contains(long), "{manifest}");
-    scene.apply(&manifest.replace(long, "sleep:\n              seconds: 8")).await;
+/// `controller`: one more of its settings.
+pub(crate) async fn apply_base_with(scene: &Scene, controller: &str) {
+    let mut manifest = scene.kubectl(&["kustomize", "deploy/base"]).await;
+    for (from, to) in [
+        ("sleep:\n              seconds: 25", "sleep:\n              seconds: 8"),
+        (
+            "controller:\n      enabled: true\n",
+            &format!("controller:\n      enabled: true\n      {controller}\n"),
+        ),
+    ] {
+        assert!(manifest.contains(from), "{from:?} is not in {manifest}");
+        manifest = manifest.replace(from, to);
+    }
+    scene.apply(&manifest).await;
 }
 
 /// From nothing to three servers that serve, with an application at work.
@@ -97,6 +106,12 @@ pub(crate) async fn well(scene: &Scene, names: &[&str], expected: &str, within: 
     .await;
 }
 
+/// Deletes a pod with its claim; the next one finds an empty folder.
+pub(crate) async fn lose(scene: &Scene, pod: &str) {
+    scene.kubectl(&["delete", "pvc", &format!("data-{pod}"), "--wait=false"]).await;
+    scene.kubectl(&["delete", "pod", pod, "--wait=true"]).await;
+}
+
 /// How many copies the controllers have begun.
 pub(crate) fn copies(scene: &Scene) -> usize {
     logs(scene).matches(r#""message":"controller","step":"Clone {"#).count()
@@ -118,12 +133,6 @@ pub(crate) async fn said(scene: &Scene, what: &str, within: Duration) {
 pub(crate) fn logs(scene: &Scene) -> String {
     let names = scene.kubelet.names();
     let doors = names.iter().filter(|name| name.starts_with(DOORS[0]));
-/// Deletes a pod with its claim; the next one finds an empty folder.
-pub(crate) async fn lose(scene: &Scene, pod: &str) {
-    scene.kubectl(&["delete", "pvc", &format!("data-{pod}"), "--wait=false"]).await;
-    scene.kubectl(&["delete", "pod", pod, "--wait=true"]).await;
-}
-
     doors.map(|name| scene.kubelet.log(name, "readwright")).collect()
 }
 

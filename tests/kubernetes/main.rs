@@ -1,5 +1,6 @@
 //! Scenarios in a real API server with pods that are real servers; see tests/README.md for the list.
 
+mod boot;
 mod cluster;
 mod controller;
 mod existing;
