@@ -1,8 +1,11 @@
 //! The embedded controller in a real API server: three empty servers become a cluster, one of two Readwrights leads, and
 //! whatever happens to the leader, its Lease or the API server, there is one leader or none.
 
+use std::time::Duration;
+
 use mysql_async::prelude::Queryable;
-use serde_json::Value;
+use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use crate::kubelet::Signal;
 use crate::managed::{BOOT, DOORS, SOON, leader, record, root, serving, set_up, start_proxies};
@@ -64,6 +67,7 @@ fn two_controllers_and_one_leader() {
         })
         .await;
         let (third, _) = serving(scene, 3, SOON).await;
+        a_server_of_another_cluster(scene, &traffic).await;
 
         // Without the API server nobody leads, and the data goes on: for a minute, which is longer than any lease.
         scene.kube.go_away().await;
@@ -74,6 +78,7 @@ fn two_controllers_and_one_leader() {
             told => Err(told.to_string()),
         })
         .await;
+        sleep(Duration::from_secs(60)).await;
         traffic.writes(50, SOON).await;
         traffic.reads_go_to(scene, &["mysql-1", "mysql-2"], SOON).await;
         scene.kube.serve().await.expect("it starts again");
@@ -88,6 +93,43 @@ fn two_controllers_and_one_leader() {
         let errors = tally.write_errors.iter().chain(&tally.read_errors);
         assert!(errors.clone().all(|why| why.contains("readwright-")) && errors.count() <= 6, "{tally}");
     });
+}
+
+/// A server that somebody else has written to gets into the Service, first without a marker, then with that of another
+/// cluster: no statement goes there, and it stays as it is.
+async fn a_server_of_another_cluster(scene: &Scene, traffic: &Traffic) {
+    let ours = scene.kubectl(&["get", "statefulset/mysql", "-o", "json"]).await;
+    let ours: Value = serde_json::from_str(&ours).expect("it is JSON");
+    let mut theirs = json!({
+        "apiVersion": ours["apiVersion"], "kind": ours["kind"], "metadata": { "name": "other" }, "spec": ours["spec"],
+    });
+    theirs["spec"]["replicas"] = json!(1);
+    theirs["spec"]["selector"]["matchLabels"] = json!({ "of": "others" });
+    theirs["spec"]["template"]["metadata"]["labels"] = json!({ "of": "others" });
+    scene.apply(&theirs.to_string()).await;
+    let mut server = until("other-0 answers", SOON, async || root(scene, "other-0").await).await;
+    server.query_drop("CREATE DATABASE theirs").await.expect("root may");
+    let state = "SELECT CONCAT(@@gtid_executed, @@server_id, @@server_uuid, @@super_read_only)";
+    let before: Option<String> = server.query_first(state).await.expect("it answers");
+    scene.kubectl(&["label", "pod", "other-0", "app=mysql"]).await;
+    told(scene, "other-0: it has data, and no marker says that it is this cluster's").await;
+    traffic.reads_go_to(scene, &["mysql-1", "mysql-2"], SOON).await;
+    assert_eq!(server.query_first(state).await.expect("it answers"), before);
+
+    for statement in [
+        "CREATE DATABASE ctl",
+        "CREATE TABLE ctl.cluster (id CHAR(36) NOT NULL PRIMARY KEY)",
+        "INSERT INTO ctl.cluster VALUES ('theirs')",
+    ] {
+        server.query_drop(statement).await.expect("root may");
+    }
+    let before: Option<String> = server.query_first(state).await.expect("it answers");
+    told(scene, "other-0: it has the data of another cluster (theirs)").await;
+    traffic.reads_go_to(scene, &["mysql-1", "mysql-2"], SOON).await;
+    assert_eq!(server.query_first(state).await.expect("it answers"), before);
+    scene.kubectl(&["label", "pod", "other-0", "app-"]).await;
+    serving(scene, 3, SOON).await;
+    scene.kubectl(&["delete", "statefulset", "other"]).await;
 }
 
 /// Waits until the Readwright of this pod leads, alone.
@@ -212,10 +254,13 @@ async fn bind(scene: &Scene) {
         .await;
 }
 
-/// Waits until the controller's problems say this.
+/// Waits until a controller's problems say this.
 async fn told(scene: &Scene, words: &str) {
     until(words, SOON, async || {
-        let told = controller(scene, DOORS[0]).await?["problems"].to_string();
+        let mut told = String::new();
+        for door in DOORS {
+            told.push_str(&controller(scene, door).await?["problems"].to_string());
+        }
         if told.contains(words) { Ok(()) } else { Err(told) }
     })
     .await;
