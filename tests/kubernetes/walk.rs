@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 
 use mysql_async::prelude::Queryable;
 
-use crate::cluster::{BOOT, DOORS, SOON, boot, copies, root, value, well};
+use crate::cluster::{BOOT, DOORS, SOON, boot, copies, root, said, value, well};
 use crate::scene::{Scene, connect, scenario, until};
-use crate::traffic::APPLICATION;
+use crate::traffic::{APPLICATION, Traffic};
 
 #[test]
 fn the_tutorial() {
@@ -67,7 +67,9 @@ fn the_tutorial() {
         assert_eq!(copies(scene), begun);
         well(scene, &["mysql-0", "mysql-1", "mysql-2", "mysql-3", "mysql-4"], "mysql-0", SOON).await;
 
-        let tally = traffic.finish(&mut root(scene, "mysql-0").await.expect("it runs")).await;
+        what_people_ask_for(scene, &traffic).await;
+
+        let tally = traffic.finish(&mut root(scene, "mysql-1").await.expect("it runs")).await;
         eprintln!("walk: {tally}");
         tally.assert_no_errors();
     });
@@ -90,6 +92,30 @@ async fn reads_spread(scene: &Scene) {
     let names = scene.kubectl(&[&ready[..], &[names]].concat()).await;
     let names: BTreeSet<&str> = names.split(' ').collect();
     assert_eq!(names, BTreeSet::from(["mysql-0", "mysql-1", "mysql-2"]));
+}
+
+/// Another primary; then nothing at all for a while. In any Readwright's pod, as `kubectl exec deploy/readwright` does.
+async fn what_people_ask_for(scene: &Scene, traffic: &Traffic) {
+    let ask = async |words: &[&str]| {
+        let door = scene.kubelet.ready(&DOORS.map(str::to_owned))[0].clone();
+        let command = [&["/readwright"], words].concat();
+        scene
+            .kubelet
+            .exec(&door, "readwright", &command)
+            .await
+            .unwrap_or_else(|why| panic!("{words:?}: {why}"));
+    };
+    ask(&["switchover", "--to", "mysql-1"]).await;
+    well(scene, &["mysql-0", "mysql-1", "mysql-2", "mysql-3", "mysql-4"], "mysql-1", SOON).await;
+    traffic.reads_go_to(scene, &["mysql-0", "mysql-2", "mysql-3", "mysql-4"], SOON).await;
+
+    ask(&["pause"]).await;
+    said(scene, "the controller is paused", SOON).await;
+    let mut replica = root(scene, "mysql-4").await.expect("it runs");
+    replica.query_drop("STOP REPLICA").await.expect("root may");
+    traffic.reads_go_to(scene, &["mysql-0", "mysql-2", "mysql-3"], SOON).await;
+    ask(&["resume"]).await;
+    traffic.reads_go_to(scene, &["mysql-0", "mysql-2", "mysql-3", "mysql-4"], SOON).await;
 }
 
 async fn scale(scene: &Scene, replicas: u32) {
