@@ -236,7 +236,7 @@ fn tls_that_is_demanded() {
 
 /// A proxy that trusts no server serves, but lets nobody in.
 async fn nobody_gets_in(cluster: &Cluster, overrides: &str) {
-    let mut proxy = Proxy::launch(cluster, overrides);
+    let mut proxy = Proxy::launch(cluster, &format!("{overrides}\nrouting: {{primary_wait_ms: 100}}"));
     let refused = loop {
         match Conn::new(options(proxy.port())).await {
             Err(mysql_async::Error::Server(error)) => break error,

@@ -15,7 +15,7 @@ use crate::model::topology::Topology;
 pub(super) struct Hold {
     statements: Semaphore,
     kibibytes: Semaphore,
-    wait: Duration,
+    pub(super) wait: Duration,
 }
 
 /// A statement that is held; its place is free again when this is dropped.

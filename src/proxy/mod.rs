@@ -449,12 +449,17 @@ impl Shared {
     }
 }
 
-/// Asks the primary, or while there is none any server that serves reads, whether it lets somebody in.
+/// Asks the primary, or while there is none any server that serves reads, whether it lets somebody in. While there is
+/// neither, it waits as a statement does, and leaves time to say that nobody came.
 struct AskServer(Arc<Shared>);
 
 impl Check for AskServer {
     async fn check(&self, login: ServerLogin<'_>) -> Result<(), CheckError> {
-        let topology = Arc::clone(&self.0.topology.borrow());
+        let mut snapshots = self.0.topology.clone();
+        let somebody = |topology: &Arc<Topology>| topology.primary.is_some() || !topology.readers.is_empty();
+        let patience = self.0.hold.wait.min(self.0.limits.login / 2);
+        let _ = timeout(patience, snapshots.wait_for(somebody)).await;
+        let topology = Arc::clone(&snapshots.borrow());
         let identity = Arc::new(Identity {
             credentials: Arc::clone(login.credentials),
             capabilities: login.capabilities,
