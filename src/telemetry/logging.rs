@@ -18,7 +18,7 @@ pub(crate) enum LoggingError {
 /// When `filter` is not what `EnvFilter` reads.
 pub(crate) fn check(filter: &str) -> Result<EnvFilter, LoggingError> {
     // They tell every failure again each time; what is news of it we tell ourselves. A filter that names them counts.
-    let quiet = if filter.contains("kube_") { "" } else { ",kube_runtime=error,kube_client=error" };
+    let quiet = if filter.contains("kube_") { "" } else { ",kube_runtime=off,kube_client=off" };
     EnvFilter::builder()
         .parse(format!("{filter}{quiet}"))
         .map_err(|source| LoggingError::BadFilter { filter: filter.to_owned(), source })
