@@ -260,7 +260,9 @@ fn first_glance(world: &World, node: &Node) -> Found {
         (None, _) if seen.blank() => (Class::Blank, "it is new and empty".into()),
         (None, _) => (
             Class::Unmarked,
-            "it has data, and no marker says that it is this cluster's; nothing is done to it".into(),
+            "it has data, and no marker says that it is this cluster's; nothing is done to it: if it is a copy of the \
+             primary, START REPLICA there brings it the marker; if not, take it out of the Service"
+                .into(),
         ),
         (Some(_), _) => (Class::Detached, "waits for a primary".into()),
     }
