@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use crate::cluster::{
-    BOOT, DOORS, SECRET, SOON, apply_base_with, begin_work, copies, record, root, said, value, well,
+    BOOT, DOORS, SECRET, SOON, apply_base, begin_work, copies, record, root, said, value, well,
 };
 use crate::kubelet::Signal;
 use crate::scene::{Scene, condition, scenario, until};
@@ -19,7 +19,11 @@ use crate::traffic::Traffic;
 fn a_first_start_with_everything_in_its_way() {
     scenario("boot", async |scene| {
         // Some 70 MB each.
-        apply_base_with(scene, "clone_bandwidth_mib: 10").await;
+        let slow = (
+            "controller:\n      enabled: true",
+            "controller:\n      clone_bandwidth_mib: 10\n      enabled: true",
+        );
+        apply_base(scene, &[slow]).await;
         until("mysql-0 waits for the Secret", SOON, async || {
             let waits = scene.kubelet.seen("mysql-0").and_then(|seen| seen.waiting_for);
             match waits.unwrap_or_default() {

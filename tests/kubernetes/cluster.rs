@@ -16,19 +16,14 @@ pub(crate) const DOORS: [&str; 1] = ["readwright-"];
 /// `kubectl create secret`, and `kubectl apply -k deploy/base`.
 pub(crate) async fn install(scene: &Scene) {
     scene.apply(SECRET).await;
-    apply_base_with(scene, "interval_ms: 1000").await;
+    apply_base(scene, &[]).await;
 }
 
-/// `controller`: one more of its settings.
-pub(crate) async fn apply_base_with(scene: &Scene, controller: &str) {
+/// `changes`: what is to stand instead of what.
+pub(crate) async fn apply_base(scene: &Scene, changes: &[(&str, &str)]) {
     let mut manifest = scene.kubectl(&["kustomize", "deploy/base"]).await;
-    for (from, to) in [
-        ("sleep:\n              seconds: 25", "sleep:\n              seconds: 8"),
-        (
-            "controller:\n      enabled: true\n",
-            &format!("controller:\n      enabled: true\n      {controller}\n"),
-        ),
-    ] {
+    let shorter = ("sleep:\n              seconds: 25", "sleep:\n              seconds: 8");
+    for (from, to) in [shorter].iter().chain(changes) {
         assert!(manifest.contains(from), "{from:?} is not in {manifest}");
         manifest = manifest.replace(from, to);
     }
@@ -38,7 +33,7 @@ pub(crate) async fn apply_base_with(scene: &Scene, controller: &str) {
 /// From nothing to three servers that serve, with an application at work.
 pub(crate) async fn boot(scene: &Scene) -> Traffic {
     install(scene).await;
-    scene.ready(&["mysql-0", "mysql-1", "mysql-2"], BOOT).await;
+    scene.ready(&SERVERS, BOOT).await;
     begin_work(scene).await
 }
 
@@ -136,6 +131,7 @@ pub(crate) fn logs(scene: &Scene) -> String {
     doors.map(|name| scene.kubelet.log(name, "readwright")).collect()
 }
 
+pub(crate) const SERVERS: [&str; 3] = ["mysql-0", "mysql-1", "mysql-2"];
 pub(crate) const ROOT: &str = "geheim";
 pub(crate) const SECRET: &str = "
 apiVersion: v1

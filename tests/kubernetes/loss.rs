@@ -6,7 +6,7 @@ use std::time::Duration;
 use mysql_async::prelude::Queryable;
 use tokio::time::sleep;
 
-use crate::cluster::{BOOT, DOORS, SOON, boot, copies, lose, primary, root, said, value, well};
+use crate::cluster::{BOOT, DOORS, SERVERS, SOON, boot, copies, lose, primary, root, said, value, well};
 use crate::kubelet::Signal;
 use crate::scene::{Scene, connect, scenario, until};
 use crate::traffic::{APPLICATION, Traffic};
@@ -159,10 +159,8 @@ async fn the_primarys_data_is_lost(scene: &Scene, primary: &str) {
     tally.assert_no_errors();
 }
 
-/// All but this one.
+/// The three but this one.
 fn others(primary: &str) -> [&'static str; 2] {
     let mut others = SERVERS.into_iter().filter(|name| *name != primary);
     [others.next(), others.next()].map(|name| name.expect("there are three"))
 }
-
-const SERVERS: [&str; 3] = ["mysql-0", "mysql-1", "mysql-2"];

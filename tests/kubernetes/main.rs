@@ -8,8 +8,8 @@ mod existing;
 mod kube_api;
 #[path = "../support/kubelet/mod.rs"]
 mod kubelet;
-mod managed;
 mod loss;
+mod managed;
 mod manifests;
 #[expect(dead_code, reason = "only the installation is used")]
 #[path = "../../src/demo/mysqld/mod.rs"]
