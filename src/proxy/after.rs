@@ -62,14 +62,19 @@ impl ClientSession {
             // It was brought there before, and may have been changed: LAST_INSERT_ID(5).
             self.insert_id = InsertId::OnConnection;
         }
-        if self.session.in_transaction()
-            && let Some(lease) = self.hold.as_mut()
-        {
-            lease.connection().spoiled = false;
+        let next = |effect: &Effect| matches!(effect, Effect::NextTransaction { .. });
+        if let Some(lease) = self.hold.as_mut() {
+            let spoiled = &mut lease.connection().spoiled;
+            // SET TRANSACTION within a text was said there, and nobody knows what has become of it.
+            *spoiled |= statement.effects.iter().any(next);
+            *spoiled &= !self.session.in_transaction();
         }
         if work.answer == Answer::Results {
             self.count_results(statement, answered);
+        } else if answered.error.is_some() || work.answer == Answer::Columns {
+            self.row_count = -1;
         }
+        self.answered_here = false;
         // What asks about the statement before leaves its diagnostics there, or has some of its own.
         self.keeps_diagnostics = self.keeps_diagnostics && statement.kind == Kind::Previous
             || answered.warnings > 0
@@ -118,8 +123,8 @@ impl ClientSession {
             self.row_count = -1;
         }
         match statement.counts {
-            // The statements before the one that failed have counted.
-            _ if answered.error.is_some() && statement.several => self.found_rows = None,
+            // Statements before the one that failed have counted, if there were any.
+            _ if answered.error.is_some() && answered.status.is_some() => self.found_rows = None,
             _ if answered.error.is_some() => {}
             // Its rows are still to be fetched.
             Counts::Rows if answered.status.is_some_and(|flags| flags & status::CURSOR_EXISTS != 0) => {

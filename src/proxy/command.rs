@@ -126,6 +126,7 @@ impl ClientSession {
     }
 
     async fn answer_ok(&mut self) -> Result<(), End> {
+        self.row_count = 0;
         let mut ok = reply::ok(&self.session);
         self.number(&mut ok).await?;
         self.send(&ok).await
@@ -154,17 +155,12 @@ impl ClientSession {
         if let Some(hint) = query.hint.and_then(hint_of) {
             Arc::make_mut(&mut statement).hint = Some(hint);
         }
-        match (statement.kind, &statement.effects[..]) {
-            (Kind::Kill { id, whole_connection }, _) => {
+        match statement.kind {
+            Kind::Kill { id, whole_connection } => {
                 return Box::pin(self.kill(frame, id, whole_connection)).await;
             }
-            (Kind::AskRoute, _) => return Box::pin(self.tell_routes(sql)).await,
-            (_, &[Effect::NextTransaction { access, isolation }])
-                if !self.session.in_transaction() && !statement.several =>
-            {
-                self.session.set_next_transaction(access, isolation);
-                return self.answer_ok().await;
-            }
+            Kind::AskRoute => return Box::pin(self.tell_routes(sql)).await,
+            _ if self.keeps_for_later(&statement) => return self.answer_ok().await,
             _ => {}
         }
         let ran =
@@ -174,6 +170,22 @@ impl ClientSession {
             return Err(End::Quit);
         }
         Ok(())
+    }
+
+    /// True when this is SET TRANSACTION and nothing else, which no server is told before the transaction.
+    fn keeps_for_later(&mut self, statement: &Statement) -> bool {
+        match statement.effects[..] {
+            [Effect::NextTransaction { access, isolation }]
+                if statement.kind == Kind::Anywhere
+                    && !statement.several
+                    && !self.session.in_transaction() =>
+            {
+                self.session.set_next_transaction(access, isolation);
+                self.answered_here = true;
+                true
+            }
+            _ => false,
+        }
     }
 
     async fn prepare(&mut self, frame: Frame) -> Result<(), End> {
@@ -234,6 +246,9 @@ impl ClientSession {
         }
         let types = Arc::clone(&known.types);
         let text = Arc::clone(&known.text);
+        if self.keeps_for_later(&statement) {
+            return self.answer_ok().await;
+        }
         let work = Work { execute: Some(id), ..Work::of(frame, Answer::Results) };
         let ran = self.run_command(&statement, work).await?;
         let Some(answered) = ran.answered else { return Ok(()) };
@@ -343,6 +358,7 @@ impl ClientSession {
         let schema = self.payload(frame)[1..].to_vec();
         let ran = self.run_command(verdict, Work::of(frame, Answer::Status)).await?;
         if ran.answered.is_some_and(|answered| answered.error.is_none()) {
+            self.row_count = 0;
             self.session.set_schema(&schema);
             self.session.intern(&self.shared.settings);
             self.applied();
@@ -354,6 +370,8 @@ impl ClientSession {
         let on = self.payload(frame).get(1..3) == Some(&[0, 0]);
         let ran = self.run_command(verdict, Work::of(frame, Answer::Status)).await?;
         if ran.answered.is_some_and(|answered| answered.error.is_none()) {
+            // It is answered by an EOF packet.
+            self.row_count = -1;
             self.session.set_multi_statements(on);
             self.session.intern(&self.shared.settings);
             self.applied();

@@ -195,7 +195,7 @@ impl ClientSession {
         tries: u32,
     ) -> Result<Tried, End> {
         let is_last = match self.obtain(&decision, work.body).await {
-            Ok(is_last) => is_last,
+            Ok(is_last) => is_last && !self.answered_here,
             Err(tried) => return Ok(tried),
         };
         let mut prelude = match self.prelude(statement, decision, is_last, work.answer).await {

@@ -50,6 +50,8 @@ pub(super) struct ClientSession {
     pub(super) found_rows: Option<u64>,
     /// The last statement left warnings, errors or a row count that the next one may ask for.
     pub(super) keeps_diagnostics: bool,
+    /// The last statement was answered without a server: no connection has its diagnostics.
+    pub(super) answered_here: bool,
     pub(super) shown_causes: Vec<&'static str>,
     /// A command runs once more and the client must not hear of it: nothing may be sent.
     pub(super) unheard: bool,
@@ -150,6 +152,7 @@ impl ClientSession {
             row_count: 0,
             found_rows: Some(0),
             keeps_diagnostics: false,
+            answered_here: false,
             shown_causes: Vec::new(),
             unheard: false,
             streamed: None,

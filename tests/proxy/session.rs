@@ -83,6 +83,41 @@ fn a_read_only_transaction_goes_on_where_the_server_would_go_on() {
 }
 
 #[test]
+fn a_setting_for_the_next_transaction_is_the_sessions_own() {
+    const WRITE: &str = "UPDATE d.one SET t = t WHERE id = 0";
+    run(async {
+        let proxy = narrow().await;
+        let mut one = Raw::connect(proxy.port(), APP, USUAL).await;
+        let mut other = Raw::connect(proxy.port(), APP, USUAL).await;
+        // Said in a text that fails before any transaction, by a session that then does nothing more.
+        one.query_all("SET TRANSACTION READ ONLY; SELECT nope FROM d.one FOR UPDATE").await;
+        one.command(command::RESET_CONNECTION, b"").await;
+        assert_eq!(one.packet().await[0], 0);
+        other.run(WRITE).await;
+        // Said alone, as text and prepared, and while the session is bound to its connection.
+        let prepared = one.prepare("SET TRANSACTION READ ONLY").await.expect("it can be prepared");
+        for (bound, by_text) in [(false, true), (false, false), (true, true), (true, false)] {
+            if bound {
+                assert_eq!(one.text("SELECT GET_LOCK('next', 0)").await, "1");
+            }
+            one.query("SELECT 1/0").await;
+            match by_text {
+                true => drop(one.run("SET TRANSACTION READ ONLY").await),
+                false => drop(one.execute(prepared.id, 0, &[], &[], &[]).await),
+            }
+            let Outcome::Rows { rows, .. } = one.query("SHOW WARNINGS").await else { panic!("no rows") };
+            assert_eq!(rows.len(), 0);
+            if !bound {
+                other.run(WRITE).await;
+            }
+            assert_eq!(one.refused(WRITE).await.code, 1792, "{bound} {by_text}");
+            one.text("SELECT RELEASE_ALL_LOCKS()").await;
+            one.run(WRITE).await;
+        }
+    });
+}
+
+#[test]
 fn settings_follow_the_session_and_no_other() {
     run(async {
         let proxy = narrow().await;
