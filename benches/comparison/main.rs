@@ -55,16 +55,19 @@ struct Arguments {
     rounds: u32,
     /// Parts of names of tests; empty for all.
     only: Vec<String>,
+    /// Lanes beside Readwright's; empty for all.
+    beside: Vec<String>,
 }
 
-const HELP: &str = "benches/compare [--seconds N] [--rounds N] [--only PART,...]
+const HELP: &str = "benches/compare [--seconds N] [--rounds N] [--only PART,...] [--beside LANE,...]
+  Lanes beside Readwright: direct, haproxy, router, router splitting.
   Tests: point-1 point-8 point-64 (text and prepared), read-write, bulk, connect, calls, idle, many.";
 
 fn main() {
     // A thousand clients on both sides of a proxy.
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
-    let mut arguments = Arguments { seconds: 5, rounds: 3, only: Vec::new() };
+    let mut arguments = Arguments { seconds: 5, rounds: 3, only: Vec::new(), beside: Vec::new() };
     let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
     while let Some(word) = words.next() {
         let mut value = || words.next().unwrap_or_else(|| usage());
@@ -72,6 +75,7 @@ fn main() {
             "--seconds" => arguments.seconds = value().parse().unwrap_or_else(|_| usage()),
             "--rounds" => arguments.rounds = value().parse().unwrap_or_else(|_| usage()),
             "--only" => arguments.only = value().split(',').map(str::to_owned).collect(),
+            "--beside" => arguments.beside = value().split(',').map(str::to_owned).collect(),
             _ => usage(),
         }
     }
@@ -121,6 +125,11 @@ async fn compare(arguments: &Arguments) {
         None
     };
 
+    if !arguments.beside.is_empty() {
+        lanes.retain(|lane| {
+            lane.name == "readwright" || arguments.beside.iter().any(|name| name == lane.name)
+        });
+    }
     let tests: Vec<(String, Test)> =
         tests(arguments.seconds).into_iter().filter(|(name, _)| wanted(name)).collect();
     let mut samples: BTreeMap<(usize, usize), Vec<Sample>> = BTreeMap::new();
@@ -291,7 +300,10 @@ async fn system_calls(lanes: &[Lane], folder: &Path) {
 async fn idle_clients(lanes: &[Lane], cluster: &Cluster) {
     let clients = 1000;
     more_connections(cluster).await;
-    println!("\n{clients} idle clients\n{:<18} {:>14} {:>20}", "", "KiB per client", "server connections");
+    println!(
+        "\n{clients} idle clients\n{:<18} {:>14} {:>20} {:>20}",
+        "", "KiB per client", "server connections", "20 s later"
+    );
     for lane in lanes {
         let Some(process) = lane.process else { continue };
         let (memory, connections) = (resident_kib(process), server_connections(cluster).await);
@@ -314,7 +326,10 @@ async fn idle_clients(lanes: &[Lane], cluster: &Cluster) {
         tokio::time::sleep(Duration::from_secs(2)).await;
         let grown = to_f64(resident_kib(process).saturating_sub(memory)) / to_f64(idle.len().max(1) as u64);
         let held = server_connections(cluster).await.saturating_sub(connections);
-        println!("{:<18} {grown:>14.1} {held:>20}", lane.name);
+        // Past pool.idle_s.
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        let later = server_connections(cluster).await.saturating_sub(connections);
+        println!("{:<18} {grown:>14.1} {held:>20} {later:>20}", lane.name);
         let close = idle.into_iter().map(Conn::disconnect);
         let _ = timeout(Duration::from_secs(20), futures_util::future::join_all(close)).await;
         tokio::time::sleep(Duration::from_secs(1)).await;
