@@ -16,7 +16,7 @@ use crate::wire::compress::{Algorithm, ZstdLevel};
 use crate::wire::flags::Capabilities;
 use crate::wire::handshake::{
     AUTH_MORE_DATA, Answer, Attributes, AuthSwitch, ChangeUser, Greeting, HandshakeResponse, MAX_AUTH_PACKET,
-    MAX_PACKET, is_too_old, parse_ssl_request,
+    MAX_PACKET, is_impermissible, is_too_old, parse_ssl_request,
 };
 use crate::wire::packet::{
     ErrPacket, Inbox, Packet, WireError, encode_ok, encode_ok_with_schema, push_packet, write_all,
@@ -582,7 +582,11 @@ impl LoginError {
 /// Has a server's word that this login is right: an earlier one that is still good, or a new one.
 async fn confirm(users: &Users, login: ServerLogin<'_>, check: &impl Check) -> Result<(), CheckError> {
     let known = users.find(&login.credentials.user).filter(|known| known.is_same(login.credentials));
-    let is_confirmed = || known.as_ref().is_some_and(|known| users.is_confirmed(known, login.schema));
+    // A server refuses some character sets, in its own words.
+    let is_confirmed = || {
+        let known = known.as_ref().filter(|_| !is_impermissible(login.collation));
+        known.is_some_and(|known| users.is_confirmed(known, login.schema))
+    };
     if is_confirmed() {
         return Ok(());
     }

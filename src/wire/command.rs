@@ -165,12 +165,19 @@ pub(crate) fn read_execute(payload: &[u8], parameters: u16, attributes: bool) ->
     Ok(execute)
 }
 
-/// The statement id that most COM_STMT commands begin with.
+/// The statement id that most COM_STMT commands begin with. What is shorter than a command's fixed part is malformed,
+/// whatever statement it names.
 pub(crate) fn read_statement_id(payload: &[u8]) -> Result<u32, Malformed> {
-    match payload {
-        &[_, i0, i1, i2, i3, ..] => Ok(u32::from_le_bytes([i0, i1, i2, i3])),
-        _ => Err(Malformed("COM_STMT")),
+    let &[command, i0, i1, i2, i3, ..] = payload else { return Err(Malformed("COM_STMT")) };
+    let (name, fixed) = match Command::from_byte(command) {
+        Command::StmtExecute => ("COM_STMT_EXECUTE", 10),
+        Command::StmtFetch => ("COM_STMT_FETCH", 9),
+        _ => ("COM_STMT", 5),
+    };
+    if payload.len() < fixed {
+        return Err(Malformed(name));
     }
+    Ok(u32::from_le_bytes([i0, i1, i2, i3]))
 }
 
 struct Types {

@@ -211,6 +211,12 @@ pub(crate) fn is_too_old(payload: &[u8]) -> bool {
         .is_ok_and(|low| !Capabilities(u32::from(low)).contains(Capabilities::PROTOCOL_41))
 }
 
+/// True for the collations of ucs2, utf16, utf16le and utf32, which a server refuses as a client's.
+/// <https://dev.mysql.com/doc/refman/9.7/en/charset-connection.html>
+pub(crate) fn is_impermissible(collation: u16) -> bool {
+    matches!(collation, 35 | 54..=56 | 60..=62 | 90 | 101..=124 | 128..=151 | 159..=183)
+}
+
 /// COM_CHANGE_USER: who the client wants to be from now on.
 /// <https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_com_change_user.html>
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -248,6 +248,11 @@ fn unknown_statements_are_refused() {
             raw.command(unknown, &[&77u32.to_le_bytes()[..], &[1, 0, 0, 0]].concat()).await;
             assert_eq!(refusal(&raw.packet().await).code, 1243, "{unknown:#x}");
         }
+        // As servers look at it: the length before the id.
+        for cut in [command::STMT_EXECUTE, command::STMT_FETCH] {
+            raw.command(cut, &[77, 0, 0, 0, 0, 0, 0]).await;
+            assert_eq!(refusal(&raw.packet().await).code, 1835, "{cut:#x}");
+        }
         assert_eq!(raw.prepare("SELEKT").await.unwrap_err().code, 1064);
         assert_eq!(raw.prepare("SELECT 1; SELECT 2").await.unwrap_err().code, 1064);
         // Another session's statements are not this one's.

@@ -234,6 +234,24 @@ async fn a_new_password_works_while_the_old_one_is_remembered() {
 }
 
 #[tokio::test]
+async fn a_character_set_that_servers_refuse_is_asked_about() {
+    let (context, server) = (context(false, MINUTE), server(&[("app", b"secret")]));
+    let (credentials, attributes) = (Arc::new(Credentials::new("app", b"secret")), Attributes::default());
+    for (collation, asked) in [(45, 1), (35, 2), (54, 3), (183, 4), (255, 4)] {
+        let capabilities = Capabilities::NONE;
+        let login = ServerLogin {
+            credentials: &credentials,
+            capabilities,
+            collation,
+            schema: None,
+            attributes: &attributes,
+        };
+        confirm(&context.users, login, &server).await.expect("the password is right");
+        assert_eq!(server.asked.lock().len(), asked, "{collation}");
+    }
+}
+
+#[tokio::test]
 async fn no_server_to_ask() {
     let context = context(false, MINUTE);
     let server = Server { is_down: true, ..server(&[("ann", b"secret")]) };
