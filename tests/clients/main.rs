@@ -15,12 +15,18 @@ use tokio::process::Command;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
+mod suites;
 #[path = "../support/mod.rs"]
 mod support;
 
 #[test]
 fn mysql_mysqldump_and_mysqlslap() {
     check("cli", None, |_| program(sources("cli").join("checks"), &[]));
+}
+
+#[test]
+fn mysql_async() {
+    check("mysql_async", Some("rust"), |tools| program(tools.join("clients"), &["mysql_async"]));
 }
 
 #[test]
@@ -36,6 +42,13 @@ fn pymysql() {
 #[test]
 fn mysqlclient() {
     check("mysqlclient", Some("python"), |tools| python(tools, &["dbapi.py", "mysqlclient"]));
+}
+
+#[test]
+fn mysql_connector_python() {
+    check("mysql-connector-python", Some("python"), |tools| {
+        python(tools, &["dbapi.py", "mysql-connector-python"])
+    });
 }
 
 #[test]
@@ -108,22 +121,28 @@ impl Scene {
 
     async fn make() -> Self {
         let cluster = Cluster::shared().await;
-        for ordinal in 0..cluster.servers().len() {
-            let mut root = cluster.connect(ordinal, ROOT).await;
-            for setting in ["local_infile = ON", "general_log = OFF", "binlog_transaction_compression = ON"] {
-                root.query_drop(format!("SET GLOBAL {setting}")).await.expect("root may");
-            }
-        }
+        allow(cluster).await;
         let rows: String = (0..1000).map(|number| format!("row {number}\n")).collect();
         fs::write(cluster.folder().join("rows.txt"), rows).expect("the folder is ours");
-        // A machine that is busy with other things must not make a server look dead.
-        let patient = "pool: {connect_timeout_ms: 15000}\nmonitor: {timeout_ms: 10000, failures: 3}";
         let proxy =
-            async |tls| Proxy::start(cluster, &format!("{patient}\nclient_tls: {{mode: {tls}}}")).await;
+            async |tls| Proxy::start(cluster, &format!("{PATIENT}\nclient_tls: {{mode: {tls}}}")).await;
         let (plain, encrypted) = (proxy("disabled").await, proxy("required").await);
         // Some drivers log in without TLS only where their password is known, as with a server.
         drop(plain.connect(APP).await);
         Self { cluster, plain, encrypted }
+    }
+}
+
+/// A machine that is busy with other things must not make a server look dead.
+const PATIENT: &str = "pool: {connect_timeout_ms: 15000}\nmonitor: {timeout_ms: 10000, failures: 3}";
+
+/// What drivers need of the servers.
+async fn allow(cluster: &Cluster) {
+    for ordinal in 0..cluster.servers().len() {
+        let mut root = cluster.connect(ordinal, ROOT).await;
+        for setting in ["local_infile = ON", "general_log = OFF", "binlog_transaction_compression = ON"] {
+            root.query_drop(format!("SET GLOBAL {setting}")).await.expect("root may");
+        }
     }
 }
 
@@ -132,7 +151,7 @@ fn check(client: &str, language: Option<&str>, command: impl Fn(&Path) -> Comman
     support::run(async {
         let tools = match language {
             None => PathBuf::new(),
-            Some(language) => match tools(language).await {
+            Some(language) => match fetched("client-tools", &[language]).await {
                 Ok(tools) => tools,
                 Err(reason) if std::env::var_os("CI").is_none() => {
                     return eprintln!("SKIPPED {client}: {reason}");
@@ -185,15 +204,15 @@ fn judge(run: &str, output: &Output) {
     assert!(wrong.is_empty() && output.status.success(), "{run}: {wrong:?}\n{said}\n{complaints}");
 }
 
-/// The folder with a language's drivers, which is filled at the first time.
-async fn tools(language: &str) -> Result<PathBuf, String> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/client-tools");
-    let run = program(script, &[language]).stdin(Stdio::null()).kill_on_drop(true).output();
+/// The folder that one of `scripts/` prints, which is filled at the first time. An error is what this machine lacks.
+async fn fetched(script: &str, arguments: &[&str]) -> Result<PathBuf, String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(script);
+    let run = program(path, arguments).stdin(Stdio::null()).kill_on_drop(true).output();
     let output = timeout(Duration::from_secs(1800), run).await.expect("in time").expect("it runs");
     let complaints = String::from_utf8_lossy(&output.stderr).into_owned();
     match output.status.code() {
         Some(0) => Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())),
         Some(3) => Err(complaints),
-        _ => panic!("scripts/client-tools {language}: {complaints}"),
+        _ => panic!("scripts/{script} {arguments:?}: {complaints}"),
     }
 }

@@ -21,10 +21,26 @@ fn blob() -> Vec<u8> {
 
 const COLUMNS: usize = 18;
 
+fn insert_types() -> String {
+    format!("INSERT INTO types VALUES ({})", vec!["?"; COLUMNS].join(", "))
+}
+
+/// What a server refuses, its error's number and SQLSTATE; the first when there is a word `one`.
+const ERRORS: [(&str, u16, &str); 3] = [
+    ("INSERT INTO notes (word) VALUES ('one')", 1062, "23000"),
+    ("SELECT * FROM nothing", 1146, "42S02"),
+    ("SELEKT 1", 1064, "42000"),
+];
+
+/// What another session does to a table while a statement on it is prepared.
+const ALTERS: [&str; 2] =
+    ["ALTER TABLE notes ADD COLUMN more INT DEFAULT 5", "ALTER TABLE notes DROP COLUMN more"];
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
-    match env::args().nth(1).as_deref() {
+    let well = match env::args().nth(1).as_deref() {
         Some("sqlx") => sqlx_driver::run().await,
         _ => async_driver::run().await,
-    }
+    };
+    std::process::exit(i32::from(!well));
 }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions, MySqlSslMode};
 use sqlx::{Connection, Executor, MySqlConnection, Row};
 
-use crate::report::{Checked, Missing, check};
-use crate::{blob, given, tls};
+use crate::report::{self, Checked, missing};
+use crate::{ALTERS, COLUMNS, ERRORS, blob, given, insert_types, tls};
 
 fn options() -> MySqlConnectOptions {
     MySqlConnectOptions::new()
@@ -23,7 +24,8 @@ async fn pool() -> MySqlPool {
 }
 
 fn refused<T>(outcome: Result<T, sqlx::Error>, number: u16, state: &str) {
-    let error = outcome.err().and_then(|error| error.into_database_error()).expect("an error of the server's");
+    let error =
+        outcome.err().and_then(|error| error.into_database_error()).expect("an error of the server's");
     assert_eq!(error.code().as_deref(), Some(state), "{error}");
     assert_eq!(error.downcast_ref::<sqlx::mysql::MySqlDatabaseError>().number(), number);
 }
@@ -34,7 +36,8 @@ async fn count(conn: &mut MySqlConnection) -> i64 {
 
 async fn connects() -> Checked {
     let mut conn = MySqlConnection::connect_with(&options()).await?;
-    let row = sqlx::query("SELECT DATABASE(), @@character_set_client, 'Grüße 😀'").fetch_one(&mut conn).await?;
+    let row =
+        sqlx::query("SELECT DATABASE(), @@character_set_client, 'Grüße 😀'").fetch_one(&mut conn).await?;
     let words: [String; 3] = [row.try_get(0)?, row.try_get(1)?, row.try_get(2)?];
     assert_eq!(words, [given("SCHEMA"), "utf8mb4".to_owned(), "Grüße 😀".to_owned()]);
     conn.ping().await?;
@@ -60,8 +63,8 @@ async fn prepared() -> Checked {
     let pool = pool().await;
     let mut conn = pool.acquire().await?;
     conn.execute("DELETE FROM types").await?;
-    let insert = "INSERT INTO types VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
-    sqlx::query(insert)
+    let insert = insert_types();
+    sqlx::query(&insert)
         .bind(1)
         .bind(-128_i8)
         .bind(65535_u16)
@@ -82,8 +85,8 @@ async fn prepared() -> Checked {
         .bind("x,z")
         .execute(&mut *conn)
         .await?;
-    let mut nothing = sqlx::query(insert).bind(3);
-    for _ in 1..crate::COLUMNS {
+    let mut nothing = sqlx::query(&insert).bind(3);
+    for _ in 1..COLUMNS {
         nothing = nothing.bind(None::<String>);
     }
     nothing.execute(&mut *conn).await?;
@@ -94,7 +97,7 @@ async fn prepared() -> Checked {
     assert_eq!((row.try_get::<f64, _>(5)?, row.try_get::<f32, _>(6)?), (-1.5e300, 0.5));
     assert_eq!(row.try_get::<Vec<u8>, _>(14)?, b"\x00\xff'\\\"\n\x1a");
     let mut other = pool.acquire().await?;
-    for sql in ["ALTER TABLE notes ADD COLUMN more INT DEFAULT 5", "ALTER TABLE notes DROP COLUMN more"] {
+    for sql in ALTERS {
         sqlx::query("SELECT word FROM notes WHERE id < ?").bind(0).fetch_all(&mut *conn).await?;
         other.execute(sql).await?;
     }
@@ -108,8 +111,10 @@ async fn own_writes() -> Checked {
     for number in 0..50 {
         let word = format!("own {number}");
         sqlx::query("INSERT INTO notes (word) VALUES (?)").bind(&word).execute(&mut *conn).await?;
-        let found: String =
-            sqlx::query_scalar("SELECT word FROM notes WHERE word = ?").bind(&word).fetch_one(&mut *conn).await?;
+        let found: String = sqlx::query_scalar("SELECT word FROM notes WHERE word = ?")
+            .bind(&word)
+            .fetch_one(&mut *conn)
+            .await?;
         assert_eq!((found, count(&mut conn).await), (word, number + 1));
     }
     Ok(())
@@ -186,11 +191,7 @@ async fn errors() -> Checked {
     let mut conn = pool.acquire().await?;
     conn.execute("DELETE FROM notes").await?;
     conn.execute("INSERT INTO notes (word) VALUES ('one')").await?;
-    for (sql, number, state) in [
-        ("INSERT INTO notes (word) VALUES ('one')", 1062, "23000"),
-        ("SELECT * FROM nothing", 1146, "42S02"),
-        ("SELEKT 1", 1064, "42000"),
-    ] {
+    for (sql, number, state) in ERRORS {
         refused(conn.execute(sql).await, number, state);
         refused(sqlx::query(sql).execute(&mut *conn).await, number, state);
         assert_eq!(count(&mut conn).await, 1);
@@ -207,24 +208,20 @@ async fn cancel() -> Checked {
     Ok(())
 }
 
-async fn missing(what: &'static str) -> Checked {
-    Err(Missing(what).into())
-}
-
-pub(crate) async fn run() {
-    let all = [
-        check("connect", connects()).await,
-        check("text", text()).await,
-        check("prepared", prepared()).await,
-        check("own-writes", own_writes()).await,
-        check("transaction", transaction()).await,
-        check("blob", blobs()).await,
-        check("procedure", procedure()).await,
-        check("batch", batch()).await,
-        check("local-infile", missing("the driver has none")).await,
-        check("errors", errors()).await,
-        check("cancel", cancel()).await,
-        check("reset", missing("its pool does not reset")).await,
-    ];
-    std::process::exit(i32::from(all.contains(&false)));
+pub(crate) async fn run() -> bool {
+    report::run([
+        connects().boxed_local(),
+        text().boxed_local(),
+        prepared().boxed_local(),
+        own_writes().boxed_local(),
+        transaction().boxed_local(),
+        blobs().boxed_local(),
+        procedure().boxed_local(),
+        batch().boxed_local(),
+        missing("the driver has none").boxed_local(),
+        errors().boxed_local(),
+        cancel().boxed_local(),
+        missing("its pool does not reset").boxed_local(),
+    ])
+    .await
 }
