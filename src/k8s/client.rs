@@ -85,12 +85,6 @@ impl Access {
         Api::namespaced(self.watches.clone(), &self.namespace)
     }
 
-    /// The client of [`Access::api`], for what needs one of its own. Its requests belong into [`Access::ask`].
-    #[expect(dead_code, reason = "Events are to be published with it")]
-    pub(crate) fn client(&self) -> Client {
-        self.requests.clone()
-    }
-
     /// Waits for an answer until [`DEADLINE`], and says of a failure what was being done.
     ///
     /// # Errors
