@@ -8,11 +8,12 @@ use tokio::time::Instant;
 use crate::backend::reset;
 use crate::routing::session::{Answered, PinCause};
 use crate::routing::{Decision, Target};
-use crate::sql::{Cause, Counts, Dialect, Effect, Kind, Question, Statement};
+use crate::sql::{Cause, Counts, Dialect, Effect, Kind, Question, Reason, Statement};
 use crate::telemetry::clients::ServerThread;
 use crate::telemetry::metrics::{self, Outcome};
+use crate::wire::flags::Capabilities;
 use crate::wire::packet::Reader;
-use crate::wire::response::status;
+use crate::wire::response::{Change, read_changes, status};
 use crate::wire::tracker::Answer;
 
 use super::forward::Body;
@@ -36,6 +37,12 @@ impl ClientSession {
             }
             if !missing.is_empty() {
                 Box::pin(self.learn_variables(&missing, work)).await;
+            }
+            if answered.rows.is_some()
+                && matches!(statement.reason, Reason::UnknownFunction | Reason::RefusedByReplica)
+                && !self.identity.capabilities.contains(Capabilities::DEPRECATE_EOF)
+            {
+                Box::pin(self.learn_hidden_state(answered)).await;
             }
         } else {
             self.session.apply_status(answered);
@@ -200,6 +207,23 @@ impl ClientSession {
         };
         let mut row = Reader::new(packets.get(packets.len().checked_sub(2)?)?);
         names.iter().map(|_| row.lenenc_bytes().ok().map(Box::from)).collect()
+    }
+
+    /// A function that is not known was called, and rows that end with EOF do not tell whether it has set something: the
+    /// next OK packet does.
+    async fn learn_hidden_state(&mut self, answered: &Answered) {
+        let mut state = answered.warnings > 0;
+        if !state && let Some(lease) = self.hold.as_mut() {
+            let deadline = self.shared.server_deadline;
+            let ok = crate::backend::query(lease.connection(), "DO 0", deadline).await.unwrap_or_default();
+            let read = read_changes(ok.first().map_or(&[][..], |ok| ok), |change| {
+                state |= change == Change::State;
+            });
+            state |= read.is_err();
+        }
+        if state {
+            self.session.pin(PinCause::ServerState);
+        }
     }
 
     /// State that the statement does not explain.
