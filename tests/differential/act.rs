@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep};
+
 use super::generate::{Action, Parameter};
 use super::support::cluster::Account;
 use super::support::raw::{Done, Outcome, PreparedAs, Raw, Refusal, command, flag};
@@ -42,8 +44,16 @@ pub(crate) fn is_known(action: &Action, expected: &str, seen: &str) -> bool {
         || expected.contains(ENDED) && !seen.contains(ENDED)
 }
 
-/// Ends what an earlier case left behind and others would wait for: its prepared transactions.
+/// Ends what an earlier case left behind and others would wait for: its prepared transactions. Its connections let go of
+/// their locks a moment after its clients are gone.
 pub(crate) async fn clean(root: &mut Raw) {
+    const LOCKS: &str = "SELECT COUNT(*) FROM performance_schema.metadata_locks \
+         WHERE OBJECT_TYPE IN ('USER LEVEL LOCK', 'BACKUP LOCK')";
+    let patience = Instant::now() + Duration::from_secs(10);
+    while root.text(LOCKS).await != "0" {
+        assert!(Instant::now() < patience, "a lock of an earlier case is held");
+        sleep(Duration::from_millis(5)).await;
+    }
     if let Outcome::Rows { rows, .. } = root.query("XA RECOVER CONVERT XID").await {
         for row in rows {
             let text = String::from_utf8_lossy(&row).into_owned();
@@ -154,7 +164,7 @@ impl Player {
                 }
             }
             Action::Pause => {
-                tokio::time::sleep(Duration::from_millis(15)).await;
+                sleep(Duration::from_millis(15)).await;
                 String::new()
             }
         }
@@ -224,16 +234,16 @@ impl Player {
     }
 }
 
-/// Whether a statement leaves something for FOUND_ROWS(); None: what was there. Procedures and writes leave what their
-/// connection had, unless there is a query in them, and nobody asks.
+/// Whether a statement leaves something for FOUND_ROWS(); None: what was there. Procedures, writes and errors leave what
+/// their connection had, and nobody asks.
 fn finds(sql: &str, seen: &str) -> Option<bool> {
     let text = sql.to_ascii_uppercase();
     let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
     let rows = seen.rsplit(" | ").next().is_some_and(|last| last.starts_with("rows"));
-    match has(&["CALL ", "EXECUTE "]) {
+    match has(&["CALL ", "EXECUTE "]) || seen.contains("refused") {
         false if rows => Some(true),
         false if !has(&["UPDATE", "DELETE", "SELECT"]) => None,
-        _ => (!seen.starts_with("refused")).then_some(false),
+        _ => Some(false),
     }
 }
 

@@ -132,7 +132,12 @@ impl Scene {
                 found = Some(Difference { step: 0, text: format!("  server: {expected}\n  proxy:  {seen}") });
             }
         }
+        let mut last = 0;
         for (at, step) in case.steps.iter().enumerate() {
+            if std::mem::replace(&mut last, step.who) != step.who {
+                // A session is promised its own writes, and those of others only later.
+                self.cluster.caught_up().await;
+            }
             let expected = act(&mut one[step.who], step).await;
             let seen = act(&mut other[step.who], step).await;
             let is_known = act::is_known(&step.action, &expected, &seen);
