@@ -12,7 +12,7 @@ use support::cluster::{APP, Account, Cluster, ROOT, connect};
 use support::proxy::Proxy;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 mod support;
 
@@ -237,13 +237,16 @@ fn tls_that_is_demanded() {
 /// A proxy that trusts no server serves, but lets nobody in.
 async fn nobody_gets_in(cluster: &Cluster, overrides: &str) {
     let mut proxy = Proxy::launch(cluster, &format!("{overrides}\nrouting: {{primary_wait_ms: 100}}"));
-    let refused = loop {
-        match Conn::new(options(proxy.port())).await {
-            Err(mysql_async::Error::Server(error)) => break error,
-            Err(_) => sleep(Duration::from_millis(50)).await,
-            Ok(_) => panic!("nobody can have checked this login"),
+    let refused = async {
+        loop {
+            match Conn::new(options(proxy.port())).await {
+                Err(mysql_async::Error::Server(error)) => break error,
+                Err(_) => sleep(Duration::from_millis(50)).await,
+                Ok(_) => panic!("nobody can have checked this login"),
+            }
         }
     };
+    let refused = timeout(Duration::from_secs(30), refused).await.expect("it starts");
     assert_eq!(refused.code, 1429, "{refused}");
     proxy.terminate();
     proxy.ended(Duration::from_secs(30)).await.expect("it ends when it is told to");
