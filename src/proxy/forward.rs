@@ -73,7 +73,7 @@ enum FrameEnd {
     /// A chain ends with the first frame that is not full.
     ShortFrame,
     /// LOCAL INFILE ends with an empty frame.
-    EmptyFrame,
+    EmptyFrame { number: u8 },
 }
 
 /// Length and number of a packet, in bytes.
@@ -161,9 +161,14 @@ pub(super) async fn skip(client: &mut ClientEnd, head: usize) -> io::Result<()> 
     }
 }
 
-/// Forwards the file of a LOAD DATA LOCAL as the client sends it; what is left of the inbox is its beginning.
-pub(super) async fn forward_file(client: &mut ClientEnd, connection: &mut Connection) -> Result<(), Broken> {
-    Box::pin(forward_frames(client, Some(connection), FrameEnd::EmptyFrame, 0, false)).await
+/// Forwards the file of a LOAD DATA LOCAL as the client sends it; what is left of the inbox is its beginning. Its frames get
+/// numbers from `number` on, for under compression the client counts otherwise.
+pub(super) async fn forward_file(
+    client: &mut ClientEnd,
+    connection: &mut Connection,
+    number: u8,
+) -> Result<(), Broken> {
+    Box::pin(forward_frames(client, Some(connection), FrameEnd::EmptyFrame { number }, 0, false)).await
 }
 
 /// Forwards frames of the client to the server (None: to nobody) as they come, also when the server takes no more.
@@ -171,7 +176,7 @@ pub(super) async fn forward_file(client: &mut ClientEnd, connection: &mut Connec
 async fn forward_frames(
     client: &mut ClientEnd,
     mut connection: Option<&mut Connection>,
-    end: FrameEnd,
+    mut end: FrameEnd,
     mut left: usize,
     mut full: bool,
 ) -> Result<(), Broken> {
@@ -195,9 +200,13 @@ async fn forward_frames(
             let ends_packet = full;
             client.frames = client.frames.wrapping_add(1);
             full = length == FULL_FRAME;
-            over = match end {
+            over = match &mut end {
                 FrameEnd::ShortFrame => !full,
-                FrameEnd::EmptyFrame => length == 0 && !ends_packet,
+                FrameEnd::EmptyFrame { number } => {
+                    client.inbox.bytes_mut()[forward + HEADER - 1] = *number;
+                    *number = number.wrapping_add(1);
+                    length == 0 && !ends_packet
+                }
             };
             left = HEADER + length;
         }
@@ -215,7 +224,9 @@ async fn forward_frames(
         if over && left == 0 {
             return match failed {
                 None => Ok(()),
-                Some(error) => Err(Broken::Server { delivered: matches!(end, FrameEnd::EmptyFrame), error }),
+                Some(error) => {
+                    Err(Broken::Server { delivered: matches!(end, FrameEnd::EmptyFrame { .. }), error })
+                }
             };
         }
         let read = poll_fn(|context| client.inbox.poll_read(&mut client.stream, context, UNIT));

@@ -222,8 +222,13 @@ impl<A: Attend> Relay<'_, A> {
                     self.look(size, packet, order.deliver, prepared)?;
                     self.count_rows(packet, &tracker, &mut rows_before);
                     if packet == Packet::LocalInfile {
-                        self.local_infile(order).await?;
+                        let number = self.buffer.bytes()[self.ready - size + HEADER - 1];
+                        self.local_infile(order, number.wrapping_add(1)).await?;
                         tracker.local_infile_sent();
+                    }
+                    if self.client.stream.numbers_results() && tracker.is_before_result() {
+                        self.flush(discard).await?;
+                        self.client.stream.begin_result();
                     }
                 }
                 Next::End => break,
@@ -437,15 +442,16 @@ impl<A: Attend> Relay<'_, A> {
         }
     }
 
-    /// LOAD DATA LOCAL: the client sends its file, then the server answers.
-    async fn local_infile(&mut self, order: &Order<'_>) -> Result<(), Broken> {
+    /// LOAD DATA LOCAL: the client sends its file, then the server answers. `number` is that of the packet that the
+    /// server expects.
+    async fn local_infile(&mut self, order: &Order<'_>, number: u8) -> Result<(), Broken> {
         self.flush(false).await?;
         // The command is served as far as the client's bytes go; what follows in the inbox is the file.
         if let Body::Inbox(length) = order.body {
             self.client.inbox.consume(length);
             self.client.taken = true;
         }
-        forward_file(self.client, self.connection).await
+        forward_file(self.client, self.connection, number).await
     }
 
     fn malformed(&self, error: Malformed) -> Broken {

@@ -44,6 +44,8 @@ pub(super) struct Compressed {
     algorithm: Algorithm,
     /// Number of the compressed packet that comes next, from either side; a command of the client begins at 0.
     sequence: u8,
+    /// None until a result has ended that others follow.
+    numbering: Option<Numbering>,
     /// Received and not yet decompressed.
     received: Buffer,
     incoming: Incoming,
@@ -67,6 +69,18 @@ enum Incoming {
         full: bool,
         decompressor: Decompressor,
     },
+}
+
+/// Follows the frames that are written, to give them other numbers than they have.
+#[derive(Default)]
+struct Numbering {
+    /// What is added; None until the first frame is seen, which gets the number of its compressed packet.
+    added: Option<u8>,
+    /// So many bytes of a header have passed, and what they are.
+    seen: usize,
+    header: [u8; 3],
+    /// So many bytes of the payload are to come.
+    left: usize,
 }
 
 enum Decompressor {
@@ -106,11 +120,18 @@ impl Compressed {
             inner,
             algorithm,
             sequence: 0,
+            numbering: None,
             received: Buffer::default(),
             incoming: Incoming::Header,
             outgoing: Vec::new(),
             sent: 0,
         }
+    }
+
+    /// A result has ended that others follow, and all of it is written: as from a server, the next packet has the number
+    /// of the compressed packet that it begins, and the others of this command count on from there.
+    pub(super) fn begin_result(&mut self) {
+        self.numbering = Some(Numbering::default());
     }
 
     /// Receives more; false at the end of the stream.
@@ -126,6 +147,9 @@ impl Compressed {
         };
         if sequence != self.sequence && sequence != 0 {
             return Err(WireError::OutOfOrder { expected: self.sequence, found: sequence });
+        }
+        if sequence == 0 {
+            self.numbering = None;
         }
         self.sequence = sequence.wrapping_add(1);
         self.received.consume(HEADER);
@@ -243,9 +267,10 @@ impl AsyncWrite for Compressed {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let Self { inner, algorithm, sequence, outgoing, .. } = &mut *self;
+        let Self { inner, algorithm, sequence, numbering, outgoing, .. } = &mut *self;
+        let numbered = numbering.as_mut().map(|numbering| numbering.number(bytes, *sequence));
         PACKER.with_borrow_mut(|packer| {
-            let packet = packer.pack(*algorithm, *sequence, bytes)?;
+            let packet = packer.pack(*algorithm, *sequence, numbered.as_deref().unwrap_or(bytes))?;
             *sequence = sequence.wrapping_add(1);
             let sent = match Pin::new(inner).poll_write(context, packet) {
                 Poll::Ready(sent) => sent?,
@@ -264,6 +289,34 @@ impl AsyncWrite for Compressed {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_send(context))?;
         Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}
+
+impl Numbering {
+    /// What is written next, in the compressed packet of this number, with the numbers that its frames are to have.
+    fn number(&mut self, bytes: &[u8], sequence: u8) -> Vec<u8> {
+        let mut bytes = bytes.to_vec();
+        let mut at = 0;
+        while let Some(byte) = bytes.get_mut(at) {
+            if self.left > 0 {
+                let step = self.left.min(bytes.len() - at);
+                self.left -= step;
+                at += step;
+                continue;
+            }
+            if let Some(place) = self.header.get_mut(self.seen) {
+                *place = *byte;
+                self.seen += 1;
+            } else {
+                let added = *self.added.get_or_insert(sequence.wrapping_sub(*byte));
+                *byte = byte.wrapping_add(added);
+                let [l0, l1, l2] = self.header;
+                self.left = u32::from_le_bytes([l0, l1, l2, 0]) as usize;
+                self.seen = 0;
+            }
+            at += 1;
+        }
+        bytes
     }
 }
 

@@ -101,6 +101,18 @@ impl Stream {
         matches!(self.transport, Transport::Tls(_) | Transport::Compressed(_))
     }
 
+    /// True when the packets of each result are numbered anew: see [`Self::begin_result`].
+    pub(crate) fn numbers_results(&self) -> bool {
+        matches!(self.transport, Transport::Compressed(_))
+    }
+
+    /// What was written so far ends a result that others of the same command follow.
+    pub(crate) fn begin_result(&mut self) {
+        if let Transport::Compressed(stream) = &mut self.transport {
+            stream.begin_result();
+        }
+    }
+
     #[cfg(test)]
     pub(super) fn as_tls(&self) -> Option<&TlsStream> {
         match &self.transport {

@@ -191,6 +191,11 @@ impl Tracker {
         self.phase = Phase::First;
     }
 
+    /// True when the packet that was seen last is followed by the first one of a result.
+    pub(crate) fn is_before_result(&self) -> bool {
+        self.phase == Phase::First
+    }
+
     /// What to do with the packet that begins with this byte, judged by the phase alone. Phases advance here for the
     /// packets that pass.
     fn judge(&mut self, first: u8, length: usize) -> Judgement {

@@ -3,6 +3,9 @@
 use std::io::Read;
 
 use flate2::read::ZlibDecoder;
+use futures_util::{StreamExt, future, stream};
+use mysql_async::prelude::Queryable;
+use mysql_async::{Compression, Conn, OptsBuilder};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
@@ -109,6 +112,40 @@ fn what_goes_over_the_wire() {
             }
         }
         assert!(sent < 2000, "{sent}");
+    });
+}
+
+/// A driver that looks at the numbers of packets within compressed ones.
+#[test]
+fn results_that_follow_others() {
+    run(async {
+        let (cluster, proxy) = (Cluster::shared().await, proxy().await);
+        cluster.script("SET GLOBAL local_infile = ON; CREATE TABLE d.packed_follow (i INT)").await;
+        // Knows the password from then on.
+        drop(proxy.connect(APP).await);
+        let rows = stream::once(future::ready(Ok("1\n2\n".into())));
+        let file = move || async move { Ok(rows.boxed()) };
+        let options = OptsBuilder::default()
+            .ip_or_hostname("127.0.0.1")
+            .tcp_port(proxy.port())
+            .user(Some(APP.user))
+            .pass(Some(APP.password))
+            .prefer_socket(false)
+            .compression(Compression::fast());
+        let mut conn = Conn::new(options).await.unwrap();
+        conn.set_infile_handler(file());
+        let text = "SELECT 1; DO 2; LOAD DATA LOCAL INFILE 'rows' INTO TABLE d.packed_follow; \
+                    SELECT i, REPEAT('x', 5000) FROM d.packed_follow; SELECT SLEEP(0.1); SELECT * FROM d.nothing";
+        let mut results = conn.query_iter(text).await.unwrap();
+        for count in [1, 0, 0, 2, 1] {
+            assert_eq!(results.collect::<mysql_async::Row>().await.unwrap().len(), count);
+        }
+        let refused = results.collect::<mysql_async::Row>().await.unwrap_err().to_string();
+        assert!(refused.contains("1146"), "{refused}");
+        drop(results);
+        let sum: Option<u32> = conn.query_first("SELECT SUM(i) FROM d.packed_follow").await.unwrap();
+        assert_eq!(sum, Some(3));
+        cluster.script("DROP TABLE d.packed_follow").await;
     });
 }
 
