@@ -258,10 +258,13 @@ impl Session {
         let mut explained = false;
         for effect in &statement.effects {
             explained |= self.apply_effect(effect, succeeded);
-            if let Effect::SetVariables(names) = effect
-                && succeeded
-            {
-                missing.extend(names.iter().filter(|name| !is_reported(name, answered)).cloned());
+            if let Effect::SetVariables(names) = effect {
+                // What becomes of the others when a text fails in the middle, the tracker tells.
+                let is_asked = |name: &str| {
+                    !is_reported(name, answered)
+                        && (succeeded || statement.several && Trackers::VARIABLES.contains(&name))
+                };
+                missing.extend(names.iter().filter(|name| is_asked(name)).cloned());
             }
         }
         if let Some(changes) = &answered.changes {
