@@ -47,8 +47,7 @@ pub(crate) fn is_known(action: &Action, expected: &str, seen: &str) -> bool {
 /// Ends what an earlier case left behind and others would wait for: its prepared transactions. Its connections let go of
 /// their locks a moment after its clients are gone.
 pub(crate) async fn clean(root: &mut Raw) {
-    const LOCKS: &str = "SELECT COUNT(*) FROM performance_schema.metadata_locks \
-         WHERE OBJECT_TYPE = 'USER LEVEL LOCK' OR OBJECT_TYPE = 'BACKUP LOCK' AND LOCK_TYPE = 'SHARED'";
+    const FREE: &str = "SELECT IS_FREE_LOCK('l0') AND IS_FREE_LOCK('l1')";
     if let Outcome::Rows { rows, .. } = root.query("XA RECOVER CONVERT XID").await {
         for row in rows {
             let text = String::from_utf8_lossy(&row).into_owned();
@@ -58,8 +57,8 @@ pub(crate) async fn clean(root: &mut Raw) {
         }
     }
     // One that is not let go of is a difference that the case will find.
-    let patience = Instant::now() + Duration::from_secs(5);
-    while root.text(LOCKS).await != "0" && Instant::now() < patience {
+    let patience = Instant::now() + Duration::from_secs(1);
+    while root.text(FREE).await != "1" && Instant::now() < patience {
         sleep(Duration::from_millis(5)).await;
     }
 }
