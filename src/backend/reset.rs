@@ -195,7 +195,7 @@ pub(crate) fn user_variable_question(name: &[u8]) -> String {
     let mut quoted = Vec::new();
     write_user_variable_name(name, &mut quoted);
     let name = String::from_utf8_lossy(&quoted);
-    format!("SELECT {name},HEX({name}),CHARSET({name}),COLLATION({name})")
+    format!("SELECT {name},HEX({name}),CHARSET({name}),COLLATION({name}) LIMIT 1")
 }
 
 /// The literal that gives a user variable the value and the type that a server said. None: its answer cannot be read.

@@ -193,7 +193,8 @@ impl ClientSession {
         let columns: Vec<String> = names.iter().map(|name| format!("IFNULL(@@SESSION.{name},'')")).collect();
         let deadline = self.shared.server_deadline;
         let connection = self.hold.as_mut()?.connection();
-        let sql = format!("SELECT {}", columns.join(","));
+        // A session's sql_select_limit may be 0.
+        let sql = format!("SELECT {} LIMIT 1", columns.join(","));
         let packets = crate::backend::query(connection, &sql, deadline).await;
         let packets = match packets {
             Ok(packets) => packets,

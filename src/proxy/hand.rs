@@ -119,7 +119,8 @@ impl ClientSession {
     pub(super) async fn ask_insert_id(&mut self) -> Option<u64> {
         let deadline = self.shared.server_deadline;
         let lease = self.parked.as_mut().or(self.hold.as_mut())?;
-        let saved = crate::backend::query(lease.connection(), "SELECT LAST_INSERT_ID()", deadline).await;
+        let saved =
+            crate::backend::query(lease.connection(), "SELECT LAST_INSERT_ID() LIMIT 1", deadline).await;
         let number = saved.ok().and_then(|packets| {
             let row = packets.get(packets.len().checked_sub(2)?)?;
             std::str::from_utf8(row.get(1..)?).ok()?.parse().ok()

@@ -319,7 +319,7 @@ impl ClientSession {
         };
         // First of all: what follows may need what is waited for (a schema that was just made).
         if let Some(set) = wait {
-            say(&mut prelude, format!("SELECT {wait_function}('{set}',{wait_seconds})"));
+            say(&mut prelude, format!("SELECT {wait_function}('{set}',{wait_seconds}) LIMIT 1"));
             prelude.waits = true;
         }
         // Nothing comes between a statement and one that asks about it.
