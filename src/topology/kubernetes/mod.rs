@@ -149,7 +149,10 @@ struct Finder {
 
 impl Finder {
     fn tell(&mut self) {
-        self.tell_claims();
+        if !self.tell_claims() {
+            // With a claim that is not known of yet, the controller would take its server for one that never was.
+            return;
+        }
         let states = self.state.list();
         if states.is_none() && !self.state.is_forbidden() {
             // Whoever is the primary by discovery may not be it by the record.
@@ -185,10 +188,12 @@ impl Finder {
         });
     }
 
-    fn tell_claims(&self) {
-        let (Some(claims), Some(sender)) = (&self.claims, &self.outputs.claims) else { return };
-        let listed = if claims.is_forbidden() { None } else { claims.list() };
-        let found = view::claims(&listed.unwrap_or_default());
+    /// False while they are wanted and have not been read.
+    fn tell_claims(&self) -> bool {
+        let (Some(claims), Some(sender)) = (&self.claims, &self.outputs.claims) else { return true };
+        let listed = if claims.is_forbidden() { Some(Vec::new()) } else { claims.list() };
+        let Some(listed) = listed else { return false };
+        let found = view::claims(&listed);
         sender.send_if_modified(|known| {
             let changed = **known != *found;
             if changed {
@@ -196,6 +201,7 @@ impl Finder {
             }
             changed
         });
+        true
     }
 
     /// A record that is gone or cannot be understood changes nothing but that nobody waits for a switchover any more.
