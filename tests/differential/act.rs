@@ -37,6 +37,10 @@ pub(crate) fn is_over(seen: &str) -> bool {
 pub(crate) fn is_known(action: &Action, expected: &str, seen: &str) -> bool {
     /// SESSION_TRACK_TRANSACTION_STATE: there is none.
     const ENDED: &str = " changed 5:\\x08________";
+    if expected.starts_with(BROKEN) {
+        // A statement that was executed with a cursor, and then without, may get no answer of a server (seen in 9.7.4).
+        return true;
+    }
     let Action::Query(sql) = action else { return false };
     let leaves_replica = expected.contains("status=0x2003") && seen.contains("status=0x0002");
     sql.contains(';') && seen.contains("--super-read-only")
