@@ -70,10 +70,12 @@ async fn outcomes(suite: &str, tools: &Path, behind: Behind) -> Outcomes {
             // The server's own certificate, which some drivers compare with its CA.
             let (certificate, key) = (data.join("server-cert.pem"), data.join("server-key.pem"));
             let (certificate, key) = (certificate.display(), key.display());
-            let tls = format!(
-                "client_tls: {{certificate_file: \"{certificate}\", key_file: \"{key}\"}}\n{PATIENT}"
+            // Tests look from one session at what another has just done.
+            let overrides = format!(
+                "client_tls: {{certificate_file: \"{certificate}\", key_file: \"{key}\"}}\n\
+                 routing: {{consistency: global}}\n{PATIENT}"
             );
-            Some(Proxy::start(&cluster, &tls).await)
+            Some(Proxy::start(&cluster, &overrides).await)
         }
     };
     let logs = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("suites");
