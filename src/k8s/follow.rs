@@ -68,8 +68,8 @@ enum Trouble {
 const WATCH_S: u32 = 60;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// How long until what was forbidden is tried again.
-const FORBIDDEN_PAUSE: Duration = Duration::from_secs(30);
+/// The same for what is forbidden. Short at first: an API server that has just started forbids all for a moment.
+const LONGEST_FORBIDDEN: Duration = Duration::from_secs(30);
 
 impl<K> Follower<K>
 where
@@ -114,8 +114,9 @@ where
                 };
                 tracing::debug!(resource = self.kind.resource, %error, "watch");
                 let forbidden = !goes_on && self.failed(namespace, error);
-                sleep(if forbidden { FORBIDDEN_PAUSE } else { jittered(pause) }).await;
-                pause = LONGEST_PAUSE.min(pause * 2);
+                let longest = if forbidden { LONGEST_FORBIDDEN } else { LONGEST_PAUSE };
+                sleep(jittered(longest.min(pause))).await;
+                pause = longest.min(pause * 2);
                 if !goes_on {
                     break;
                 }
