@@ -58,6 +58,8 @@ fn two_controllers_and_one_leader() {
 
         // The leader's pod is deleted: it gives the lease back, and whoever is faster then, the other one or the new pod,
         // repairs what breaks meanwhile.
+        // The one that froze has to take clients again by then.
+        scene.ready(&DOORS, SOON).await;
         let mut replica = root(scene, "mysql-2").await.expect("it serves");
         replica.query_drop("STOP REPLICA").await.expect("root may");
         scene.kubectl(&["delete", "pod", second, "--wait=false"]).await;
