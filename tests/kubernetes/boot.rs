@@ -110,9 +110,11 @@ fn begun(line: &str) -> Option<&str> {
 async fn copies_break_off(scene: &Scene, traffic: &Traffic) {
     let before = copies(scene);
     scene.kubectl(&["scale", "statefulset/mysql", "--replicas=5"]).await;
-    copying(scene, "mysql-3").await;
-    assert!(scene.kubelet.signal("mysql-3", "mysql", Signal::KILL));
-    let donor = copying(scene, "mysql-4").await;
+    // Whichever is up first.
+    let (first, _) = copying(scene, &SERVERS[3..]).await;
+    assert!(scene.kubelet.signal(first, "mysql", Signal::KILL));
+    let other = if first == SERVERS[3] { SERVERS[4] } else { SERVERS[3] };
+    let (_, donor) = copying(scene, &[other]).await;
     assert_ne!(donor, "mysql-0");
     assert!(scene.kubelet.signal(&donor, "mysql", Signal::KILL));
     traffic.reads_go_to(scene, &SERVERS[1..], BOOT).await;
@@ -120,16 +122,21 @@ async fn copies_break_off(scene: &Scene, traffic: &Traffic) {
     assert!(copies(scene) >= before + 4, "{before} and {}", copies(scene));
 }
 
-/// Waits until a copy to this server has come some way, and gives its donor.
-async fn copying(scene: &Scene, server: &str) -> String {
-    until(&format!("{server} is copied to"), BOOT, async || {
+/// Waits until a copy to one of these servers has come some way, and gives that server and its donor.
+async fn copying<'a>(scene: &Scene, servers: &[&'a str]) -> (&'a str, String) {
+    until(&format!("{servers:?} are copied to"), BOOT, async || {
         let run = "SELECT CONCAT(source, ' ', SUM(data)) FROM performance_schema.clone_status \
                    JOIN performance_schema.clone_progress USING (id) WHERE clone_status.state = 'In Progress' GROUP BY source";
-        let run = value(scene, server, run).await?;
-        match (run.split('.').next(), run.rsplit(' ').next().and_then(|bytes| bytes.parse::<u64>().ok())) {
-            (Some(donor), Some(bytes)) if bytes > 15 << 20 => Ok(donor.to_owned()),
-            _ => Err(run),
+        let mut seen = Vec::new();
+        for server in servers {
+            let run = value(scene, server, run).await.unwrap_or_else(|error| error);
+            let bytes = run.rsplit(' ').next().and_then(|bytes| bytes.parse::<u64>().ok());
+            match (run.split('.').next(), bytes) {
+                (Some(donor), Some(bytes)) if bytes > 15 << 20 => return Ok((*server, donor.to_owned())),
+                _ => seen.push(run),
+            }
         }
+        Err(seen.join("; "))
     })
     .await
 }
