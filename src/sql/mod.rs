@@ -2,6 +2,7 @@
 //! the text, and never guesses in favour of a replica: doubt is a write.
 
 mod classify;
+mod definition;
 mod expression;
 mod functions;
 mod names;
@@ -14,6 +15,7 @@ mod show;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod transaction;
 mod variables;
 mod walk;
 

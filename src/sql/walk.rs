@@ -1,9 +1,9 @@
 //! Reads a whole text, statement by statement, and says what each of them is. Looks at every token, trusts none: a
 //! verb, a word or a function that is not known to be harmless makes a write.
 
-use super::names::{Folded, literal_value, lower_name, table_name};
+use super::names::{Folded, literal_value, lower_name};
 use super::scan::{Lexer, Token, TokenKind};
-use super::{Access, Cause, Counts, Dialect, Effect, Kind, Needs, Question, Reason, Release, Statement};
+use super::{Cause, Counts, Dialect, Effect, Kind, Needs, Question, Reason, Release, Statement};
 
 /// A verdict, and whether it holds for every text of the same shape.
 #[derive(Debug)]
@@ -251,7 +251,7 @@ impl<'a> Walk<'a> {
     }
 
     /// A transaction begins in the middle of the text.
-    fn begins(&mut self) {
+    pub(super) fn begins(&mut self) {
         if self.begun.is_none() {
             self.begun = Some(self.effects.len());
             self.effects.push(Effect::Begins);
@@ -393,7 +393,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn accounts(&mut self) -> Judgement {
+    pub(super) fn accounts(&mut self) -> Judgement {
         self.effects.push(Effect::AccountsChange);
         (Kind::Write, Reason::ChangesAccounts)
     }
@@ -405,57 +405,6 @@ impl<'a> Walk<'a> {
         }
         // It reads every row of the tables and may take long: not beside the reads of others.
         if extended { (Kind::Write, Reason::Administration) } else { (Kind::Read, Reason::PlainRead) }
-    }
-
-    fn begin(&mut self) -> Judgement {
-        self.accept("work");
-        if self.peek().is_some() {
-            // A compound statement of MariaDB: BEGIN NOT ATOMIC ... END.
-            self.skip_body(1);
-            return (Kind::Write, Reason::UnknownStatement);
-        }
-        (Kind::Begin(Access::Unspecified), Reason::OpensTransaction)
-    }
-
-    fn start(&mut self) -> Judgement {
-        if !self.accept("transaction") {
-            return (Kind::Write, Reason::Administration);
-        }
-        let mut access = Access::Unspecified;
-        while let Some(token) = self.take() {
-            if token.is("read") {
-                access = if self.accept("only") { Access::ReadOnly } else { Access::ReadWrite };
-            }
-        }
-        let reason = match access {
-            Access::ReadOnly => Reason::OpensReadOnly,
-            _ => Reason::OpensTransaction,
-        };
-        (Kind::Begin(access), reason)
-    }
-
-    /// COMMIT and ROLLBACK, without ROLLBACK TO.
-    fn end_transaction(&mut self) -> Judgement {
-        let mut no = false;
-        let mut judgement = (Kind::Anywhere, Reason::EndsTransaction);
-        while let Some(token) = self.take() {
-            if token.is("chain") && !no {
-                self.begins();
-                judgement = (Kind::Write, Reason::OpensTransaction);
-            } else if token.is("release") && !no {
-                self.effects.push(Effect::Disconnects);
-            }
-            no = token.is("no");
-        }
-        judgement
-    }
-
-    fn rollback(&mut self) -> Judgement {
-        self.accept("work");
-        if self.next_is("to") {
-            return (Kind::Write, Reason::TransactionPart);
-        }
-        self.end_transaction()
     }
 
     fn flush(&mut self) -> Judgement {
@@ -504,21 +453,6 @@ impl<'a> Walk<'a> {
             self.expression(false);
         }
         (Kind::Write, Reason::TableHandler)
-    }
-
-    fn xa(&mut self) -> Judgement {
-        let verb = self.take().map(|token| Folded::keyword(&token)).unwrap_or_default();
-        let mut one_phase = false;
-        while let Some(token) = self.take() {
-            one_phase |= token.is("phase");
-        }
-        match verb.as_str() {
-            "start" | "begin" => self.pin(Cause::Xa),
-            "prepare" | "rollback" => self.release(Release::Xa),
-            "commit" if one_phase => self.release(Release::Xa),
-            _ => {}
-        }
-        (Kind::Write, Reason::Xa)
     }
 
     fn kill(&mut self) -> Judgement {
@@ -600,7 +534,7 @@ impl<'a> Walk<'a> {
         self.needs.user_variables |= walk.needs.user_variables;
     }
 
-    fn deallocate(&mut self) -> Judgement {
+    pub(super) fn deallocate(&mut self) -> Judgement {
         self.accept("prepare");
         if let Some(name) = self.take() {
             self.release(Release::TextPrepared(lower_name(&name)));
@@ -608,74 +542,8 @@ impl<'a> Walk<'a> {
         (Kind::Anywhere, Reason::TextExecute)
     }
 
-    fn create(&mut self) -> Judgement {
-        let mut temporary = false;
-        while let Some(token) = self.take() {
-            match Folded::keyword(&token).as_str() {
-                "temporary" => temporary = true,
-                "table" | "sequence" => {
-                    return self.create_table(temporary);
-                }
-                "user" | "role" => return self.accounts(),
-                "procedure" | "function" | "trigger" | "event" | "package" => {
-                    self.skip_body(0);
-                    break;
-                }
-                "view" | "index" | "database" | "schema" | "server" | "tablespace" | "undo" | "logfile"
-                | "resource" | "library" | "instance" => break,
-                _ => {}
-            }
-        }
-        (Kind::Write, Reason::ChangesSchema)
-    }
-
-    fn create_table(&mut self, temporary: bool) -> Judgement {
-        if temporary {
-            self.skip_condition();
-            let name = self.table();
-            self.pin(Cause::TemporaryTable(name));
-        }
-        self.expression(false);
-        let reason = if temporary { Reason::TemporaryTable } else { Reason::ChangesSchema };
-        (Kind::Write, reason)
-    }
-
-    fn drop(&mut self) -> Judgement {
-        if self.next_is("prepare") {
-            return self.deallocate();
-        }
-        if self.next_is("user") || self.next_is("role") {
-            return self.accounts();
-        }
-        let temporary = self.accept("temporary");
-        if self.accept("table") || self.accept("tables") || self.accept("sequence") {
-            self.skip_condition();
-            let mut names = vec![self.table()];
-            while self.accept_sign(b',') {
-                names.push(self.table());
-            }
-            self.release(Release::TemporaryTables(names));
-        }
-        // Unlike any other DROP it commits nothing.
-        (Kind::Write, if temporary { Reason::TemporaryTable } else { Reason::ChangesSchema })
-    }
-
-    /// IF EXISTS, IF NOT EXISTS.
-    fn skip_condition(&mut self) {
-        if self.accept("if") {
-            self.accept("not");
-            self.accept("exists");
-        }
-    }
-
-    fn table(&mut self) -> Box<[u8]> {
-        let first = self.take();
-        let second = if self.accept_sign(b'.') { self.take() } else { None };
-        table_name(first.as_ref(), second.as_ref())
-    }
-
     /// Moves to the end of a routine: to the semicolon that is in no compound statement, or to the end of the text.
-    fn skip_body(&mut self, mut depth: usize) {
+    pub(super) fn skip_body(&mut self, mut depth: usize) {
         // At the start of a statement IF, LOOP, WHILE and REPEAT are compounds, elsewhere functions and options.
         let mut starts = false;
         while let Some(token) = self.ahead {

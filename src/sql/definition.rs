@@ -1,0 +1,73 @@
+//! CREATE and DROP: what is one session's alone, and what is everybody's.
+
+use super::names::{Folded, table_name};
+use super::walk::{Judgement, Walk};
+use super::{Cause, Kind, Reason, Release};
+
+impl Walk<'_> {
+    pub(super) fn create(&mut self) -> Judgement {
+        let mut temporary = false;
+        while let Some(token) = self.take() {
+            match Folded::keyword(&token).as_str() {
+                "temporary" => temporary = true,
+                "table" | "sequence" => {
+                    return self.create_table(temporary);
+                }
+                "user" | "role" => return self.accounts(),
+                "procedure" | "function" | "trigger" | "event" | "package" => {
+                    self.skip_body(0);
+                    break;
+                }
+                "view" | "index" | "database" | "schema" | "server" | "tablespace" | "undo" | "logfile"
+                | "resource" | "library" | "instance" => break,
+                _ => {}
+            }
+        }
+        (Kind::Write, Reason::ChangesSchema)
+    }
+
+    fn create_table(&mut self, temporary: bool) -> Judgement {
+        if temporary {
+            self.skip_condition();
+            let name = self.table();
+            self.pin(Cause::TemporaryTable(name));
+        }
+        self.expression(false);
+        let reason = if temporary { Reason::TemporaryTable } else { Reason::ChangesSchema };
+        (Kind::Write, reason)
+    }
+
+    pub(super) fn drop(&mut self) -> Judgement {
+        if self.next_is("prepare") {
+            return self.deallocate();
+        }
+        if self.next_is("user") || self.next_is("role") {
+            return self.accounts();
+        }
+        let temporary = self.accept("temporary");
+        if self.accept("table") || self.accept("tables") || self.accept("sequence") {
+            self.skip_condition();
+            let mut names = vec![self.table()];
+            while self.accept_sign(b',') {
+                names.push(self.table());
+            }
+            self.release(Release::TemporaryTables(names));
+        }
+        // Unlike any other DROP it commits nothing.
+        (Kind::Write, if temporary { Reason::TemporaryTable } else { Reason::ChangesSchema })
+    }
+
+    /// IF EXISTS, IF NOT EXISTS.
+    pub(super) fn skip_condition(&mut self) {
+        if self.accept("if") {
+            self.accept("not");
+            self.accept("exists");
+        }
+    }
+
+    pub(super) fn table(&mut self) -> Box<[u8]> {
+        let first = self.take();
+        let second = if self.accept_sign(b'.') { self.take() } else { None };
+        table_name(first.as_ref(), second.as_ref())
+    }
+}
