@@ -96,6 +96,8 @@ pub(crate) struct Controller {
     pub(crate) replication: KeptAccount,
     /// The account that a new server has from its image.
     pub(crate) installation: KeptAccount,
+    /// How long an old password stays good after every server has the new one: other proxies have files of their own.
+    pub(crate) keep_old: Duration,
 }
 
 /// What to do with a replica that has transactions of its own.

@@ -226,6 +226,7 @@ fn controller(keys: &mut Keys<'_>) -> Controller {
         account: kept_account(keys, "controller.", "readwright_controller"),
         replication: kept_account(keys, "controller.replication_", "readwright_replication"),
         installation: kept_account(keys, "controller.installation_", "root"),
+        keep_old: keys.duration("controller.old_passwords_s", 300, 1..=604_800),
     };
     object_name(keys, "controller.state", &controller.state);
     object_name(keys, "controller.lease", &controller.lease);
@@ -556,7 +557,7 @@ mod tests {
         let config = with(
             "{topology: {kind: kubernetes, namespace: shop, primary_service: none},
               controller: {enabled: true, diverged: reclone, clone_bandwidth_mib: 80, password_file: /secret,
-                           replication_password_env: PASSWORD, installation_user: admin}}",
+                           replication_password_env: PASSWORD, installation_user: admin, old_passwords_s: 60}}",
             &[],
         )
         .expect("valid");
@@ -576,6 +577,7 @@ mod tests {
         assert_eq!(controller.replication.account.password.reveal(), "from env");
         assert_eq!(controller.replication.file, None);
         assert_eq!(controller.installation.account.user, "admin");
+        assert_eq!(controller.keep_old, Duration::from_secs(60));
     }
 
     #[test]

@@ -21,7 +21,8 @@ pub(crate) struct Passwords {
     /// How the servers are.
     pub(crate) progress: watch::Receiver<Arc<Progress>>,
     pub(crate) problems: watch::Sender<Vec<Problem>>,
-    /// How long an old password stays good at least: other proxies learn the new one from files of their own.
+    /// How long an old password stays good after every server has the new one: other proxies learn that from files of
+    /// their own.
     pub(crate) keep_old: Duration,
 }
 
@@ -34,8 +35,10 @@ const LATER: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Left {
     Nothing,
-    /// Servers that are not well, or that have yet to be told.
+    /// Servers that are not well: whether they know the new passwords is seen later.
     Servers,
+    /// Somebody has just been told a new password.
+    News,
     OldPasswords,
 }
 
@@ -53,7 +56,9 @@ impl Passwords {
             };
             complete_since = match left {
                 Left::OldPasswords => complete_since.or(Some(Instant::now())),
-                Left::Nothing | Left::Servers => None,
+                // A replica that is behind for a moment puts nothing off for others.
+                Left::Servers => complete_since,
+                Left::Nothing | Left::News => None,
             };
             self.problems.send_if_modified(|known| {
                 let news = *known != problems;
@@ -80,6 +85,7 @@ impl Passwords {
             dba::create_accounts(&mut session, accounts, &self.tools.logins.tls, self.tools.deadline).await?;
             session.close().await;
             tracing::info!(server = %primary.id, "new passwords are set; the old ones stay good for now");
+            return Ok(Left::News);
         }
         for replica in endpoints.iter().filter(|endpoint| endpoint.id != primary.id) {
             if !is(&replica.id, Class::Serving) || !self.all_log_in(&replica.address).await? {
@@ -91,7 +97,7 @@ impl Passwords {
             if renewed {
                 // The next one when this one serves again.
                 tracing::info!(server = %replica.id, "replication has the new password");
-                return Ok(Left::Servers);
+                return Ok(Left::News);
             }
         }
         let mut session = self.open(&primary.address).await?;

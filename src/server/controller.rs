@@ -32,8 +32,6 @@ pub(super) struct Outputs {
 
 /// One statement of a step; CLONE has no end.
 const STATEMENT: Duration = Duration::from_secs(30);
-/// Some kubelets need two minutes until a Secret that has changed is in the files of a pod.
-const KEEP_OLD: Duration = Duration::from_secs(300);
 
 impl Outputs {
     pub(super) fn new() -> (Self, admin::Controller) {
@@ -87,7 +85,7 @@ pub(super) fn start(
         state: config.controller.state.clone(),
         me: Arc::clone(&me),
         settings: settings(config, claims),
-        keep_old: KEEP_OLD,
+        keep_old: config.controller.keep_old,
         endpoints,
         wishes,
         leadership: leadership.subscribe(),

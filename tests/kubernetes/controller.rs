@@ -175,7 +175,9 @@ fn rights_and_passwords_that_change() {
                  {{apiGroups: [''], resources: [configmaps], verbs: [{state}]}}]}}"
             )
         };
-        scene.apply(&without_rights_to_act()).await;
+        let key = "      installation_password_file:";
+        let servers = without_rights_to_act().replace(key, &format!("      old_passwords_s: 30\n{key}"));
+        scene.apply(&servers).await;
         bind(scene).await;
         scene.apply(&role("get", "get")).await;
         start_proxies(scene).await;
@@ -221,12 +223,27 @@ fn rights_and_passwords_that_change() {
             Ok(())
         })
         .await;
-        // For a while both are good: what knows only the old one goes on.
-        for (user, password) in
-            [("readwright_controller", "controller-password"), ("readwright", "proxy-password")]
-        {
+        // For a while both are good: what knows only the old one goes on. Then the old one is refused, everywhere.
+        let old = [
+            ("readwright_controller", "controller-password"),
+            ("readwright_replication", "replication-password"),
+            ("readwright", "proxy-password"),
+        ];
+        for (user, password) in old {
             scene.mysql("mysql-0", user, password).await.expect("the old one is good still");
         }
+        until("the old ones are refused", BOOT, async || {
+            for (pod, (user, password)) in
+                ["mysql-0", "mysql-1", "mysql-2"].map(|pod| old.map(|old| (pod, old))).concat()
+            {
+                match scene.mysql(pod, user, password).await {
+                    Err(why) if why.contains("Access denied") => {}
+                    other => return Err(format!("{user} at {pod}: {other:?}")),
+                }
+            }
+            Ok(())
+        })
+        .await;
         serving(scene, 3, SOON).await;
         traffic.reads_go_to(scene, &["mysql-1", "mysql-2"], SOON).await;
 
