@@ -27,6 +27,8 @@ fn a_statefulset_of_the_tutorial() {
         traffic.reads_go_to(scene, &["mysql-1", "mysql-2"], SOON).await;
         traffic.so_far().assert_no_errors();
 
+        the_selector_changes(scene, &traffic).await;
+
         // A replica's pod is deleted: a new one with a new address serves soon after.
         let before = scene.kubelet.address("mysql-2");
         scene.kubectl(&["delete", "pod", "mysql-2", "--wait=true"]).await;
@@ -58,6 +60,17 @@ fn a_statefulset_of_the_tutorial() {
         tally.assert_fresh();
         assert!(tally.read_errors.is_empty() && tally.write_errors.len() <= 2, "{tally}");
     });
+}
+
+/// The Service selects one pod less, and then all again: long before anybody would ask for its selector by itself.
+async fn the_selector_changes(scene: &Scene, traffic: &Traffic) {
+    scene.kubectl(&["label", "pod", "mysql-0", "mysql-1", "selected=yes"]).await;
+    for (selected, expected) in [(json!("yes"), &["mysql-1"][..]), (json!(null), &["mysql-1", "mysql-2"])] {
+        let change = json!({ "spec": { "selector": { "selected": selected } } }).to_string();
+        scene.kubectl(&["patch", "service", "mysql", "--type=merge", "-p", &change]).await;
+        traffic.reads_go_to(scene, expected, SOON).await;
+    }
+    traffic.so_far().assert_no_errors();
 }
 
 #[test]

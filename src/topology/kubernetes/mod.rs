@@ -17,7 +17,7 @@ use kube::{Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::dns::Hosts;
@@ -87,19 +87,27 @@ const CLAIMS: Kind = Kind {
 };
 const GET_SERVICE: Call = Call::core("get", "services");
 
-/// How often the Service is asked for its selector, which hardly ever changes.
+/// How often the Service is asked for its selector, which hardly ever changes, where EndpointSlices cannot tell.
 const SELECTOR_EVERY: Duration = Duration::from_secs(60);
+/// The least time from one answer to the next question: slices change whenever a pod is ready or not.
+const SELECTOR_REST: Duration = Duration::from_millis(300);
 const SELECTOR_AGAIN: Duration = Duration::from_secs(10);
 
 /// Follows the objects until `stop`.
 pub(crate) async fn run(access: Access, settings: Settings, outputs: Outputs, stop: CancellationToken) {
     let mut tasks = JoinSet::new();
-    let pods = follow_selected(&mut tasks, &access, &settings, PODS, slim_pod);
+    let slices = follow_slices(&mut tasks, &access, &settings);
+    let selector = || Selector {
+        access: access.clone(),
+        service: Arc::clone(&settings.service),
+        slices: slices.clone(),
+        last: None,
+    };
+    let pods = follow_selected(&mut tasks, selector(), PODS, slim_pod);
     let claims = outputs.claims.is_some().then(|| {
         let slim = |claim: &mut PersistentVolumeClaim| claim.metadata.managed_fields = None;
-        follow_selected(&mut tasks, &access, &settings, CLAIMS, slim)
+        follow_selected(&mut tasks, selector(), CLAIMS, slim)
     });
-    let slices = follow_slices(&mut tasks, &access, &settings);
     let state = follow_state(&mut tasks, &access, &settings);
     tracing::info!(namespace = &**access.namespace(), service = &*settings.service, "kubernetes");
     let mut finder = Finder {
@@ -301,8 +309,7 @@ fn follow_state(tasks: &mut JoinSet<()>, access: &Access, settings: &Settings) -
 /// What the Service's selector of now selects. Claims carry the labels that a StatefulSet selects its pods by.
 fn follow_selected<K>(
     tasks: &mut JoinSet<()>,
-    access: &Access,
-    settings: &Settings,
+    mut selector: Selector,
     kind: Kind,
     slim: fn(&mut K),
 ) -> Followed<K>
@@ -316,8 +323,6 @@ where
         + Sync,
 {
     let (mut follower, followed) = Follower::new(kind);
-    let mut selector =
-        Selector { access: access.clone(), service: Arc::clone(&settings.service), last: None };
     tasks.spawn(async move {
         let api = selector.access.watched();
         let namespace = Arc::clone(selector.access.namespace());
@@ -365,6 +370,8 @@ where
 struct Selector {
     access: Access,
     service: Arc<str>,
+    /// They change with what the selector selects.
+    slices: Followed<EndpointSlice>,
     last: Option<String>,
 }
 
@@ -381,7 +388,8 @@ impl Selector {
 
     async fn changed(&mut self) {
         loop {
-            sleep(SELECTOR_EVERY).await;
+            sleep(SELECTOR_REST).await;
+            let _ = timeout(SELECTOR_EVERY, self.slices.changed()).await;
             if let Ok(true) = self.ask().await {
                 return;
             }
