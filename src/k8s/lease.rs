@@ -1,6 +1,7 @@
 //! Elects one process of many to act, by a Lease. What a lease says of the time of day is for people: another's lease has
 //! expired when this process has not seen it change for as long as it is good for, and our own ends counted from before the
-//! request that renewed it. Every write carries the version that was read, so of two candidates one gets a conflict.
+//! request that renewed it. Every write carries the version that was read, so of two candidates one gets a conflict. Who
+//! makes a lease where there was none acts when one that was deleted would have expired.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,8 @@ const DURATION: Duration = Duration::from_secs(15);
 const RENEW: Duration = Duration::from_secs(10);
 /// How often it is looked at, and renewed.
 const EVERY: Duration = Duration::from_secs(2);
+/// How long a lease that was deleted is left to its holder, who makes it again at its next look.
+const COURTESY: Duration = Duration::from_secs(6);
 /// Of one request: a lost one leaves time for others before `RENEW` is over.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Requests in a row when others write at the same time.
@@ -88,6 +91,10 @@ async fn turn(access: &Access, name: &str, candidate: &mut Candidate) -> Result<
         match written {
             Ok(lease) => {
                 candidate.holds(lease, begun);
+                if let Some(from) = candidate.acts_from.filter(|from| *from == begun + DURATION) {
+                    let wait_s = from.saturating_duration_since(Instant::now()).as_secs();
+                    tracing::info!(lease = name, wait_s, "there was no lease: whoever had one may still act");
+                }
                 return Ok(());
             }
             // Somebody else was faster, or it was deleted: look again.
@@ -129,6 +136,10 @@ struct Candidate {
     /// The lease as we wrote it last, while nothing says that it is ours no more.
     held: Option<Lease>,
     until: Option<Instant>,
+    /// Where there was no lease we may have made one: somebody may act by one that was deleted.
+    made: bool,
+    /// By then nobody acts any more by a lease that was deleted.
+    acts_from: Option<Instant>,
     other: Option<Other>,
     term: u32,
     leader: Option<Arc<str>>,
@@ -146,18 +157,30 @@ struct Other {
 
 impl Candidate {
     fn new(name: &str, me: Arc<str>) -> Self {
-        Self { name: name.to_owned(), me, held: None, until: None, other: None, term: 0, leader: None }
+        Self {
+            name: name.to_owned(),
+            me,
+            held: None,
+            until: None,
+            made: false,
+            acts_from: None,
+            other: None,
+            term: 0,
+            leader: None,
+        }
     }
 
     fn next(&mut self, lease: Option<&Lease>, now: Instant) -> Move {
         let Some(lease) = lease else {
             let mut term = self.term;
-            // Somebody deleted it. Its holder, if it is not us, does not know that yet, and acts on.
-            if self.leader.is_some() && !self.leads_at(now) {
-                if !self.expired(None, DURATION, now) {
-                    return Move::Wait;
+            if !self.leads_at(now) {
+                if self.leader.is_some() {
+                    if !self.expired(None, COURTESY, now) {
+                        return Move::Wait;
+                    }
+                    term = term.saturating_add(1);
                 }
-                term = term.saturating_add(1);
+                self.made = true;
             }
             let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
             return Move::Create(Lease { metadata, spec: Some(self.spec(term, None)) });
@@ -167,7 +190,7 @@ impl Candidate {
         let holder = spec.holder_identity.as_deref().filter(|holder| !holder.is_empty());
         let ours = holder == Some(&*self.me);
         if !ours {
-            self.until = None;
+            (self.until, self.made, self.acts_from) = (None, false, None);
         }
         if let Some(holder) = holder.filter(|_| !ours) {
             (self.term, self.leader) = (term, Some(Arc::from(holder)));
@@ -207,12 +230,16 @@ impl Candidate {
     fn holds(&mut self, lease: Lease, begun: Instant) {
         let term = lease.spec.as_ref().and_then(|spec| spec.lease_transitions);
         self.term = term.and_then(|term| u32::try_from(term).ok()).unwrap_or(0);
+        // Who acts by a lease that was deleted renewed that before this one was made.
+        if std::mem::take(&mut self.made) {
+            self.acts_from = Some(begun + DURATION);
+        }
         (self.until, self.other) = (Some(begun + RENEW), None);
         (self.held, self.leader) = (Some(lease), Some(Arc::clone(&self.me)));
     }
 
     fn leads_at(&self, now: Instant) -> bool {
-        self.until.is_some_and(|until| now < until)
+        self.until.is_some_and(|until| now < until) && self.acts_from.is_none_or(|from| from <= now)
     }
 
     fn leadership(&self, problem: Option<Arc<str>>, now: Instant) -> Leadership {
