@@ -277,11 +277,14 @@ impl<'a> Walk<'a> {
             Call::Pure => findings.computes = true,
             Call::Session => findings.session = true,
             Call::Special(special) => self.special_call(special, findings),
-            Call::Unknown if self.names_columns(findings) => {}
+            Call::PureOfSome if !self.second().is_some_and(|next| next.is_sign(b')')) => {
+                findings.computes = true;
+            }
+            Call::Unknown | Call::PureOfSome if self.names_columns(findings) => {}
             Call::Unknown
                 if findings.before.is_some_and(|before| before.is("as"))
                     && functions::is_type(name.as_str()) => {}
-            Call::Unknown => findings.writes(Reason::UnknownFunction),
+            Call::Unknown | Call::PureOfSome => findings.writes(Reason::UnknownFunction),
         }
     }
 

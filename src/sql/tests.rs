@@ -121,6 +121,15 @@ fn the_lexer_follows_the_session() {
     check("/*!50600 DELETE FROM t */ SELECT 1", mariadb, "write");
     check("SELECT NEXTVAL(s)", mariadb, "write");
     check("SELECT s.nextval", mariadb, "write");
+    check("SELECT LINESTRING(POINTFROMTEXT('POINT(1 1)'), p) FROM t", mariadb, "read");
+    check("SELECT LINESTRING()", mariadb, "write");
+    check("SELECT POINT(1)", mariadb, "write");
+    check("SELECT POINT(1)", default, "read");
+    check("SELECT JSON_TABLE('[1]')", mariadb, "write");
+    check("WITH polygon (a, b) AS (SELECT 1, 2) SELECT * FROM polygon", mariadb, "read");
+    check("SELECT RANK() OVER (ORDER BY a) FROM t", mariadb, "read");
+    check("SELECT RANK () OVER (ORDER BY a) FROM t", mariadb, "write");
+    check("SELECT SQL_CACHE(1)", default, "write");
     check("SELECT CAST(a AS DATETIME(6)) FROM t", mariadb, "read");
     check("BACKUP STAGE START", mariadb, "pin");
 }

@@ -1,5 +1,5 @@
-//! A real MariaDB primary and its replicas, replicating by GTID. The servers come from the distribution's own packages, see
-//! `scripts/mysql-tree --mariadb`.
+//! A real MariaDB primary and its replicas, replicating by GTID. The servers come from the distribution's packages, see
+//! `scripts/mysql-tree`.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -15,10 +15,20 @@ use tokio::time::{Instant, sleep};
 use super::cluster::{APP, Account, MONITOR, ROOT, connect};
 use super::mysqld::free_port;
 
+/// Which of the distribution's packages.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Release {
+    /// Of this machine's release: 10.11 in Debian 12.
+    Own,
+    /// 11.8 or later.
+    Newest,
+}
+
 /// `mariadb-0` is the primary, the others replicate from it. Ends when dropped.
 pub(crate) struct MariaDb {
     servers: Vec<Server>,
     folder: PathBuf,
+    tree: PathBuf,
 }
 
 struct Server {
@@ -28,15 +38,15 @@ struct Server {
 }
 
 impl MariaDb {
-    pub(crate) async fn start(replicas: u32) -> Self {
+    pub(crate) async fn start(release: Release, replicas: u32) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
             .join(format!("mariadb-{}-{count}", std::process::id()));
         fs::create_dir_all(&folder).expect("the folder can be made");
-        let tree = tree();
+        let tree = tree(release);
         let servers = (0..=replicas).map(|ordinal| launch(&tree, &folder, ordinal)).collect();
-        let cluster = Self { servers, folder };
+        let cluster = Self { servers, folder, tree };
         for ordinal in 0..cluster.servers.len() {
             let mut root = cluster.reachable(ordinal).await;
             if ordinal > 0 {
@@ -60,6 +70,11 @@ impl MariaDb {
 
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// A program of the packages, such as `mariadb`.
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.tree.join("bin").join(name)
     }
 
     /// A connection to one server, past any proxy.
@@ -92,9 +107,12 @@ impl Drop for MariaDb {
     }
 }
 
-fn tree() -> PathBuf {
+fn tree(release: Release) -> PathBuf {
     let output = Command::new("scripts/mysql-tree")
-        .arg("--mariadb")
+        .arg(match release {
+            Release::Own => "--mariadb",
+            Release::Newest => "--mariadb-newest",
+        })
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
@@ -113,7 +131,9 @@ fn launch(tree: &Path, folder: &Path, ordinal: u32) -> Server {
     for folder in [&data, &temporary] {
         fs::create_dir_all(folder).expect("the folder is ours");
     }
-    let share = tree.join("usr/share/mysql");
+    // What 10.11 calls mysql is called mariadb later.
+    let called = if tree.join("usr/share/mariadb").exists() { "mariadb" } else { "mysql" };
+    let share = tree.join("usr/share").join(called);
     let run = |more: &[String]| {
         // The server goes with the test, in whatever way that ends.
         let mut command = Command::new("setpriv");
@@ -142,10 +162,10 @@ fn launch(tree: &Path, folder: &Path, ordinal: u32) -> Server {
         .spawn()
         .expect("setpriv is a part of util-linux");
     let mut input = bootstrap.stdin.take().expect("asked for above");
-    let read = |file: &str| fs::read(share.join(file)).expect("the packages have it");
     let mut statements = b"create database mysql;\nuse mysql;\n".to_vec();
-    for file in ["mysql_system_tables.sql", "mysql_performance_tables.sql", "mysql_system_tables_data.sql"] {
-        statements.extend(read(file));
+    for part in ["system_tables", "performance_tables", "system_tables_data"] {
+        let file = share.join(format!("{called}_{part}.sql"));
+        statements.extend(fs::read(file).expect("the packages have it"));
     }
     statements.extend_from_slice(b"FLUSH PRIVILEGES;\n");
     for (account, rights) in
