@@ -1,15 +1,21 @@
-//! MariaDB servers behind the proxy: probes, own writes on replicas, and MariaDB's own SQL.
+//! MariaDB servers behind the proxy: probes, own writes on replicas, MariaDB's own SQL, logins and clients.
 
 use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use support::cluster::{APP, Account, ROOT};
-use support::mariadb::MariaDb;
+use support::mariadb::{MariaDb, Release};
+use support::mysqld::free_port;
 use support::proxy::Proxy;
 use support::raw::{Raw, USUAL, flag};
-use tokio::time::{Instant, sleep};
+use tokio::process::Command;
+use tokio::time::{Instant, sleep, timeout};
 
 mod support;
 
@@ -35,8 +41,17 @@ async fn server_of(conn: &mut Conn, sql: &str) -> u32 {
 
 #[test]
 fn a_primary_and_two_replicas() {
+    behind_the_proxy(Release::Own);
+}
+
+#[test]
+fn a_primary_and_two_replicas_of_the_newest_release() {
+    behind_the_proxy(Release::Newest);
+}
+
+fn behind_the_proxy(release: Release) {
     support::run(async {
-        let cluster = MariaDb::start(2).await;
+        let cluster = MariaDb::start(release, 2).await;
         let overrides =
             "routing: {max_lag_ms: 1500, gtid_wait_ms: 300}\nmonitor: {timeout_ms: 10000, failures: 3}";
         let proxy = Proxy::start_over(cluster.folder(), &cluster.servers(), overrides).await;
@@ -49,7 +64,13 @@ fn a_primary_and_two_replicas() {
         {
             conn.query_drop(sql).await.expect("the primary may");
         }
-        by_ed25519(&cluster, &proxy).await;
+        let plugins: &[_] = match release {
+            Release::Own => &["ed25519"],
+            Release::Newest => &["ed25519", "parsec"],
+        };
+        for plugin in plugins {
+            by_key(&cluster, &proxy, plugin).await;
+        }
         own_writes_are_seen(&mut conn).await;
         its_own_sql(&mut conn).await;
         sessions(&mut conn).await;
@@ -86,18 +107,20 @@ fn a_primary_and_two_replicas() {
     });
 }
 
-/// A user whose password the servers know as a key only.
-async fn by_ed25519(cluster: &MariaDb, proxy: &Proxy) {
+/// A user whose password the servers know as a key only, and who is called as the plugin is.
+async fn by_key(cluster: &MariaDb, proxy: &Proxy, plugin: &'static str) {
     for ordinal in 0..3 {
         let mut root = cluster.connect(ordinal, ROOT).await;
-        root.query_drop("INSTALL SONAME 'auth_ed25519'").await.expect("the package has it");
+        root.query_drop(format!("INSTALL SONAME 'auth_{plugin}'")).await.expect("the package has it");
     }
     let mut root = cluster.connect(0, ROOT).await;
-    root.query_drop("CREATE USER ed IDENTIFIED VIA ed25519 USING PASSWORD('secret')")
-        .await
-        .expect("root may");
-    root.query_drop("GRANT SELECT ON d.* TO ed").await.expect("root may");
-    let account = Account { user: "ed", password: "secret" };
+    for sql in [
+        format!("CREATE USER {plugin} IDENTIFIED VIA {plugin} USING PASSWORD('secret')"),
+        format!("GRANT SELECT ON d.* TO {plugin}"),
+    ] {
+        root.query_drop(sql).await.expect("root may");
+    }
+    let account = Account { user: plugin, password: "secret" };
     for _ in 0..5 {
         let mut conn = proxy.connect(account).await;
         assert!(server_of(&mut conn, "SELECT @@server_id FROM (SELECT COUNT(*) FROM d.t) AS t").await >= 100);
@@ -170,4 +193,79 @@ async fn primary_goes(cluster: &MariaDb, proxy: &Proxy) {
     for _ in 0..5 {
         assert!(server_of(&mut fresh, "SELECT @@server_id FROM d.t WHERE i = 1").await > 100);
     }
+}
+
+/// Since 11.4 servers have a certificate of their own making, and clients check that of everybody who is not on loopback.
+#[test]
+fn tls_on_both_sides() {
+    support::run(async {
+        let cluster = MariaDb::start(Release::Newest, 0).await;
+        let mut root = cluster.connect(0, ROOT).await;
+        for sql in [
+            "INSTALL SONAME 'auth_parsec'",
+            "CREATE USER parsec IDENTIFIED VIA parsec USING PASSWORD('secret') REQUIRE SSL",
+        ] {
+            root.query_drop(sql).await.expect("root may");
+        }
+        let address = Ipv4Addr::new(127, 0, 0, 2);
+        certify(cluster.folder(), address);
+        let (folder, port) = (cluster.folder().display(), free_port().expect("there is a free port"));
+        let overrides = format!(
+            "listen: {{address: \"{address}:{port}\"}}\nserver_tls: {{mode: required}}\n\
+             client_tls: {{certificate_file: \"{folder}/certificate.pem\", key_file: \"{folder}/key.pem\"}}"
+        );
+        let proxy = Proxy::start_over(cluster.folder(), &cluster.servers(), &overrides).await;
+        let sql = "SELECT VARIABLE_VALUE <> '' FROM information_schema.SESSION_STATUS WHERE VARIABLE_NAME = 'Ssl_cipher'";
+        let parsec = Account { user: "parsec", password: "secret" };
+        for account in [APP, parsec] {
+            for again in 0..2 {
+                let answer = client(&cluster, (address, port), account, &["--ssl-ca", "ca.pem"], sql).await;
+                assert_eq!(answer.as_deref(), Ok("1\n"), "{account:?} {again}\n{}", proxy.log());
+            }
+        }
+        let answer =
+            client(&cluster, (address, port), APP, &[], sql).await.expect_err("a CA that it does not know");
+        assert!(answer.contains("TLS/SSL error"), "{answer}");
+    });
+}
+
+/// Writes `ca.pem`, `certificate.pem` for this address, and `key.pem`.
+fn certify(folder: &Path, address: Ipv4Addr) {
+    let mut parameters = CertificateParams::new(Vec::new()).expect("no names");
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // With one name for both the certificate would look as if it had signed itself.
+    parameters.distinguished_name.push(DnType::CommonName, "the CA");
+    let ca = CertifiedIssuer::self_signed(parameters, KeyPair::generate().expect("a key")).expect("a CA");
+    let key = KeyPair::generate().expect("a key");
+    let parameters = CertificateParams::new(vec![address.to_string()]).expect("an address");
+    let certificate = parameters.signed_by(&key, &ca).expect("a certificate");
+    for (name, pem) in
+        [("ca.pem", ca.pem()), ("certificate.pem", certificate.pem()), ("key.pem", key.serialize_pem())]
+    {
+        std::fs::write(folder.join(name), pem).expect("the folder is ours");
+    }
+}
+
+/// What MariaDB's own client prints, or what it complains of.
+async fn client(
+    cluster: &MariaDb,
+    (host, port): (Ipv4Addr, u16),
+    account: Account,
+    options: &[&str],
+    sql: &str,
+) -> Result<String, String> {
+    let run = Command::new(cluster.program("mariadb"))
+        .args(["--no-defaults", "--skip-column-names", "--batch"])
+        .args([format!("--host={host}"), format!("--port={port}"), format!("--user={}", account.user)])
+        .arg(format!("--password={}", account.password))
+        .arg(format!("--plugin-dir={}", cluster.client_plugins().display()))
+        .args(options)
+        .arg(format!("--execute={sql}"))
+        .current_dir(cluster.folder())
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = timeout(Duration::from_secs(30), run).await.expect("in time").expect("it runs");
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }

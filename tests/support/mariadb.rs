@@ -77,6 +77,14 @@ impl MariaDb {
         self.tree.join("bin").join(name)
     }
 
+    /// Where the client's plugins are.
+    pub(crate) fn client_plugins(&self) -> PathBuf {
+        let libraries = fs::read_dir(self.tree.join("usr/lib")).expect("the packages have it");
+        let plugins =
+            libraries.filter_map(Result::ok).map(|library| library.path().join("libmariadb3/plugin"));
+        plugins.into_iter().find(|plugins| plugins.exists()).expect("the packages have them")
+    }
+
     /// A connection to one server, past any proxy.
     pub(crate) async fn connect(&self, ordinal: usize, account: Account) -> Conn {
         connect(self.servers[ordinal].port, account).await.expect("the server accepts this account")
