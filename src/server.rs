@@ -32,10 +32,12 @@ use crate::model::report::{PoolReport, State};
 use crate::model::server::Endpoint;
 use crate::model::topology::Topology;
 use crate::model::wishes::Wishes;
+use crate::monitor::routines::{self, RoutinesNow, RoutinesRequests};
 use crate::monitor::{self, ProbeNow, ProbeRequests};
 use crate::proxy::login::LoginContext;
 use crate::proxy::users::Users;
 use crate::proxy::{Listeners, Parts, Proxy};
+use crate::sql::Classifier;
 use crate::telemetry::clients::Clients;
 use crate::telemetry::metrics::Metrics;
 use crate::topology;
@@ -55,6 +57,8 @@ pub(crate) struct Server {
     state: watch::Sender<State>,
     snapshots: watch::Sender<Arc<Topology>>,
     requests: ProbeRequests,
+    classifier: Arc<Classifier>,
+    routines: (RoutinesNow, RoutinesRequests),
     /// Who is the primary by a controller's record, where discovery brings no such word itself.
     appointments: Option<watch::Receiver<Appointment>>,
     /// None where the controller is off.
@@ -86,6 +90,8 @@ pub(crate) struct Addresses {
     pub(crate) sql: Option<SocketAddr>,
 }
 
+/// Verdicts of that many statement shapes are remembered.
+const SHAPES: usize = 16 << 10;
 /// How long the first probes may take before clients are let in all the same.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
 
@@ -181,6 +187,8 @@ impl Server {
         let pools = Arc::new(Pools::new(config.pool.clone(), connector));
         let (snapshots, topology) = watch::channel(Arc::new(Topology::default()));
         let (probe, requests) = ProbeNow::channel();
+        let (changed, routines) = RoutinesNow::channel();
+        let classifier = Arc::new(Classifier::new(SHAPES));
         let (metrics, clients) = (Metrics::new(), Clients::default());
         let (state, states) = watch::channel(State::Starting);
         let (outputs, told) = config.controller.enabled.then(controller::Outputs::new).unzip();
@@ -199,6 +207,8 @@ impl Server {
             pools: Arc::clone(&pools),
             topology,
             probe,
+            classifier: Arc::clone(&classifier),
+            routines: changed.clone(),
             load_balancers: config.listen.proxy_protocol_from.clone(),
             login: LoginContext {
                 tls: tls.clone(),
@@ -225,6 +235,8 @@ impl Server {
             state,
             snapshots,
             requests,
+            classifier,
+            routines: (changed, routines),
             appointments,
             controller: outputs,
         })
@@ -278,6 +290,10 @@ impl Server {
         // Reports of all servers wait here for the one writer of snapshots; it takes them at once.
         let (reports, reported) = mpsc::channel(64);
         let monitor = self.config.monitor.clone();
+        let (routines, asked) = self.routines;
+        let knowing =
+            routines::run(self.snapshots.subscribe(), prober.clone(), self.classifier, asked, last.clone());
+        tasks.spawn_on(knowing, &control);
         let probes = monitor::run(endpoints.clone(), monitor, prober, reports, self.requests, last.clone());
         tasks.spawn_on(probes, &control);
         let merging = topology::run(policy, endpoints, appointments, reported, self.snapshots, last.clone());
@@ -299,6 +315,7 @@ impl Server {
             );
         }
         first_look(&mut topology, &stop).await;
+        routines.look().await;
         self.state.send_replace(State::Serving);
         tracing::info!(
             address = ?addresses.tcp, socket = ?self.config.listen.socket, http = ?addresses.http, sql = ?addresses.sql,

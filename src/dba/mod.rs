@@ -8,6 +8,7 @@ mod handover;
 mod mariadb;
 mod probe;
 mod replication;
+mod routines;
 mod session;
 mod survey;
 
@@ -28,5 +29,6 @@ pub(crate) use replication::{
     Source, drop_channel, fence, follow, renew_password, set_server_id, set_writable, start, stay_stopped,
     stop_receiving,
 };
+pub(crate) use routines::{routines, routines_mark};
 pub(crate) use session::{Answer, Login, Session};
 pub(crate) use survey::{CloneRun, CloneState, Survey, data_bytes, survey};

@@ -2,6 +2,7 @@
 //! server counts as down, and nothing else.
 
 mod lag;
+pub(crate) mod routines;
 
 use std::collections::HashMap;
 use std::sync::Arc;

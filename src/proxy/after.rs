@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::backend::reset;
 use crate::routing::session::{Answered, PinCause};
 use crate::routing::{Decision, Target};
-use crate::sql::{Cause, Counts, Dialect, Effect, Kind, Question, Reason, Statement};
+use crate::sql::{Cause, Counts, Effect, Kind, Question, Reason, Statement};
 use crate::telemetry::clients::ServerThread;
 use crate::telemetry::metrics::{self, Outcome};
 use crate::wire::flags::Capabilities;
@@ -109,6 +109,7 @@ impl ClientSession {
                     // What is pooled was opened with the rights of before.
                     self.shared.pools.retire();
                 }
+                Effect::RoutinesChange if answered.error.is_none() => self.shared.routines.look().await,
                 Effect::Disconnects if answered.error.is_none() => self.hold = None,
                 _ => {}
             }
@@ -325,15 +326,13 @@ impl ClientSession {
 
     /// A replica refused this shape: it writes after all.
     pub(super) fn learn(&mut self, work: Work<'_>) {
-        let dialect = self.session.dialect();
         if let Some((start, end)) = work.sql
             && let Some(text) = self.client.inbox.bytes().get(start..end)
         {
-            self.shared.classifier.learn_write(text, dialect);
+            self.shared.classifier.learn_write(text, self.session.dialect());
         } else if let Some(known) = work.execute.and_then(|id| self.statements.find_mut(id)) {
-            let dialect = Dialect { multi_statements: false, ..dialect };
-            self.shared.classifier.learn_write(&known.text.sql, dialect);
-            known.statement = self.shared.classifier.classify(&known.text.sql, dialect);
+            self.shared.classifier.learn_write(&known.text.sql, known.dialect);
+            known.statement = self.shared.classifier.classify(&known.text.sql, known.dialect);
         }
     }
 

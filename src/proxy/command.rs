@@ -53,6 +53,7 @@ impl Default for Verdicts {
             asks: None,
             counts: Counts::Nothing,
             several: false,
+            calls: Vec::new(),
         };
         Self {
             anywhere: verdict(Kind::Anywhere, Reason::SessionState),
@@ -194,6 +195,7 @@ impl ClientSession {
         }
         let dialect = Dialect { multi_statements: false, ..self.session.dialect() };
         let payload = payload_of(&self.client.inbox.bytes()[..frame.length]);
+        let generation = self.shared.classifier.generation();
         let statement = self.shared.classifier.classify(&payload[1..], dialect);
         let mut text = PreparedText::new(&payload[1..], self.session.settings());
         text.copy = self.statements.next_copy(&text);
@@ -210,7 +212,14 @@ impl ClientSession {
         if answered.is_some_and(|answered| answered.error.is_none()) {
             let closes = self.remember_prepared(&text, prepared.id);
             self.send_to_server(&closes).await;
-            let known = Prepared { text, statement, parameters: prepared.parameters, types: Arc::new([]) };
+            let known = Prepared {
+                text,
+                statement,
+                dialect,
+                generation,
+                parameters: prepared.parameters,
+                types: Arc::new([]),
+            };
             self.statements.insert(id, known);
         }
         Ok(())
@@ -231,6 +240,11 @@ impl ClientSession {
             Ok(execute) => execute,
             Err(error) => return self.refuse(&reply::malformed(&error)).await,
         };
+        let generation = self.shared.classifier.generation();
+        if known.generation != generation {
+            known.statement = self.shared.classifier.classify(&known.text.sql, known.dialect);
+            known.generation = generation;
+        }
         let mut statement = Arc::clone(&known.statement);
         if let Some(parameters) = &execute.parameters {
             let types = &payload[parameters.types.clone()];

@@ -41,6 +41,7 @@ use crate::model::settings::{Interner, Settings};
 use crate::model::topology::{Server, Topology};
 use crate::model::version::Version;
 use crate::monitor::ProbeNow;
+use crate::monitor::routines::RoutinesNow;
 use crate::routing::{self, session::charset_of_collation};
 use crate::sql::{Classifier, Dialect};
 use crate::telemetry::clients::{Clients, Registration, Signals};
@@ -62,6 +63,8 @@ pub(crate) struct Parts {
     pub(crate) pools: Arc<Pools>,
     pub(crate) topology: watch::Receiver<Arc<Topology>>,
     pub(crate) probe: ProbeNow,
+    pub(crate) classifier: Arc<Classifier>,
+    pub(crate) routines: RoutinesNow,
     /// Whose word on their clients is believed.
     pub(crate) load_balancers: Vec<IpNet>,
     pub(crate) login: LoginContext,
@@ -82,7 +85,8 @@ struct Shared {
     policy: routing::Policy,
     metrics: Metrics,
     clients: Clients,
-    classifier: Classifier,
+    classifier: Arc<Classifier>,
+    routines: RoutinesNow,
     settings: Interner,
     /// By the text of a SET: values that no tracker reports.
     values: quick_cache::sync::Cache<Box<[u8]>, Arc<[Box<[u8]>]>>,
@@ -107,8 +111,6 @@ pub(crate) struct Listeners {
     pub(crate) unix: Option<UnixListener>,
 }
 
-/// Verdicts of that many statement shapes are remembered.
-const SHAPES: usize = 16 << 10;
 /// KILLs under way at once; each is a short connection of its own.
 const KILLERS: usize = 32;
 /// What a server without a known version is taken for: the oldest series that is promised to work.
@@ -116,8 +118,8 @@ const OLDEST: Version = Version::mysql(8, 0, 17);
 
 impl Proxy {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { pools, topology, probe, load_balancers, login, routing, limits, metrics, clients } =
-            parts;
+        let Parts { pools, topology, probe, classifier, routines, .. } = parts;
+        let Parts { load_balancers, login, routing, limits, metrics, clients, .. } = parts;
         let kibibytes = usize::try_from(limits.statement_memory / 1024).unwrap_or(Semaphore::MAX_PERMITS);
         Self(Arc::new(Shared {
             policy: routing::Policy { consistency: routing.consistency, gtid_wait: routing.gtid_wait },
@@ -128,7 +130,8 @@ impl Proxy {
             tasks: TaskTracker::new(),
             draining: AtomicBool::new(false),
             seed: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0),
-            classifier: Classifier::new(SHAPES),
+            classifier,
+            routines,
             settings: Interner::default(),
             values: quick_cache::sync::Cache::new(256),
             verdicts: Verdicts::default(),
@@ -406,7 +409,7 @@ impl Shared {
             mariadb: version.mariadb,
             multi_statements: identity.capabilities.contains(Capabilities::MULTI_STATEMENTS),
         };
-        routing::session::read_sql_mode(&self.pools.default_sql_mode(), &mut dialect);
+        dialect.read_sql_mode(&self.pools.default_sql_mode());
         dialect.ignore_space |= identity.capabilities.contains(Capabilities::IGNORE_SPACE);
         dialect
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::backend::connection::PreparedText;
-use crate::sql::Statement;
+use crate::sql::{Dialect, Statement};
 use crate::wire::command::{COM_STMT_CLOSE, COM_STMT_PREPARE, Execute};
 use crate::wire::packet::push_packet;
 
@@ -21,6 +21,9 @@ pub(super) struct Statements {
 pub(super) struct Prepared {
     pub(super) text: Arc<PreparedText>,
     pub(super) statement: Arc<Statement>,
+    /// How its text was read, and with which knowledge of stored routines.
+    pub(super) dialect: Dialect,
+    pub(super) generation: u64,
     pub(super) parameters: u16,
     /// The parameter types (and names) the client sent last; servers that have not heard them must be told.
     pub(super) types: Arc<[u8]>,

@@ -357,6 +357,7 @@ impl Session {
             }
             Effect::NextTransaction { .. }
             | Effect::AccountsChange
+            | Effect::RoutinesChange
             | Effect::Disconnects
             | Effect::CountsFoundRows => false,
         }
@@ -404,7 +405,7 @@ impl Session {
     fn read_settings(&mut self) {
         let settings = &self.settings;
         if let Some(mode) = settings.variable(b"sql_mode") {
-            read_sql_mode(mode, &mut self.dialect);
+            self.dialect.read_sql_mode(mode);
         }
         if let Some(charset) = settings.variable(b"character_set_client") {
             self.dialect.charset = Charset::named(charset);
@@ -434,15 +435,6 @@ impl Session {
             _ => self.pins.retain(|pin| !matches!(&pin.cause, PinCause::Statement(cause) if gone(cause))),
         }
     }
-}
-
-/// What a `sql_mode` means to the scanner.
-pub(crate) fn read_sql_mode(mode: &[u8], dialect: &mut Dialect) {
-    let has = |word: &[u8]| mode.split(|&byte| byte == b',').any(|mode| mode.eq_ignore_ascii_case(word));
-    let ansi = has(b"ANSI");
-    dialect.no_backslash_escapes = has(b"NO_BACKSLASH_ESCAPES");
-    dialect.ansi_quotes = ansi || has(b"ANSI_QUOTES");
-    dialect.ignore_space = ansi || has(b"IGNORE_SPACE");
 }
 
 /// The client charset that a handshake's collation id stands for (`information_schema.COLLATIONS`).

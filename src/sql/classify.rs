@@ -3,19 +3,24 @@
 
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use arc_swap::ArcSwap;
 use quick_cache::UnitWeighter;
 use quick_cache::sync::Cache;
 
 use super::parse;
 use super::shape::ShapeKey;
 use super::walk::{Judged, judge, judge_head};
-use super::{Dialect, Kind, Reason, Statement};
+use super::{Dialect, Kind, Reason, Routines, Statement};
 
 /// Judges statements; one for the whole process, shared by all sessions.
 pub(crate) struct Classifier {
     key: ShapeKey,
     shapes: Cache<u128, Shape, UnitWeighter, ShapeIsHash>,
+    routines: ArcSwap<Routines>,
+    /// How often `routines` has changed. What was judged with others is no longer found.
+    generation: AtomicU64,
 }
 
 /// What is known of a shape.
@@ -39,19 +44,43 @@ impl Classifier {
             ShapeIsHash,
             quick_cache::sync::DefaultLifecycle::default(),
         );
-        Self { key: ShapeKey::random(), shapes }
+        let (routines, generation) = (ArcSwap::default(), AtomicU64::new(0));
+        Self { key: ShapeKey::random(), shapes, routines, generation }
+    }
+
+    /// From now on statements are judged by these stored routines. Verdicts that were given out stay as they are.
+    pub(crate) fn learn_routines(&self, routines: Routines) {
+        self.routines.store(Arc::new(routines));
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Changes when statements may be judged otherwise than before.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    fn shape(&self, sql: &[u8], dialect: Dialect) -> u128 {
+        // First of all: a verdict may be newer than its shape says, but never older.
+        let generation = self.generation();
+        self.key.shape(sql, dialect) ^ u128::from(generation)
+    }
+
+    fn judge(&self, sql: &[u8], dialect: Dialect) -> Judged {
+        let mut judged = judge(sql, dialect);
+        self.routines.load().refine(&mut judged.statement);
+        judged
     }
 
     /// The verdict on a whole statement text.
     pub(crate) fn classify(&self, sql: &[u8], dialect: Dialect) -> Arc<Statement> {
-        let shape = self.key.shape(sql, dialect);
+        let shape = self.shape(sql, dialect);
         let learned = match self.shapes.get(&shape) {
             Some(Shape::Same(statement)) => return statement,
-            Some(Shape::Varies) => return Arc::new(judge(sql, dialect).statement),
+            Some(Shape::Varies) => return Arc::new(self.judge(sql, dialect).statement),
             Some(Shape::VariesAndWrites) => true,
             None => false,
         };
-        let Judged { mut statement, varies } = judge(sql, dialect);
+        let Judged { mut statement, varies } = self.judge(sql, dialect);
         if learned {
             return Arc::new(refused(statement));
         }
@@ -71,22 +100,25 @@ impl Classifier {
 
     /// The verdict on a statement of which only the first bytes are held: never a read.
     pub(crate) fn classify_head(&self, head: &[u8], dialect: Dialect) -> Arc<Statement> {
-        Arc::new(judge_head(head, dialect))
+        let mut statement = judge_head(head, dialect);
+        self.routines.load().refine(&mut statement);
+        Arc::new(statement)
     }
 
     /// A replica refused this shape as a write (1290, 1792, 1836): from now on it is one.
     pub(crate) fn learn_write(&self, sql: &[u8], dialect: Dialect) {
-        let Judged { statement, varies } = judge(sql, dialect);
+        let Judged { statement, varies } = self.judge(sql, dialect);
         let statement = refused(statement);
         let varies = varies || !is_small(&statement, sql);
         let known = if varies { Shape::VariesAndWrites } else { Shape::Same(Arc::new(statement)) };
-        self.shapes.insert(self.key.shape(sql, dialect), known);
+        self.shapes.insert(self.shape(sql, dialect), known);
     }
 }
 
 /// Names in effects come from the text; a long text may hold many.
 fn is_small(statement: &Statement, sql: &[u8]) -> bool {
-    statement.effects.is_empty() || sql.len() <= 16 << 10
+    let named: usize = statement.calls.iter().map(|name| name.len()).sum();
+    (statement.effects.is_empty() && named <= 1 << 10) || sql.len() <= 16 << 10
 }
 
 /// The same statement, known to write.

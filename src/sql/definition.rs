@@ -2,7 +2,7 @@
 
 use super::names::{Folded, table_name};
 use super::walk::{Judgement, Walk};
-use super::{Cause, Kind, Reason, Release};
+use super::{Cause, Effect, Kind, Reason, Release};
 
 impl Walk<'_> {
     pub(super) fn create(&mut self) -> Judgement {
@@ -15,6 +15,7 @@ impl Walk<'_> {
                 }
                 "user" | "role" => return self.accounts(),
                 "procedure" | "function" | "trigger" | "event" | "package" => {
+                    self.effects.push(Effect::RoutinesChange);
                     self.skip_body(0);
                     break;
                 }
@@ -52,6 +53,9 @@ impl Walk<'_> {
                 names.push(self.table());
             }
             self.release(Release::TemporaryTables(names));
+        }
+        if self.next_is("function") || self.next_is("procedure") {
+            self.effects.push(Effect::RoutinesChange);
         }
         // Unlike any other DROP it commits nothing.
         (Kind::Write, if temporary { Reason::TemporaryTable } else { Reason::ChangesSchema })

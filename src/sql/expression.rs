@@ -2,7 +2,7 @@
 //! a derived table or a function in an ORDER BY counts as much as one at the top.
 
 use super::functions::{self, Call, Special};
-use super::names::{Folded, literal_value, lower_name};
+use super::names::{Folded, literal_value, lower_name, table_name};
 use super::scan::{Gap, Token, TokenKind};
 use super::tables;
 use super::variables::{self, Read};
@@ -14,6 +14,8 @@ use super::{Cause, Counts, Effect, Kind, Reason, Release};
 pub(super) struct Findings<'a> {
     /// Why it must go to the primary, if it must.
     write: Option<Reason>,
+    /// It calls a function that is not built in.
+    calls: bool,
     /// It asks about the statement before it.
     previous: bool,
     /// It reads tables or calls functions, so which server answers is a matter of load and not of nothing.
@@ -39,7 +41,7 @@ impl Findings<'_> {
     }
 
     pub(super) fn write(&self) -> Option<Reason> {
-        self.write
+        self.write.or(self.calls.then_some(Reason::UnknownFunction))
     }
 
     pub(super) fn reads_tables(&self) -> bool {
@@ -47,8 +49,10 @@ impl Findings<'_> {
     }
 
     pub(super) fn judgement(&self) -> Judgement {
+        if let Some(reason) = self.write() {
+            return (Kind::Write, reason);
+        }
         match *self {
-            Self { write: Some(reason), .. } => (Kind::Write, reason),
             Self { previous: true, .. } => (Kind::Previous, Reason::PreviousStatement),
             Self { computes: true, .. } => (Kind::Read, Reason::PlainRead),
             Self { session: true, .. } => (Kind::Anywhere, Reason::SessionState),
@@ -109,7 +113,7 @@ impl<'a> Walk<'a> {
             }
         }
         self.walk_on(&mut findings, false);
-        match findings.write {
+        match findings.write() {
             Some(Reason::ChangesData) => (Kind::Write, Reason::ExplainsWrite),
             Some(reason) => (Kind::Write, reason),
             None => (Kind::Read, Reason::PlanOnly),
@@ -182,6 +186,7 @@ impl<'a> Walk<'a> {
             name = self.take().unwrap_or(name);
         }
         findings.session = true;
+        self.reads_system_variables = true;
         let name = Folded::name(&name);
         self.needs.trackers |= variables::is_tracker(name.as_str());
         match variables::read(name.as_str()) {
@@ -260,6 +265,9 @@ impl<'a> Walk<'a> {
                 break;
             }
         }
+        if self.in_routine && !assigns {
+            return;
+        }
         findings.writes(if assigns { Reason::UserVariable } else { Reason::UnknownStatement });
     }
 
@@ -284,7 +292,14 @@ impl<'a> Walk<'a> {
             Call::Unknown
                 if findings.before.is_some_and(|before| before.is("as"))
                     && functions::is_type(name.as_str()) => {}
-            Call::Unknown | Call::PureOfSome => findings.writes(Reason::UnknownFunction),
+            Call::Unknown | Call::PureOfSome => {
+                findings.calls = true;
+                let schema = findings.before_that.filter(|schema| qualified && schema.is_name());
+                self.calls.push(match &schema {
+                    Some(schema) => table_name(Some(schema), Some(token)),
+                    None => lower_name(token),
+                });
+            }
         }
     }
 

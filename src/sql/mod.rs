@@ -8,6 +8,7 @@ mod functions;
 mod names;
 mod parse;
 mod reason;
+mod routines;
 mod scan;
 mod set;
 mod shape;
@@ -21,6 +22,7 @@ mod walk;
 
 pub(crate) use classify::Classifier;
 pub(crate) use reason::Reason;
+pub(crate) use routines::{Routine, Routines};
 pub(crate) use tables::is_system_schema;
 pub(crate) use variables::{REPLAYABLE, is_replayable};
 pub(crate) use walk::route_question;
@@ -37,6 +39,17 @@ pub(crate) struct Dialect {
     pub(crate) mariadb: bool,
     /// The client may send several statements in one packet (CLIENT_MULTI_STATEMENTS).
     pub(crate) multi_statements: bool,
+}
+
+impl Dialect {
+    /// Takes in what a session's `sql_mode` means to the scanner.
+    pub(crate) fn read_sql_mode(&mut self, mode: &[u8]) {
+        let has = |word: &[u8]| mode.split(|&byte| byte == b',').any(|mode| mode.eq_ignore_ascii_case(word));
+        let ansi = has(b"ANSI");
+        self.no_backslash_escapes = has(b"NO_BACKSLASH_ESCAPES");
+        self.ansi_quotes = ansi || has(b"ANSI_QUOTES");
+        self.ignore_space = ansi || has(b"IGNORE_SPACE");
+    }
 }
 
 #[cfg(test)]
@@ -99,6 +112,8 @@ pub(crate) struct Statement {
     pub(crate) counts: Counts,
     /// The text has several statements.
     pub(crate) several: bool,
+    /// Routines that it calls, or may call: `schema.name` or `name`, lower case, unquoted.
+    pub(crate) calls: Vec<Box<[u8]>>,
 }
 
 /// A question about the session that no server can answer when several serve it.
@@ -180,6 +195,8 @@ pub(crate) enum Effect {
     Begins,
     /// Accounts, passwords or privileges change: what is known of users must be checked again.
     AccountsChange,
+    /// A stored function or procedure is made, altered or dropped: what is known of routines must be asked again.
+    RoutinesChange,
     /// The server closes the connection after this (COMMIT RELEASE).
     Disconnects,
     /// SQL_CALC_FOUND_ROWS: the next FOUND_ROWS() must run on this connection.

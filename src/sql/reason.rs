@@ -6,6 +6,7 @@ pub(crate) enum Reason {
     PlainRead,
     Catalog,
     PlanOnly,
+    StoredFunction,
     NoTable,
     SessionState,
     EndsTransaction,
@@ -70,6 +71,9 @@ impl Reason {
             Self::PlainRead => ("plain-read", "it only reads"),
             Self::Catalog => ("catalog", "it reads the catalog, which every server has"),
             Self::PlanOnly => ("plan-only", "it asks for the plan of a read"),
+            Self::StoredFunction => {
+                ("stored-function", "it only reads, and so do the stored functions it calls")
+            }
             Self::NoTable => ("no-table", "it touches no table"),
             Self::SessionState => {
                 ("session-state", "it is about this session, which every server is told of")

@@ -57,6 +57,11 @@ impl<'a> Token<'a> {
         matches!(self.kind, TokenKind::Word | TokenKind::Quoted)
     }
 
+    /// `=` or `:=`.
+    pub(super) fn is_assignment(&self) -> bool {
+        self.kind == TokenKind::Assign || self.is_sign(b'=')
+    }
+
     pub(super) fn is_sign(&self, sign: u8) -> bool {
         self.kind == TokenKind::Sign(sign)
     }

@@ -224,14 +224,16 @@ fn effects() {
     check("XA PREPARE 'x'", &[Effect::Release(Release::Xa)]);
     check("XA COMMIT 'x'", &[]);
     check("UNLOCK TABLES", &[Effect::Release(Release::Tables)]);
-    check("CREATE PROCEDURE p() BEGIN SET @a=1; SELECT GET_LOCK('a',1); END", &[]);
+    check("CREATE PROCEDURE p() BEGIN SET @a=1; SELECT GET_LOCK('a',1); END", &[Effect::RoutinesChange]);
+    check("ALTER FUNCTION f READS SQL DATA", &[Effect::RoutinesChange]);
+    check("DROP FUNCTION IF EXISTS f", &[Effect::RoutinesChange]);
     check(
         "CREATE PROCEDURE p() BEGIN IF 1 THEN SELECT 1; END IF; END; LOCK TABLES t READ",
-        &[pin(Cause::TableLocks)],
+        &[Effect::RoutinesChange, pin(Cause::TableLocks)],
     );
     check(
         "CREATE TRIGGER tr BEFORE INSERT ON t FOR EACH ROW SET NEW.a=1; SELECT GET_LOCK('a',1)",
-        &[lock("a")],
+        &[Effect::RoutinesChange, lock("a")],
     );
     check(
         "CREATE TEMPORARY TABLE x AS SELECT GET_LOCK('a',1)",

@@ -30,7 +30,8 @@ pub(super) fn judge(text: &[u8], dialect: Dialect) -> Judged {
     let (several, mut needs) = (walk.several, needs);
     // Its trackers are other ones, and stay as they are.
     needs.trackers &= !dialect.mariadb;
-    let statement = Statement { kind, reason, effects, needs, hint, asks, counts, several };
+    let calls = walk.calls;
+    let statement = Statement { kind, reason, effects, needs, hint, asks, counts, several, calls };
     Judged { statement, varies: walk.varies }
 }
 
@@ -43,9 +44,17 @@ pub(super) fn judge_head(head: &[u8], dialect: Dialect) -> Statement {
     }
     let hint = walk.lexer.hint();
     let (effects, needs) = (walk.effects, Needs { previous: true, ..walk.needs });
-    let counts = Counts::Unknown;
-    let reason = Reason::TooLong;
-    Statement { kind: Kind::Write, reason, effects, needs, hint, asks: None, counts, several: true }
+    Statement {
+        kind: Kind::Write,
+        reason: Reason::TooLong,
+        effects,
+        needs,
+        hint,
+        asks: None,
+        counts: Counts::Unknown,
+        several: true,
+        calls: walk.calls,
+    }
 }
 
 /// `SELECT ROW_COUNT() [[AS] name]` and its like, from the first to the last token.
@@ -91,6 +100,9 @@ pub(super) struct Walk<'a> {
     pub(super) dialect: Dialect,
     pub(super) effects: Vec<Effect>,
     pub(super) needs: Needs,
+    /// As in [`Statement::calls`].
+    pub(super) calls: Vec<Box<[u8]>>,
+    pub(super) reads_system_variables: bool,
     pub(super) varies: bool,
     /// Where among the effects the text opened a transaction that it has not ended.
     begun: Option<usize>,
@@ -100,6 +112,8 @@ pub(super) struct Walk<'a> {
     doubtful_end: Option<usize>,
     /// Inside the text that PREPARE or EXECUTE IMMEDIATE quotes.
     nested: bool,
+    /// Inside the body of a stored routine, where INTO may name variables of its own.
+    pub(super) in_routine: bool,
     /// None: no statement yet.
     counts: Option<Counts>,
     several: bool,
@@ -122,17 +136,37 @@ impl<'a> Walk<'a> {
             dialect,
             effects: Vec::new(),
             needs: Needs::default(),
+            calls: Vec::new(),
+            reads_system_variables: false,
             varies: false,
             begun: None,
             lexer_changed: false,
             doubtful_end: None,
             nested: false,
+            in_routine: false,
             counts: None,
             several: false,
             has_offset: false,
             has_query: false,
             finds: Counts::Unknown,
         }
+    }
+
+    /// Over the body of a stored routine.
+    pub(super) fn of_routine(body: &'a [u8], dialect: Dialect) -> Self {
+        Self { in_routine: true, ..Self::new(body, dialect) }
+    }
+
+    /// The next token of a routine's body, which is not taken; None at the end of the body.
+    pub(super) fn next_of_routine(&mut self) -> Option<Token<'a>> {
+        while self.ahead.is_some_and(|token| token.is_sign(b';')) {
+            self.ahead = self.lexer.next();
+        }
+        self.ahead
+    }
+
+    pub(super) fn is_malformed(&self) -> bool {
+        self.lexer.is_malformed()
     }
 
     /// The next token of this statement; None at its end.
@@ -342,6 +376,8 @@ impl<'a> Walk<'a> {
                 (Kind::Write, Reason::ChangesData)
             }
             "call" => {
+                let name = self.table();
+                self.calls.push(name);
                 self.arguments();
                 // What it inserts counts for the session, and its answer does not tell.
                 self.needs.last_insert_id = true;
@@ -530,6 +566,7 @@ impl<'a> Walk<'a> {
         walk.nested = true;
         walk.text();
         self.effects.extend(walk.effects.into_iter().filter(|effect| matches!(effect, Effect::Pin(_))));
+        self.calls.extend(walk.calls);
         self.needs.last_insert_id |= walk.needs.last_insert_id;
         self.needs.user_variables |= walk.needs.user_variables;
     }

@@ -13,6 +13,7 @@ mod large;
 mod lifecycle;
 mod prepared;
 mod proxied;
+mod routines;
 mod session;
 #[path = "../support/mod.rs"]
 mod support;

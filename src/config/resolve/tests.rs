@@ -36,8 +36,7 @@ fn the_example_file_has_every_key_with_its_default() {
     let known: Vec<String> = defaults.settings.drain(..).map(|setting| setting.key).collect();
     assert_eq!(written, known);
     assert_eq!(format!("{example:?}"), format!("{defaults:?}"));
-    for field in
-        ["servers: []", "known: []", "name:", "address:", "zone:", "password_file:", "password_env"]
+    for field in ["servers: []", "known: []", "name:", "address:", "zone:", "password_file:", "password_env"]
     {
         assert!(EXAMPLE.contains(field), "{field}");
     }
@@ -66,8 +65,7 @@ fn values_reach_the_configuration() {
     assert_eq!((servers.len(), primary.as_ref().map(ServerId::as_str)), (2, Some("b")));
     assert_eq!((servers[0].zone.as_deref(), servers[1].address.port), (Some("z"), 2));
     assert!(config.client_tls.certificate.is_some() && config.listen.socket.is_some());
-    let networks: Vec<String> =
-        config.listen.proxy_protocol_from.iter().map(ToString::to_string).collect();
+    let networks: Vec<String> = config.listen.proxy_protocol_from.iter().map(ToString::to_string).collect();
     assert_eq!(networks, ["10.0.0.0/8", "::1/128"]);
     let shown = format!("{:?}", config);
     assert!(!shown.contains("from file") && !shown.contains("from env"), "{shown}");
@@ -145,21 +143,13 @@ fn every_problem_is_told() {
     check("pool: 5", "", "pool: is a section");
     check("pool: {wait_ms: {a: 1}}", "", "write `pool.wait_ms: VALUE`");
     check("pool: {wait_ms: [1]}", "", "write `pool.wait_ms: VALUE`");
-    check(
-        "pool: {wait_ms: 5s}",
-        "",
-        "pool.wait_ms: `5s` does not fit; give a whole number from 1 to 600000",
-    );
+    check("pool: {wait_ms: 5s}", "", "pool.wait_ms: `5s` does not fit; give a whole number from 1 to 600000");
     check("pool: {wait_ms: -1}", "", "(milliseconds)");
     check("", "pool.wait_ms=1.5", "pool.wait_ms (--set): `1.5` does not fit");
     check("routing: {consistency: strong}", "", "write one of: session, eventual, global");
     check("listen: {address: 'mysql:3306'}", "listen.socket=/s", "is not IP:PORT");
     check("", "listen.proxy_protocol_from=10.0.0.0/8,lan", "`lan` is no network");
-    check(
-        "listen: {proxy_protocol_from: [10.0.0.0/33]}",
-        "",
-        "proxy_protocol_from[0]: `10.0.0.0/33` is no",
-    );
+    check("listen: {proxy_protocol_from: [10.0.0.0/33]}", "", "proxy_protocol_from[0]: `10.0.0.0/33` is no");
     check("listen: {address: none}", "", "neither address nor socket");
     check("listen: {address: '0.0.0.0:9090'}", "", "has the port of listen.address");
     check("topology: {kind: fixed}", "", "topology.servers: is empty");

@@ -1,0 +1,137 @@
+//! Keeps what is known of stored routines true: asks the primary for them, again when they change.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::Prober;
+use crate::dba::{self, Login, Session};
+use crate::model::server::Address;
+use crate::model::topology::Topology;
+use crate::sql::{Charset, Classifier, Dialect, Routine, Routines};
+
+/// How old the knowledge of routines may be that were changed past this proxy.
+const INTERVAL: Duration = Duration::from_secs(10);
+/// How long the primary may take to tell of them.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a session that has changed a routine waits until that is known.
+const WAIT: Duration = Duration::from_secs(2);
+
+/// Asks to look at once, because a session has changed a routine. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct RoutinesNow(mpsc::Sender<oneshot::Sender<()>>);
+
+/// The other end of [`RoutinesNow`], for [`run`].
+#[derive(Debug)]
+pub(crate) struct RoutinesRequests(mpsc::Receiver<oneshot::Sender<()>>);
+
+impl RoutinesNow {
+    pub(crate) fn channel() -> (Self, RoutinesRequests) {
+        let (sender, receiver) = mpsc::channel(64);
+        (Self(sender), RoutinesRequests(receiver))
+    }
+
+    /// Comes back when the routines of this moment are known, or after a bounded time.
+    pub(crate) async fn look(&self) {
+        let (done, looked) = oneshot::channel();
+        let _ = timeout(WAIT, async {
+            if self.0.send(done).await.is_ok() {
+                let _ = looked.await;
+            }
+        })
+        .await;
+    }
+}
+
+/// What the primary was last asked over, and what it said.
+struct Asked {
+    address: Address,
+    session: Session,
+    mark: Option<u64>,
+}
+
+/// Tells `classifier` of the primary's routines, until `stop`.
+pub(crate) async fn run(
+    mut topology: watch::Receiver<Arc<Topology>>,
+    prober: Prober,
+    classifier: Arc<Classifier>,
+    mut requests: RoutinesRequests,
+    stop: CancellationToken,
+) {
+    let mut asked: Option<Asked> = None;
+    let mut waiting: Vec<oneshot::Sender<()>> = Vec::new();
+    loop {
+        let primary = primary(&topology.borrow_and_update());
+        if let Some(address) = &primary {
+            let looked = tokio::select! {
+                looked = look(asked.take(), address, &prober, &classifier) => looked,
+                () = stop.cancelled() => return,
+            };
+            match looked {
+                Ok(now) => asked = Some(now),
+                Err(error) => tracing::debug!(%error, "the stored routines could not be asked for"),
+            }
+        }
+        waiting.drain(..).for_each(|done| {
+            let _ = done.send(());
+        });
+        let moved = topology.wait_for(|topology| self::primary(topology) != primary);
+        tokio::select! {
+            moved = moved => if moved.is_err() { return },
+            () = tokio::time::sleep(INTERVAL) => {}
+            Some(done) = requests.0.recv() => waiting.push(done),
+            () = stop.cancelled() => return,
+        }
+        while let Ok(done) = requests.0.try_recv() {
+            waiting.push(done);
+        }
+    }
+}
+
+fn primary(topology: &Topology) -> Option<Address> {
+    topology.primary.map(|at| topology.servers[at].address.clone())
+}
+
+async fn look(
+    asked: Option<Asked>,
+    address: &Address,
+    prober: &Prober,
+    classifier: &Classifier,
+) -> Result<Asked, dba::Error> {
+    let mut asked = match asked.filter(|asked| asked.address == *address && asked.session.usable()) {
+        Some(asked) => asked,
+        None => {
+            let credential = prober.account.borrow().clone();
+            let login = Login::new(credential, &prober.tls, PATIENCE);
+            let session = Session::open_for_probes(address, &login).await?;
+            Asked { address: address.clone(), session, mark: None }
+        }
+    };
+    let mark = dba::routines_mark(&mut asked.session).await?;
+    if asked.mark != Some(mark) {
+        let routines = dba::routines(&mut asked.session).await?;
+        let version = asked.session.version();
+        let dialect = Dialect {
+            no_backslash_escapes: false,
+            ansi_quotes: false,
+            ignore_space: false,
+            charset: Charset::AsciiSafe,
+            version: version.comment_number(),
+            mariadb: version.mariadb,
+            multi_statements: false,
+        };
+        let routines = routines.iter().map(|routine| Routine {
+            schema: &routine.schema,
+            name: &routine.name,
+            declares_reading: routine.declares_reading,
+            sql_mode: &routine.sql_mode,
+            body: routine.body.as_deref(),
+        });
+        classifier.learn_routines(Routines::new(routines, dialect));
+        asked.mark = Some(mark);
+    }
+    Ok(asked)
+}
