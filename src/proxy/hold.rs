@@ -59,8 +59,12 @@ impl Hold {
 
 impl Held<'_> {
     /// Waits until a snapshot has a primary: a new snapshot, or this one a moment later, since the primary may come back
-    /// without any probe having missed it.
-    pub(super) async fn primary(&self, topology: &mut watch::Receiver<Arc<Topology>>) -> Result<(), NotHeld> {
+    /// without any probe having missed it. A read waits for a replica as well.
+    pub(super) async fn primary(
+        &self,
+        topology: &mut watch::Receiver<Arc<Topology>>,
+        is_read: bool,
+    ) -> Result<(), NotHeld> {
         const AGAIN: Duration = Duration::from_millis(50);
         if Instant::now() >= self.deadline {
             return Err(NotHeld::TimedOut);
@@ -70,7 +74,8 @@ impl Held<'_> {
             return Err(NotHeld::Stopped);
         }
         loop {
-            if topology.borrow_and_update().writer().is_some() {
+            let snapshot = Arc::clone(&topology.borrow_and_update());
+            if snapshot.writer().is_some() || is_read && !snapshot.readers.is_empty() {
                 return Ok(());
             }
             match timeout_at(self.deadline, topology.changed()).await {
@@ -103,8 +108,18 @@ mod tests {
         let (_topology, mut snapshots) = watch::channel(Arc::new(Topology::default()));
         let hold = Hold::new(&routing(1, 4096));
         let held = hold.enter(100).expect("there is room");
-        assert_eq!(held.primary(&mut snapshots).await, Err(NotHeld::TimedOut));
-        assert_eq!(held.primary(&mut snapshots).await, Err(NotHeld::TimedOut));
+        assert_eq!(held.primary(&mut snapshots, false).await, Err(NotHeld::TimedOut));
+        assert_eq!(held.primary(&mut snapshots, true).await, Err(NotHeld::TimedOut));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_waits_for_a_replica_as_well() {
+        let (topology, mut snapshots) = watch::channel(Arc::new(Topology::default()));
+        let hold = Hold::new(&routing(2, 4096));
+        let (read, write) = (hold.enter(1).expect("room"), hold.enter(1).expect("room"));
+        topology.send_replace(Arc::new(Topology { readers: vec![0], ..Topology::default() }));
+        assert_eq!(read.primary(&mut snapshots.clone(), true).await, Ok(()));
+        assert_eq!(write.primary(&mut snapshots, false).await, Err(NotHeld::TimedOut));
     }
 
     #[test]

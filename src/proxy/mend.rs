@@ -183,12 +183,13 @@ impl ClientSession {
         }
     }
 
-    /// Holds the statement until there is a primary again. The inner Err: it will not be held any longer.
+    /// Holds the statement until there is a primary again, or for a read somebody who serves reads. The inner Err: it will not be held any longer.
     pub(super) async fn await_primary<'a>(
         &mut self,
         shared: &'a Shared,
         held: &mut Option<Held<'a>>,
         body: Body<'_>,
+        is_read: bool,
     ) -> Result<Result<(), NotHeld>, End> {
         let bytes = match body {
             Body::Inbox(length) => length,
@@ -204,7 +205,7 @@ impl ClientSession {
         let Some(place) = held.as_ref() else { return Ok(Ok(())) };
         let client = &mut self.client;
         let waited = {
-            let mut primary = pin!(place.primary(&mut self.topology));
+            let mut primary = pin!(place.primary(&mut self.topology, is_read));
             poll_fn(|context| {
                 if let Poll::Ready(result) = primary.as_mut().poll(context) {
                     return Poll::Ready(Ok(result));

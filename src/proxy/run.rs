@@ -125,12 +125,15 @@ impl ClientSession {
                 }
                 Ok(Tried::Again) => {}
                 Ok(Tried::NoPrimary(words)) => {
-                    if let Err(why) = self.await_primary(&shared, &mut held, work.body).await? {
+                    // A replica will do as well for a read that only found none.
+                    let is_read = forced.is_none() && decision.why == routing::NO_REPLICA;
+                    if let Err(why) = self.await_primary(&shared, &mut held, work.body, is_read).await? {
                         let words = words.unwrap_or_else(|| reply::no_primary(&why, &self.topology.borrow()));
                         self.refuse(&words).await?;
                         self.count(decision, None);
                         return Ok(Ran::default());
                     }
+                    tries -= 1;
                 }
                 Ok(Tried::Refused(error)) => {
                     self.refuse(&error).await?;

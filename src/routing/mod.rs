@@ -67,6 +67,9 @@ pub(crate) struct Policy {
     pub(crate) gtid_wait: Duration,
 }
 
+/// Why a read goes to the primary that would go to a replica if one served.
+pub(crate) const NO_REPLICA: &str = "no-replica";
+
 /// Decides where `statement` runs.
 pub(crate) fn decide(
     statement: &Statement,
@@ -145,7 +148,7 @@ fn read(
             choose(topology, circumstances, soon).map(|at| to(Target::Replica(at), Freshness::AwaitPrimary))
         }
     };
-    found.unwrap_or(Decision { target: Target::Primary, why: "no-replica", freshness: Freshness::Any })
+    found.unwrap_or(Decision { target: Target::Primary, why: NO_REPLICA, freshness: Freshness::Any })
 }
 
 /// A replica among those that qualify: of the preferred zone, unless the others have clearly less to do.
