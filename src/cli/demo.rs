@@ -534,7 +534,7 @@ mod tests {
 
     /// Wishes for a switchover and waits until it has ended; gives who the primary is then.
     async fn switch(controlled: &mut Controlled, to: Option<&str>, id: &str) -> (String, Option<String>) {
-        let wish = Wish { id: id.into(), to: to.map(crate::model::server::ServerId::new) };
+        let wish = Wish { id: id.into(), to: to.map(crate::model::server::ServerId::new), force: false };
         controlled.wishes.send_replace(Wishes { paused: false, switchover: Some(wish) });
         let began = Instant::now();
         loop {

@@ -160,6 +160,8 @@ struct StatusArguments {
 
 /// Make another server the primary; clients wait for a moment. Exit code 0 when it is, 1 when all is as before
 ///
+/// Nothing is lost: a primary that does not answer stays the primary, unless --force says that it is gone for good.
+///
 /// Asks the controller for it, by the ConfigMap that both know, and follows what it does: in a pod with the pod's service
 /// account, elsewhere with KUBECONFIG.
 #[derive(Debug, clap::Args)]
@@ -167,6 +169,10 @@ struct SwitchoverArguments {
     /// The server that takes over [default: the best replica]
     #[arg(long, value_name = "SERVER")]
     to: Option<String>,
+    /// Also when the primary is dead or has lost its data: what only it had is lost with it (`status` says what is known of
+    /// that). End its pod or its node first
+    #[arg(long)]
+    force: bool,
     /// Give up when the controller has not answered after so many seconds
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     timeout: u64,

@@ -16,7 +16,8 @@ use crate::model::server::ServerId;
 use crate::model::wishes::Wish;
 
 pub(super) fn switch(arguments: &SwitchoverArguments) -> Result<(), Failure> {
-    let wish = Wish { id: Arc::from(demo::random_uuid()), to: arguments.to.as_deref().map(ServerId::new) };
+    let to = arguments.to.as_deref().map(ServerId::new);
+    let wish = Wish { id: Arc::from(demo::random_uuid()), to, force: arguments.force };
     let patience = Duration::from_secs(arguments.timeout);
     block_on(async {
         let access = access(&arguments.state).await?;
@@ -66,7 +67,8 @@ async fn follow(access: &Access, name: &str, wish: &Wish, patience: Duration) ->
         }
         if began.elapsed() >= patience {
             let seconds = patience.as_secs();
-            let advice = "is a controller running, and not paused?";
+            let advice =
+                "is a controller running, and not paused? `readwright status` says what it waits for";
             return Err(Failure::Failed(format!("no answer within {seconds} s ({said}); {advice}")));
         }
         sleep(LOOK_EVERY).await;

@@ -99,6 +99,13 @@ pub(super) fn changed(acts: &mut Acts, change: &Change) {
             format!("{server} is the primary; it has every transaction of the one before"),
             Tone::Normal,
         ),
+        Change::GiveUp { from, server, lost, .. } => {
+            let lost = match lost.count() {
+                0 => "nothing that is known of is lost".to_owned(),
+                count => format!("lost are {count} transactions that only {from} had: {lost}"),
+            };
+            (APPOINTED, format!("{from} is given up, and {server} is the primary; {lost}"), Tone::Warning)
+        }
         Change::End => ("SwitchoverDone", "the new primary takes writes".to_owned(), Tone::Normal),
         Change::Abandon { why } => {
             ("SwitchoverFailed", format!("{why}; the primary stays the one it was"), Tone::Warning)

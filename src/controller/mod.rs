@@ -157,6 +157,8 @@ struct Switchover {
     failed: Option<Arc<str>>,
     /// Until then none begins that nobody asked for.
     rests_until: Option<Instant>,
+    /// The wish for one, and since when we know of it.
+    wished: Option<(Arc<str>, Instant)>,
     /// The record has just changed: clients wait, so the next look does not.
     changed: bool,
 }
@@ -220,6 +222,10 @@ impl<S: Store> Controller<S> {
             Some(_) => {}
             None => (handover.running, handover.failed) = (None, None),
         }
+        let wish = wishes.switchover.as_ref().map(|wish| &wish.id);
+        if handover.wished.as_ref().map(|(id, _)| id) != wish {
+            handover.wished = wish.map(|id| (Arc::clone(id), now));
+        }
         let resting = self.attempts.iter().map(|(id, attempts)| {
             let left = attempts.until.saturating_duration_since(now);
             let why = Arc::clone(&attempts.why);
@@ -242,6 +248,7 @@ impl<S: Store> Controller<S> {
             handover_failed: handover.failed.clone(),
             handover_rests: handover.rests_until.is_some_and(|until| now < until),
             wishes,
+            wish_for: handover.wished.as_ref().map_or(Duration::ZERO, |(_, since)| now - *since),
             fresh_cluster: Arc::clone(&self.settings.fresh_cluster),
         }
     }

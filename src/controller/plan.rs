@@ -140,7 +140,11 @@ fn wanted(world: &World) -> Plan {
     match (&world.record.handover, &source) {
         (Some(running), source) => handover::go_on(world, running, source.as_ref(), &mut plan),
         (None, Some(source)) => handover::begin(world, source, &mut plan),
-        (None, None) => {}
+        (None, None) => {
+            if let Some(wish) = give_up::wanted(world) {
+                give_up::give_up(world, primary_id, wish, &mut plan);
+            }
+        }
     }
     // The step that a stalled copy keeps busy is the one to be ended.
     plan.steps.retain(|step| {
@@ -271,7 +275,10 @@ fn first_glance(world: &World, node: &Node) -> Found {
 /// Judges the primary; gives it when it is proven, writable or not.
 fn primary<'a>(world: &'a World, id: &'a ServerId, plan: &mut Plan) -> Option<SourceServer<'a>> {
     let Some(node) = world.node(id) else {
-        let words = format!("{id} is the primary, and discovery does not know it");
+        let risk = at_risk(world, id);
+        let words = format!(
+            "{id} is the primary, and discovery does not know it; writes wait for it. {risk}. {GONE}"
+        );
         plan.problem("PrimaryUnknown", Some(id), words);
         return None;
     };
@@ -283,7 +290,8 @@ fn primary<'a>(world: &'a World, id: &'a ServerId, plan: &mut Plan) -> Option<So
         };
         let risk = at_risk(world, id);
         let words = format!(
-            "{id}, the primary, {state}; writes wait for it. {risk}. What it committed after it was last asked is not known"
+            "{id}, the primary, {state}; writes wait for it. {risk}. What it committed after it was last asked is not known. \
+             {GONE}"
         );
         plan.problem("PrimaryUnreachable", Some(id), words);
         return None;
@@ -304,8 +312,11 @@ fn primary<'a>(world: &'a World, id: &'a ServerId, plan: &mut Plan) -> Option<So
         let words = format!("{why}; it takes no writes, and no replica follows it");
         plan.verdict(node, (Class::PrimaryLost, words.as_str().into()));
         let risk = at_risk(world, id);
-        let remedy = "bring its data back, or make another server the primary by hand";
-        plan.problem("PrimaryLost", Some(id), format!("{id}, the primary: {words}; {remedy}. {risk}"));
+        plan.problem(
+            "PrimaryLost",
+            Some(id),
+            format!("{id}, the primary: {words}; bring its data back. {risk}. {GONE}"),
+        );
         if !probe.super_read_only {
             plan.steps.push(Step::ForbidWrites { server: id.clone() });
         }
@@ -340,6 +351,8 @@ fn primary<'a>(world: &'a World, id: &'a ServerId, plan: &mut Plan) -> Option<So
     }
     Some(SourceServer { id, endpoint: &node.endpoint, seen, executed })
 }
+
+const GONE: &str = "If it is gone for good, `readwright switchover --force` has another server take over";
 
 /// What giving the primary up would cost; nothing more is done about it.
 fn at_risk(world: &World, id: &ServerId) -> String {
@@ -382,7 +395,8 @@ fn keep_replicas_from(world: &World, primary_id: &ServerId, plan: &mut Plan) {
         let state = probe.channel.as_ref().map_or(ThreadState::Off, |channel| channel.receiver.state);
         let harm = match class {
             Some(Class::PrimaryLost) => state != ThreadState::Off,
-            Some(Class::Unreachable) => state == ThreadState::Connecting,
+            // Without a verdict: discovery does not know it.
+            Some(Class::Unreachable) | None => state == ThreadState::Connecting,
             _ => false,
         };
         if harm && probe.cluster == world.record.cluster {
@@ -396,6 +410,7 @@ fn keep_replicas_from(world: &World, primary_id: &ServerId, plan: &mut Plan) {
 
 mod copy;
 mod first;
+mod give_up;
 mod handover;
 mod replica;
 mod step;

@@ -89,6 +89,15 @@ impl Record {
                 record.watermark.union(executed);
                 record.epoch += 1;
             }
+            Change::GiveUp { id, server, uuid, executed, .. } => {
+                record.primary = Some(server.clone());
+                record.primary_uuid = Some(Arc::clone(uuid));
+                // What is lost is not asked for any more.
+                record.watermark = executed.clone();
+                record.epoch += 1;
+                record.handover = None;
+                record.ended = ended(id, None);
+            }
             Change::End => record.ended = record.handover.take().and_then(|done| ended(&done.id, None)),
             Change::Abandon { why } => {
                 record.ended = record.handover.take().and_then(|tried| ended(&tried.id, Some(why)));

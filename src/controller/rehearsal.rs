@@ -46,7 +46,8 @@ fn ordinal(server: &crate::model::server::ServerId) -> u8 {
 impl Rehearsal {
     fn new(mishap: Mishap, at: usize) -> Self {
         let mut world = story::well();
-        world.wishes = Wishes { paused: false, switchover: Some(Wish { id: "w".into(), to: Some(id(1)) }) };
+        let wish = Wish { id: "w".into(), to: Some(id(1)), force: false };
+        world.wishes = Wishes { paused: false, switchover: Some(wish) };
         Self {
             world,
             hidden: [None, None, None],

@@ -147,6 +147,7 @@ pub(super) fn well() -> World {
         handover_failed: None,
         handover_rests: false,
         wishes: Wishes::default(),
+        wish_for: Duration::ZERO,
         fresh_cluster: Arc::from(CLUSTER),
     }
 }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::plan::{Change, Plan, Step};
-use super::world::{Seen, World};
+use super::world::{LONGEST_WISH, Seen, State, World};
 use crate::config::Diverged;
-use crate::dba::CloneState;
+use crate::dba::{CloneState, ThreadState};
+use crate::model::gtid::GtidSet;
 use crate::model::server::ServerId;
 
 /// A rule that a plan breaks, in words.
@@ -265,6 +266,9 @@ fn bad_change(world: &World, change: &Change) -> Option<&'static str> {
             }
             bad_target(world, old, new)
         }
+        Change::GiveUp { id, from, server, uuid, executed, .. } => {
+            bad_loss(world, (id, from), (server, uuid, executed))
+        }
         Change::End => {
             let takes_writes = proven_primary(world).is_some_and(|(_, seen)| !seen.probe().read_only);
             let appointed = running.is_some_and(|running| Some(&running.to) == primary);
@@ -275,6 +279,75 @@ fn bad_change(world: &World, change: &Change) -> Option<&'static str> {
             (!still).then_some("the new primary is appointed, and there is no way back")
         }
         Change::Refuse { .. } => None,
+    }
+}
+
+/// Giving a primary up loses what only it has. People have to want that, nobody may have heard of it since, and whoever takes
+/// over has all that anybody else has.
+fn bad_loss(
+    world: &World,
+    (wish, from): (&str, &ServerId),
+    (server, uuid, executed): (&ServerId, &str, &GtidSet),
+) -> Option<&'static str> {
+    let wished = world.wishes.switchover.as_ref().is_some_and(|known| {
+        known.force && *known.id == *wish && known.to.as_ref().is_none_or(|to| to == server)
+    });
+    let answered = world.record.ended.as_ref().is_some_and(|ended| *ended.id == *wish);
+    if !wished || answered || world.wish_for >= LONGEST_WISH {
+        return Some("a primary would be given up, and nobody wants that now");
+    }
+    let appointed = world.record.handover.as_ref().is_some_and(|running| {
+        running.from == *from && running.to == *server && world.record.primary.as_ref() == Some(server)
+    });
+    let replaced = world.record.handover.is_none() && world.record.primary.as_ref() == Some(from);
+    if !world.record.bootstrapped || server == from || !(appointed || replaced) {
+        return Some("another server than the primary would be given up");
+    }
+    if replaced && proven_primary(world).is_some() {
+        return Some("a primary would be given up that is well");
+    }
+    let Some(new) = world.seen(server).filter(|seen| *seen.probe().uuid == *uuid) else {
+        return Some("nothing is known of who would take over");
+    };
+    let has = &new.probe().executed;
+    let mut known = world.record.watermark.clone();
+    known.union(&world.primary_before);
+    for node in &world.nodes {
+        let (is_old, seen) = (node.endpoint.id == *from, node.seen());
+        match seen {
+            None if is_old && !matches!(node.state, State::Refused(_)) => {}
+            None => return Some("somebody has not been asked"),
+            Some(seen) if is_old && !seen.probe().super_read_only => {
+                return Some("the one to be given up may take writes");
+            }
+            Some(seen) if !is_old && seen.probe().cluster == world.record.cluster => {
+                let receiver = seen.probe().channel.as_ref().map(|channel| &channel.receiver);
+                if receiver.is_some_and(|receiver| receiver.state != ThreadState::Off) {
+                    return Some("somebody may still receive from the one to be given up");
+                }
+                let more = seen.probe().executed.subtract(has);
+                let old = world.record.primary_uuid.as_deref().unwrap_or_default();
+                let counts =
+                    more.count() > more.subtract(&known).count() || !more.numbered_by(old).is_empty();
+                if counts && !world.half_overwritten(node) {
+                    return Some("another server has transactions that who takes over has not");
+                }
+            }
+            Some(_) => {}
+        }
+    }
+    if executed != has {
+        return Some("the record would not be that of who takes over");
+    }
+    let probe = new.probe();
+    if probe.cluster.is_none() || probe.cluster != world.record.cluster || !probe.gtid_mode {
+        Some("who takes over has not this cluster's data")
+    } else if probe.channel.as_ref().is_some_and(|channel| !channel.receiver.applied_all) {
+        Some("who takes over has not applied what it received")
+    } else if new.clone_state() == Some(CloneState::Running) || half_overwritten(world, new) {
+        Some("who takes over is being overwritten")
+    } else {
+        None
     }
 }
 

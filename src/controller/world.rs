@@ -117,9 +117,14 @@ pub(crate) struct World {
     /// One has just failed: nobody but people begins another.
     pub(crate) handover_rests: bool,
     pub(crate) wishes: Wishes,
+    /// How long the wish for another primary has been known.
+    pub(crate) wish_for: Duration,
     /// The id of a cluster that is yet to be made.
     pub(crate) fresh_cluster: Arc<str>,
 }
+
+/// So long a wish to give the primary up holds: it is about a primary that is dead now, not about one that dies tomorrow.
+pub(crate) const LONGEST_WISH: Duration = Duration::from_secs(600);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Resting {

@@ -19,7 +19,7 @@ pub(crate) const EPOCH: &str = "epoch";
 /// There while a switchover runs: new writes wait.
 pub(crate) const HANDOVER: &str = "handover";
 
-/// A person's wish for another primary: `{"id": .., "to": ..}`.
+/// A person's wish for another primary: `{"id": .., "to": .., "force": ..}`, the last only where it is true.
 pub(crate) const SWITCHOVER: &str = "switchover";
 /// `true` while people want the controller to change nothing.
 pub(crate) const PAUSE: &str = "pause";
@@ -91,7 +91,11 @@ fn read_wish(text: &str) -> Option<Wish> {
         None | Some(Value::Null) => None,
         Some(to) => Some(ServerId::new(to.as_str()?)),
     };
-    Some(Wish { id: Arc::from(id), to })
+    let force = match wish.get("force") {
+        None => false,
+        Some(force) => force.as_bool()?,
+    };
+    Some(Wish { id: Arc::from(id), to, force })
 }
 
 /// What became of a wish.
@@ -138,8 +142,12 @@ fn answer(state: &ConfigMap, wish: &Wish) -> Result<Outcome, BadState> {
 /// # Errors
 /// When the ConfigMap cannot be changed: it is the controller that creates it.
 pub(crate) async fn wish(access: &Access, name: &str, wish: &Wish) -> Result<(), Error> {
-    let text = json!({"id": &*wish.id, "to": wish.to.as_ref().map(ServerId::as_str)}).to_string();
-    patch(access, name, json!({"data": {SWITCHOVER: text}})).await
+    let mut text = json!({"id": &*wish.id, "to": wish.to.as_ref().map(ServerId::as_str)});
+    // A controller from before that was known takes it for a planned one, and then does nothing about a dead primary.
+    if wish.force {
+        text["force"] = json!(true);
+    }
+    patch(access, name, json!({"data": {SWITCHOVER: text.to_string()}})).await
 }
 
 /// Takes a wish back, unless another one has taken its place. One that is being fulfilled goes on.
@@ -217,24 +225,26 @@ mod tests {
             let data = data.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
             wishes(&ConfigMap { data: Some(data), ..ConfigMap::default() })
         };
-        let wish = |to: Option<&str>| Some(Wish { id: "a".into(), to: to.map(ServerId::new) });
+        let wish = |to: Option<&str>| Some(Wish { id: "a".into(), to: to.map(ServerId::new), force: false });
+        let forced = wish(Some("mysql-1")).map(|wish| Wish { force: true, ..wish });
         for (data, paused, switchover) in [
             (vec![], false, None),
             (vec![(PAUSE, "true")], true, None),
             (vec![(PAUSE, "false"), (SWITCHOVER, "")], false, None),
             (vec![(SWITCHOVER, r#"{"id":"a","to":"mysql-1"}"#)], false, wish(Some("mysql-1"))),
             (vec![(SWITCHOVER, r#"{"id":"a","to":null}"#)], false, wish(None)),
+            (vec![(SWITCHOVER, r#"{"id":"a","to":"mysql-1","force":true}"#)], false, forced),
         ] {
             assert_eq!(read(&data), Ok(Wishes { paused, switchover }), "{data:?}");
         }
-        for text in ["mysql-1", "{}", r#"{"id":""}"#, r#"{"id":"a","to":1}"#] {
+        for text in ["mysql-1", "{}", r#"{"id":""}"#, r#"{"id":"a","to":1}"#, r#"{"id":"a","force":"no"}"#] {
             assert!(read(&[(SWITCHOVER, text)]).is_err(), "{text}");
         }
     }
 
     #[test]
     fn what_became_of_a_wish() {
-        let wish = Wish { id: "a".into(), to: None };
+        let wish = Wish { id: "a".into(), to: None, force: false };
         let check = |record: &str, expected: Outcome| {
             let data = [(RECORD.to_owned(), record.to_owned())].into();
             let state = ConfigMap { data: Some(data), ..ConfigMap::default() };

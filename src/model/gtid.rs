@@ -125,6 +125,12 @@ impl GtidSet {
         self.0.keys().all(|source| source.uuid().eq_ignore_ascii_case(uuid))
     }
 
+    /// Those that the server with this uuid has numbered, whatever the tag.
+    pub(crate) fn numbered_by(&self, uuid: &str) -> Self {
+        let by_it = self.0.iter().filter(|(source, _)| source.uuid().eq_ignore_ascii_case(uuid));
+        Self(by_it.map(|(source, intervals)| (source.clone(), intervals.clone())).collect())
+    }
+
     fn contains_interval(&self, source: &Source, first: u64, last: u64) -> bool {
         self.0.get(source).is_some_and(|intervals| {
             let after = intervals.partition_point(|&(interval_first, _)| interval_first <= first);

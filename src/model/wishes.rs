@@ -18,4 +18,6 @@ pub(crate) struct Wish {
     pub(crate) id: Arc<str>,
     /// None: the best replica.
     pub(crate) to: Option<ServerId>,
+    /// Also when the primary is dead, and with it what only it has.
+    pub(crate) force: bool,
 }

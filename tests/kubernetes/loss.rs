@@ -6,7 +6,9 @@ use std::time::Duration;
 use mysql_async::prelude::Queryable;
 use tokio::time::sleep;
 
-use crate::cluster::{BOOT, DOORS, SERVERS, SOON, boot, copies, lose, primary, root, said, value, well};
+use crate::cluster::{
+    BOOT, DOORS, ROOT, SERVERS, SOON, boot, copies, lose, primary, root, said, value, well,
+};
 use crate::kubelet::Signal;
 use crate::scene::{Scene, connect, scenario, until};
 use crate::traffic::{APPLICATION, Traffic};
@@ -26,6 +28,8 @@ fn servers_lose_what_they_can_lose() {
         tally.assert_fresh();
         assert!(tally.read_errors.is_empty() && tally.write_errors.len() <= 2, "{tally}");
         the_primarys_data_is_lost(scene, &primary).await;
+        let primary = it_is_given_up(scene, &primary).await;
+        the_primarys_node_ends(scene, primary).await;
     });
 }
 
@@ -105,12 +109,7 @@ async fn the_primary_is_killed(scene: &Scene, traffic: &Traffic, primary: &str) 
 /// takes no writes; replicas go on serving reads. Who is the primary then is for people to say.
 async fn the_primarys_data_is_lost(scene: &Scene, primary: &str) {
     let replicas = others(primary);
-    // Replication is not synchronous: what they have by now is what cannot get lost.
-    let had = value(scene, primary, "SELECT @@gtid_executed").await.expect("it answers");
-    for name in replicas {
-        let wait = format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{had}', 20)");
-        assert_eq!(value(scene, name, &wait).await.as_deref(), Ok("0"), "{name}");
-    }
+    all_is_replicated(scene, primary).await;
     let rows = value(scene, primary, "SELECT COUNT(*) FROM shop.orders").await;
     let readers = Traffic::start(scene, &DOORS, 0, 4);
     readers.reads_go_to(scene, &replicas, SOON).await;
@@ -157,6 +156,104 @@ async fn the_primarys_data_is_lost(scene: &Scene, primary: &str) {
     let tally = readers.so_far();
     eprintln!("loss, without a primary: {tally}");
     tally.assert_no_errors();
+}
+
+/// People give it up: one of the others takes over with all that there is, and the empty server becomes its replica. Gives
+/// who that is.
+async fn it_is_given_up(scene: &Scene, lost: &str) -> &'static str {
+    let [next, other] = others(lost);
+    let rows = value(scene, next, "SELECT COUNT(*) FROM shop.orders").await;
+    ask(scene, &["switchover", "--to", lost, "--force"]).await.expect_err("it is the one that is lost");
+    ask(scene, &["switchover", "--to", next, "--force"]).await.expect("it has what there is");
+    assert_eq!(value(scene, next, "SELECT COUNT(*) FROM shop.orders").await, rows);
+    let traffic = write_anew(scene, next).await;
+    traffic.writes(50, SOON).await;
+    let mut replicas = [lost, other];
+    replicas.sort_unstable();
+    traffic.reads_go_to(scene, &replicas, BOOT).await;
+    well(scene, &SERVERS, next, SOON).await;
+    let tally = traffic.finish(&mut root(scene, next).await.expect("it runs")).await;
+    eprintln!("loss, given up: {tally}");
+    tally.assert_no_errors();
+    next
+}
+
+/// The primary is cut off, and commits something that nobody else has. Another server takes its place when people say that
+/// it is gone. When it comes back it is made read-only, left out and left alone; given up with its claim, it is copied to.
+async fn the_primarys_node_ends(scene: &Scene, lost: &str) {
+    let replicas = others(lost);
+    let [next, _] = replicas;
+    let uuid = all_is_replicated(scene, lost).await;
+    let readers = Traffic::start(scene, &DOORS, 0, 4);
+    readers.reads_go_to(scene, &replicas, SOON).await;
+    assert!(scene.kubelet.link(lost, false));
+    let stray = "INSERT INTO shop.orders (id) VALUES (0)";
+    let password = format!("-p{ROOT}");
+    let alone = ["mysql", "-h127.0.0.1", "-uroot", &password, "-e", stray];
+    scene.kubelet.exec(lost, "mysql", &alone).await.expect("it takes writes");
+    said(scene, &format!("{lost}, the primary, does not answer"), SOON).await;
+    said(scene, "`readwright switchover --force` has another server take over", SOON).await;
+
+    ask(scene, &["switchover", "--timeout", "3"]).await.expect_err("it might come back");
+    ask(scene, &["switchover", "--to", next, "--force"]).await.expect("nobody hears of it");
+    let traffic = write_anew(scene, next).await;
+    traffic.writes(50, SOON).await;
+    readers.reads_go_to(scene, &[replicas[1]], SOON).await;
+
+    let begun = copies(scene);
+    assert!(scene.kubelet.link(lost, true));
+    said(scene, &format!("it has 1 transactions that the primary has not: {uuid}"), SOON).await;
+    until("it is read-only", SOON, async || match value(scene, lost, "SELECT @@super_read_only").await? {
+        truth if truth == "1" => Ok(()),
+        truth => Err(truth),
+    })
+    .await;
+    traffic.writes(50, SOON).await;
+    readers.reads_go_to(scene, &[replicas[1]], SOON).await;
+    let receiving = "SELECT COUNT(*) FROM performance_schema.replication_connection_status";
+    assert_eq!(value(scene, lost, receiving).await.as_deref(), Ok("0"), "it follows somebody");
+    let row = "SELECT COUNT(*) FROM shop.orders WHERE id = 0";
+    assert_eq!(value(scene, lost, row).await.as_deref(), Ok("1"), "it is as it was");
+    assert_eq!(copies(scene), begun);
+
+    lose(scene, lost).await;
+    let mut replicas = [lost, replicas[1]];
+    replicas.sort_unstable();
+    readers.reads_go_to(scene, &replicas, BOOT).await;
+    well(scene, &SERVERS, next, SOON).await;
+    assert_eq!(value(scene, lost, row).await.as_deref(), Ok("0"), "it was copied to");
+    let tally = traffic.finish(&mut root(scene, next).await.expect("it runs")).await;
+    for tally in [readers.so_far(), tally] {
+        eprintln!("loss, a node that ended: {tally}");
+        tally.assert_no_errors();
+    }
+}
+
+/// Replication is not synchronous: what replicas have by now is what cannot get lost. Gives the primary's uuid.
+async fn all_is_replicated(scene: &Scene, primary: &str) -> String {
+    let had = value(scene, primary, "SELECT @@gtid_executed").await.expect("it answers");
+    for name in others(primary) {
+        let wait = format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{had}', 20)");
+        assert_eq!(value(scene, name, &wait).await.as_deref(), Ok("0"), "{name}");
+    }
+    value(scene, primary, "SELECT @@server_uuid").await.expect("it answers")
+}
+
+/// Writers count from the beginning, so the table is emptied first.
+async fn write_anew(scene: &Scene, primary: &str) -> Traffic {
+    until("it is writable", SOON, async || {
+        let mut server = root(scene, primary).await?;
+        server.query_drop("TRUNCATE TABLE shop.orders").await.map_err(|error| error.to_string())
+    })
+    .await;
+    Traffic::start(scene, &DOORS, 2, 4)
+}
+
+/// As `kubectl exec deploy/readwright -- /readwright` does.
+async fn ask(scene: &Scene, words: &[&str]) -> Result<(), String> {
+    let door = scene.kubelet.ready(&DOORS.map(str::to_owned))[0].clone();
+    let command = [&["/readwright"], words].concat();
+    scene.kubelet.exec(&door, "readwright", &command).await
 }
 
 /// The three but this one.

@@ -11,11 +11,13 @@
 //! | target | it takes writes | end: proxies go on; then all others follow it |
 //!
 //! While the record names the old primary, every failure goes back: the handover is taken from the record, and a primary
-//! that is fenced is allowed writes as after a restart. Once it names the target, there is only the way forward.
+//! that is fenced is allowed writes as after a restart. Once it names the target, there is only the way forward: where the
+//! old primary is gone for good by then, until people give it up.
 
-use super::{Change, Class, Plan, SourceServer, Step, ThreadState};
+use super::{Change, Class, Plan, SourceServer, Step, ThreadState, give_up};
 use crate::controller::world::{Handover, World};
 use crate::model::server::ServerId;
+use crate::model::wishes::Wish;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -150,6 +152,12 @@ fn forward(world: &World, handover: &Handover, plan: &mut Plan) {
         return;
     }
     let fenced = world.seen(from).is_some_and(|seen| seen.probe().super_read_only);
+    if !fenced && let Some(wish) = give_up::wanted(world) {
+        plan.steps.retain(|step| !matches!(step, Step::AllowWrites { .. }));
+        let to = Some(to.clone());
+        give_up::give_up(world, from, &Wish { to, ..wish.clone() }, plan);
+        return;
+    }
     if !fenced {
         plan.steps.retain(|step| !matches!(step, Step::AllowWrites { .. }));
         let why =

@@ -90,6 +90,16 @@ pub(crate) enum Change {
         uuid: Arc<str>,
         executed: GtidSet,
     },
+    /// `server` is the primary from now on, because people give `from` up. It has `executed`; `lost` is what is known to have
+    /// been committed, and is not in that.
+    GiveUp {
+        id: Arc<str>,
+        from: ServerId,
+        server: ServerId,
+        uuid: Arc<str>,
+        executed: GtidSet,
+        lost: GtidSet,
+    },
     /// The new primary takes writes.
     End,
     /// The old primary stays.

@@ -369,6 +369,7 @@ fn check_change(name: &str, change: impl FnOnce(&mut World), expected: &str) {
         None => String::new(),
         Some(Change::Begin { handover }) => format!("{} to {}", handover.from, handover.to),
         Some(Change::Appoint { server, .. }) => format!("appoint {server}"),
+        Some(Change::GiveUp { server, lost, .. }) => format!("give up for {server}, losing {}", lost.count()),
         Some(Change::End) => "end".to_owned(),
         Some(Change::Abandon { why }) => format!("back: {why}"),
         Some(Change::Refuse { why, .. }) => format!("no: {why}"),
@@ -377,7 +378,7 @@ fn check_change(name: &str, change: impl FnOnce(&mut World), expected: &str) {
 }
 
 fn wish(world: &mut World, to: Option<u8>) {
-    world.wishes.switchover = Some(Wish { id: "w".into(), to: to.map(id) });
+    world.wishes.switchover = Some(Wish { id: "w".into(), to: to.map(id), force: false });
 }
 
 #[test]
@@ -411,5 +412,6 @@ fn a_pause_changes_nothing() {
 }
 
 mod copies;
+mod give_up;
 mod replicas;
 mod switchover;

@@ -1,9 +1,10 @@
 //! Plans that must never be carried out, each against a world in which it would do harm.
 
 use super::super::plan::Plan;
-use super::super::story::*;
+use super::super::story::{self, *};
 use super::super::world::Handover;
 use super::*;
+use crate::model::wishes::Wish;
 
 /// The names of the rules that a plan of these steps breaks.
 #[track_caller]
@@ -262,4 +263,56 @@ fn r8_switchovers() {
     check("the old one has more", well(), ahead, &[allow(1)], &["R6"]);
     let fence = Step::Fence { server: id(0), impatient: false };
     check("nobody takes over", well(), |_| (), &[fence], &["R8"]);
+}
+
+#[test]
+fn r8_a_primary_that_is_given_up() {
+    let gone = |w: &mut World| {
+        unreachable(w, 0);
+        w.wishes.switchover = Some(Wish { id: "w".into(), to: None, force: true });
+        for ordinal in [1, 2] {
+            channel_of(w, ordinal).receiver.state = ThreadState::Off;
+        }
+    };
+    let check = |name: &str, change: &dyn Fn(&mut World), expected: &[&str]| {
+        let mut world = well();
+        gone(&mut world);
+        change(&mut world);
+        let executed = probe(&mut world, 1).executed.clone();
+        let (id, lost) = ("w".into(), GtidSet::default());
+        let given = Change::GiveUp {
+            id,
+            from: story::id(0),
+            server: story::id(1),
+            uuid: uuid(1).into(),
+            executed,
+            lost,
+        };
+        let plan = Plan { change: Some(given), ..Plan::default() };
+        let broken: Vec<String> =
+            verify(&world, &plan).iter().map(|violation| violation.to_string()[..2].to_owned()).collect();
+        assert_eq!(broken, expected, "{name}");
+    };
+    check("gone", &|_| (), &[]);
+    check("a loss", &|w| w.record.watermark = gtids("0:1-12"), &[]);
+    check("nobody wants it", &|w| w.wishes.switchover = None, &["R8"]);
+    check("a planned one is wanted", &|w| w.wishes.switchover.as_mut().expect("made").force = false, &["R8"]);
+    check(
+        "another one is wanted",
+        &|w| w.wishes.switchover.as_mut().expect("made").to = Some(id(2)),
+        &["R8"],
+    );
+    check("long ago", &|w| w.wish_for = LONGEST_WISH, &["R8"]);
+    check("it is well", &|w| w.nodes[0] = well().nodes.swap_remove(0), &["R8"]);
+    check("it lets nobody in", &|w| refused(w, 0), &["R8"]);
+    check("it was never set up", &|w| w.record.bootstrapped = false, &["R8"]);
+    check("one listens", &|w| channel_of(w, 2).receiver.state = ThreadState::On, &["R8"]);
+    check("one has more", &|w| probe(w, 2).executed = gtids("0:1-10"), &["R8"]);
+    check("one has more of its own", &|w| probe(w, 2).executed = gtids("0:1-9,2:1"), &[]);
+    check("one is unseen", &|w| unreachable(w, 2), &["R8"]);
+    check("who takes over is unseen", &|w| probe(w, 1).uuid = uuid(7).into(), &["R8"]);
+    check("has more to apply", &|w| channel_of(w, 1).receiver.applied_all = false, &["R8"]);
+    check("is another cluster's", &|w| probe(w, 1).cluster = Some("b".into()), &["R8"]);
+    check("is overwritten", &|w| overwriting(w, 1), &["R8"]);
+    check("another is the primary", &|w| w.record.primary = Some(id(2)), &["R8"]);
 }
