@@ -29,6 +29,8 @@ pub(crate) struct Tools {
 pub(crate) enum Error {
     #[error(transparent)]
     Server(#[from] dba::Error),
+    #[error("{0}; its volume is too small, or full: enlarge its claim")]
+    NoRoom(#[source] dba::Error),
     #[error("{0} is no longer known")]
     Unknown(ServerId),
     #[error("{0} did not come back within {1:?} after it was copied to")]
@@ -234,7 +236,7 @@ async fn copy(
         let (mut session, _) = tools.logins.open(address, tools.deadline).await?;
         dba::forget_donor(&mut session).await?;
         session.close().await;
-        return Err(error.into());
+        return Err(if error.lacks_room() { Error::NoRoom(error) } else { error.into() });
     }
 
     let (began, mut dead_since) = (Instant::now(), None);

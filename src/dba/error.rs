@@ -60,6 +60,13 @@ impl Error {
         }
     }
 
+    /// The server's disk is full, or what it was to take does not fit: ER_DISK_FULL, ER_CLONE_DISK_SPACE, or ENOSPC in the text
+    /// of whatever failed for it.
+    pub(crate) fn lacks_room(&self) -> bool {
+        matches!(self.code(), Some(1021 | 3873))
+            || matches!(self, Self::Server { message, .. } if message.contains("errno: 28"))
+    }
+
     /// The same error with every occurrence of `secret` covered. Servers quote the statement in syntax errors.
     pub(super) fn scrubbed(mut self, secret: &str) -> Self {
         if let Self::Server { message, .. } = &mut self

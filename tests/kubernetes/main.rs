@@ -16,6 +16,7 @@ mod manifests;
 mod mysqld;
 mod pods;
 mod scene;
+mod storage;
 mod takeover;
 mod told;
 mod traffic;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::events::v1::Event;
 use kube::Api;
 use kube::api::ListParams;
 use mysql_async::{Conn, OptsBuilder};
@@ -178,6 +179,17 @@ impl Scene {
 
     pub(crate) async fn pod(&self, name: &str) -> Result<Pod, String> {
         self.pods().get(name).await.map_err(|error| error.to_string())
+    }
+
+    /// The controller's Events about an object: reasons and notes.
+    pub(crate) async fn events(&self, name: &str) -> BTreeMap<String, String> {
+        let api: Api<Event> = Api::namespaced(self.kube.client(), &self.namespace);
+        let events = api.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
+        let ours = events.into_iter().filter(|event| {
+            event.reporting_controller.as_deref() == Some("readwright.dev/controller")
+                && event.regarding.as_ref().and_then(|object| object.name.as_deref()) == Some(name)
+        });
+        ours.map(|event| (event.reason.unwrap_or_default(), event.note.unwrap_or_default())).collect()
     }
 
     /// Waits until all of these pods are ready, and none of them is about to go.

@@ -1,11 +1,8 @@
 //! What the controller tells Kubernetes: labels that Services select by, the readiness gate, Events; and that it tells
 //! nothing when nothing changes.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use k8s_openapi::api::events::v1::Event;
-use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
 use mysql_async::prelude::Queryable;
 use serde_json::{Value, json};
@@ -73,7 +70,7 @@ fn labels_gates_and_events() {
         scene.kubectl(&["patch", "role", "readwright", "--type=json", "-p", &role]).await;
         scene.kubectl(&["delete", "pod", "mysql-2", "--wait=true"]).await;
         happened(scene, "mysql", &["MissingPermission"]).await;
-        let told = events(scene, "mysql").await.remove("MissingPermission").unwrap_or_default();
+        let told = scene.events("mysql").await.remove("MissingPermission").unwrap_or_default();
         assert!(told.contains("the verb `patch` on `pods/status`"), "{told}");
     });
 }
@@ -129,22 +126,11 @@ async fn gate(scene: &Scene, pod: &str) -> Value {
 /// Waits until there are such Events about an object.
 async fn happened(scene: &Scene, name: &str, reasons: &[&str]) {
     until(&format!("{name}: {reasons:?}"), SOON, async || {
-        let events = events(scene, name).await;
+        let events = scene.events(name).await;
         let all = reasons.iter().all(|reason| events.contains_key(*reason));
         if all { Ok(()) } else { Err(format!("{events:?}")) }
     })
     .await;
-}
-
-/// The controller's Events about an object: reasons and notes.
-async fn events(scene: &Scene, name: &str) -> BTreeMap<String, String> {
-    let api: Api<Event> = Api::namespaced(scene.kube.client(), &scene.namespace);
-    let events = api.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
-    let ours = events.into_iter().filter(|event| {
-        event.reporting_controller.as_deref() == Some("readwright.dev/controller")
-            && event.regarding.as_ref().and_then(|object| object.name.as_deref()) == Some(name)
-    });
-    ours.map(|event| (event.reason.unwrap_or_default(), event.note.unwrap_or_default())).collect()
 }
 
 /// Of the servers' pods.

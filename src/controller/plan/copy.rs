@@ -114,6 +114,9 @@ const FIRST: Version = Version::mysql(8, 0, 17);
 /// Bytes; ER_CLONE_NETWORK_PACKET. <https://dev.mysql.com/doc/refman/9.7/en/clone-plugin-remote.html>
 const LEAST_PACKET: u64 = 2 << 20;
 
+/// Bytes; what the new server takes until the copy is in its place (200 MiB as it comes), and the copy's redo logs.
+const BESIDE: u64 = 320 << 20;
+
 /// What no donor can help.
 fn unready(recipient: &Seen) -> Option<String> {
     let (version, survey) = (recipient.probe().version, &recipient.survey);
@@ -170,14 +173,17 @@ fn mismatch(world: &World, node: &Node, recipient: &Seen, other: &Node, giver: &
     }
     let (bytes, capacity) = (world.sizes.get(donor), world.capacity(&node.endpoint.id));
     if let (Some(bytes), Some(capacity)) = (bytes, capacity) {
-        // Room for what is written while it is copied, and for logs.
-        let needed = bytes.saturating_add(bytes / 5);
+        // And room for what is written while it is copied.
+        let needed = bytes.saturating_add(bytes / 5).saturating_add(BESIDE);
         if needed > capacity {
-            let gib = |bytes: u64| format!("{}.{} GiB", bytes >> 30, ((bytes % (1 << 30)) * 10) >> 30);
+            let room = |bytes: u64| match bytes >> 30 {
+                0 => format!("{} MiB", bytes >> 20),
+                gib => format!("{gib}.{} GiB", ((bytes % (1 << 30)) * 10) >> 30),
+            };
             let why = format!(
                 "its volume holds {}, and a copy of {donor} needs {}; enlarge its claim",
-                gib(capacity),
-                gib(needed)
+                room(capacity),
+                room(needed)
             );
             return Some(Obstacle::People { reason: "InsufficientStorage", why });
         }

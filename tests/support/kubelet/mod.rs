@@ -96,6 +96,7 @@ impl Kubelet {
             namespace: namespace.to_owned(),
             claims: claims.clone(),
             nodes: nodes.collect(),
+            limited: Mutex::default(),
         });
         scheduler.keep_nodes().await.map_err(|error| format!("nodes: {error}"))?;
         let (pods, stop) = (Pods::default(), CancellationToken::new());
@@ -214,6 +215,7 @@ async fn schedule(
         }
     };
     stop.run_until_cancelled(Box::pin(work)).await;
+    scheduler.remove_limits().await;
     let _ = timeout(Duration::from_secs(2), scheduler.remove_nodes()).await;
 }
 

@@ -3,13 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Binding, Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::process::Command;
 
 use super::pod::is_deleted;
 
@@ -19,7 +22,12 @@ pub(super) struct Scheduler {
     pub(super) claims: PathBuf,
     /// Name and zone.
     pub(super) nodes: Vec<(String, String)>,
+    /// Folders of claims whose size is that of the claim.
+    pub(super) limited: Mutex<BTreeSet<PathBuf>>,
 }
+
+/// Volumes of this StorageClass hold no more than their claim says, and grow with it. Others hold what this machine does.
+const LIMITED: &str = "limited";
 
 impl Scheduler {
     /// Makes the nodes, or says again that they are alive.
@@ -135,13 +143,57 @@ impl Scheduler {
                 for ending in ["first.sql", "uid"] {
                     let _ = fs::remove_file(self.claims.join(&name).with_extension(ending));
                 }
-                let _ = fs::remove_dir_all(self.claims.join(&name));
+                let folder = self.claims.join(&name);
+                if self.limited.lock().remove(&folder) {
+                    unmount(&folder).await;
+                }
+                let _ = fs::remove_dir_all(folder);
             }
         }
-        for claim in claims.iter().filter(|claim| phase(claim) != Some("Bound")) {
-            self.provision(&api, claim).await?;
+        for claim in &claims {
+            match phase(claim) {
+                Some("Bound") => self.expand(&api, claim).await?,
+                _ => self.provision(&api, claim).await?,
+            }
         }
         Ok(())
+    }
+
+    /// A claim that asks for more than it has gets it.
+    async fn expand(
+        &self,
+        api: &Api<PersistentVolumeClaim>,
+        claim: &PersistentVolumeClaim,
+    ) -> Result<(), kube::Error> {
+        let (name, wanted) = (claim.metadata.name.as_deref().unwrap_or_default(), request(claim));
+        let has = claim.status.as_ref().and_then(|status| status.capacity.clone()).unwrap_or_default();
+        if wanted == has {
+            return Ok(());
+        }
+        self.limit(claim, &self.claims.join(name)).await;
+        let status = json!({ "status": { "capacity": wanted } });
+        api.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.map(drop)
+    }
+
+    /// Gives the folder of a claim the size that the claim says, if its class is one that holds no more.
+    async fn limit(&self, claim: &PersistentVolumeClaim, folder: &Path) {
+        let class = claim.spec.as_ref().and_then(|spec| spec.storage_class_name.as_deref());
+        let Some(size) = request(claim).remove("storage").filter(|_| class == Some(LIMITED)) else { return };
+        let first = self.limited.lock().insert(folder.to_owned());
+        // Of the suffixes, `mount` knows these.
+        let size = size.0.replace("Mi", "m").replace("Gi", "g");
+        let options = if first { format!("size={size}") } else { format!("remount,size={size}") };
+        let mut command = Command::new("mount");
+        let outcome = command.args(["-t", "tmpfs", "-o", &options, "claim"]).arg(folder).status().await;
+        assert!(outcome.is_ok_and(|status| status.success()), "{} cannot be limited", folder.display());
+    }
+
+    /// What was mounted here.
+    pub(super) async fn remove_limits(&self) {
+        let all = std::mem::take(&mut *self.limited.lock());
+        for folder in all {
+            unmount(&folder).await;
+        }
     }
 
     async fn provision(
@@ -156,8 +208,8 @@ impl Scheduler {
         let folder = self.claims.join(name);
         let made = fs::create_dir_all(&folder).and_then(|()| fs::write(folder.with_extension("uid"), uid));
         made.map_err(|error| kube::Error::Service(Box::new(error)))?;
-        let room =
-            spec.resources.as_ref().and_then(|resources| resources.requests.clone()).unwrap_or_default();
+        self.limit(claim, &folder).await;
+        let room = request(claim);
         let volume = json!({
             "apiVersion": "v1", "kind": "PersistentVolume",
             "metadata": { "name": format!("pvc-{uid}") },
@@ -206,6 +258,16 @@ impl Scheduler {
 
 pub(super) fn node_of(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref()
+}
+
+/// Processes that still use it have mounts of their own.
+async fn unmount(folder: &Path) {
+    let _ = Command::new("umount").arg(folder).status().await;
+}
+
+fn request(claim: &PersistentVolumeClaim) -> BTreeMap<String, Quantity> {
+    let resources = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref());
+    resources.and_then(|resources| resources.requests.clone()).unwrap_or_default()
 }
 
 fn phase(claim: &PersistentVolumeClaim) -> Option<&str> {

@@ -165,7 +165,7 @@ fn what_clone_would_refuse_is_asked_before() {
         w.claims = claims(&[0, 1, 2], 10 << 30);
         w.sizes = [(id(0), 9 << 30), (id(1), 9 << 30)].into();
     };
-    check(sized, "its volume holds 10.0 GiB, and a copy of mysql-1 needs 10.7 GiB; enlarge its claim");
+    check(sized, "its volume holds 10.0 GiB, and a copy of mysql-1 needs 11.1 GiB; enlarge its claim");
 }
 
 #[test]
@@ -180,7 +180,12 @@ fn a_donor_that_does_not_fit_is_passed_over() {
     check("another version", &|w| probe(w, 1).version.minor = 6, "clone 2<0");
     check("no redo log", &|w| seen(w, 1).survey.redo_log = false, "clone 2<0");
     check("it leaves", &|w| w.nodes[1].endpoint.terminating = true, "clone 2<0");
-    check("enough room", &|w| (w.claims = claims(&[2], 12), w.sizes = [(id(1), 10)].into()).1, "clone 2<1");
+    let room = |w: &mut World, bytes| {
+        w.claims = claims(&[2], bytes);
+        w.sizes = [(id(0), 10 << 30), (id(1), 10 << 30)].into();
+    };
+    check("enough room", &|w| room(w, 13 << 30), "clone 2<1");
+    check("room for the tables alone", &|w| room(w, 12 << 30), "");
     let failed = |w: &mut World, copies: u32| {
         tried(w, 2, copies, 0);
         w.resting.get_mut(&id(2)).expect("just now").failed_copies = copies;
