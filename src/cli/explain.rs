@@ -54,19 +54,14 @@ fn dialect(arguments: &ExplainArguments) -> Result<Dialect, Problem> {
         let wrong = format!("`{}` is no version", arguments.server_version);
         Problem::new("--server-version", wrong, "write it as @@version shows it, such as 9.7.4")
     })?;
-    let mode = arguments.sql_mode.to_ascii_uppercase();
-    let has = |word: &str| mode.split(',').any(|part| part.trim() == word);
-    // https://dev.mysql.com/doc/refman/9.7/en/sql-mode.html#sql-mode-combo
-    let ansi = has("ANSI");
-    Ok(Dialect {
-        no_backslash_escapes: has("NO_BACKSLASH_ESCAPES"),
-        ansi_quotes: ansi || has("ANSI_QUOTES"),
-        ignore_space: ansi || has("IGNORE_SPACE"),
+    let mut dialect = Dialect {
         charset: Charset::named(arguments.charset.as_bytes()),
-        version: version.comment_number(),
-        mariadb: version.mariadb,
         multi_statements: true,
-    })
+        ..Dialect::plain(version.comment_number(), version.mariadb)
+    };
+    let mode: Vec<u8> = arguments.sql_mode.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    dialect.read_sql_mode(&mode);
+    Ok(dialect)
 }
 
 /// Replaces `\\ \t \n \r \xHH`; any other backslash stands for itself.

@@ -11,7 +11,7 @@ use super::Prober;
 use crate::dba::{self, Login, Session};
 use crate::model::server::Address;
 use crate::model::topology::Topology;
-use crate::sql::{Charset, Classifier, Dialect, Routine, Routines};
+use crate::sql::{Classifier, Dialect, Routine, Routines};
 
 /// How old the knowledge of routines may be that were changed past this proxy.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -114,15 +114,7 @@ async fn look(
     if asked.mark != Some(mark) {
         let routines = dba::routines(&mut asked.session).await?;
         let version = asked.session.version();
-        let dialect = Dialect {
-            no_backslash_escapes: false,
-            ansi_quotes: false,
-            ignore_space: false,
-            charset: Charset::AsciiSafe,
-            version: version.comment_number(),
-            mariadb: version.mariadb,
-            multi_statements: false,
-        };
+        let dialect = Dialect::plain(version.comment_number(), version.mariadb);
         let routines = routines.iter().map(|routine| Routine {
             schema: &routine.schema,
             name: &routine.name,

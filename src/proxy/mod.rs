@@ -401,13 +401,9 @@ impl Shared {
     fn dialect(&self, identity: &Identity) -> Dialect {
         let version = primary_version(&self.topology.borrow());
         let mut dialect = Dialect {
-            no_backslash_escapes: false,
-            ansi_quotes: false,
-            ignore_space: false,
             charset: charset_of_collation(identity.collation),
-            version: version.comment_number(),
-            mariadb: version.mariadb,
             multi_statements: identity.capabilities.contains(Capabilities::MULTI_STATEMENTS),
+            ..Dialect::plain(version.comment_number(), version.mariadb)
         };
         dialect.read_sql_mode(&self.pools.default_sql_mode());
         dialect.ignore_space |= identity.capabilities.contains(Capabilities::IGNORE_SPACE);

@@ -219,19 +219,11 @@ mod tests {
     use crate::model::settings::Settings;
     use crate::model::version::Version;
     use crate::routing::session::{Answered, Changes};
-    use crate::sql::{Charset, Classifier, Dialect};
+    use crate::sql::{Classifier, Dialect};
 
     const UUID: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
 
-    const DIALECT: Dialect = Dialect {
-        no_backslash_escapes: false,
-        ansi_quotes: false,
-        ignore_space: false,
-        charset: Charset::AsciiSafe,
-        version: 90_704,
-        mariadb: false,
-        multi_statements: true,
-    };
+    const DIALECT: Dialect = Dialect::for_tests();
 
     /// A primary and replicas that have applied so many transactions, with this lag, in these zones.
     fn topology(replicas: &[(u64, u64, &str)]) -> Topology {

@@ -42,7 +42,21 @@ pub(crate) struct Dialect {
 }
 
 impl Dialect {
+    /// An empty `sql_mode` on such a server, a client that speaks utf8mb4 and sends one statement at a time.
+    pub(crate) const fn plain(version: u32, mariadb: bool) -> Self {
+        Self {
+            no_backslash_escapes: false,
+            ansi_quotes: false,
+            ignore_space: false,
+            charset: Charset::AsciiSafe,
+            version,
+            mariadb,
+            multi_statements: false,
+        }
+    }
+
     /// Takes in what a session's `sql_mode` means to the scanner.
+    /// <https://dev.mysql.com/doc/refman/9.7/en/sql-mode.html#sql-mode-combo>
     pub(crate) fn read_sql_mode(&mut self, mode: &[u8]) {
         let has = |word: &[u8]| mode.split(|&byte| byte == b',').any(|mode| mode.eq_ignore_ascii_case(word));
         let ansi = has(b"ANSI");
@@ -55,16 +69,8 @@ impl Dialect {
 #[cfg(test)]
 impl Dialect {
     /// MySQL 9.7.4 with its default sql_mode and a client that speaks utf8mb4.
-    pub(crate) fn for_tests() -> Self {
-        Self {
-            no_backslash_escapes: false,
-            ansi_quotes: false,
-            ignore_space: false,
-            charset: Charset::AsciiSafe,
-            version: 90_704,
-            mariadb: false,
-            multi_statements: true,
-        }
+    pub(crate) const fn for_tests() -> Self {
+        Self { multi_statements: true, ..Self::plain(90_704, false) }
     }
 }
 
