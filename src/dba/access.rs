@@ -35,6 +35,9 @@ CREATE ROUTINE, ALTER ROUTINE, CREATE TEMPORARY TABLES, LOCK TABLES, PROCESS, RE
 /// What the account that probes may: see how a server is, and no data.
 const PROBES: &str = "PROCESS, REPLICATION CLIENT";
 
+/// Servers that have the right to see the bodies of routines, and no data with them.
+const SINCE_SHOW_ROUTINE: Version = Version::mysql(8, 0, 20);
+
 impl AccountPlan {
     /// Those that applications do not use.
     pub(crate) fn own(&self) -> impl Iterator<Item = &Account> {
@@ -65,6 +68,7 @@ pub(crate) async fn create_accounts(
     }
     session.execute(&format!("GRANT INSERT, DELETE ON mysql.plugin TO {ours}")).await?;
     session.execute(&format!("GRANT ALL ON ctl.* TO {ours}")).await?;
+    grant_show_routine(session, &ours).await?;
 
     let replication = name(&plan.replication);
     session.execute(&format!("GRANT REPLICATION SLAVE ON *.* TO {replication}")).await?;
@@ -75,6 +79,7 @@ pub(crate) async fn create_accounts(
         for schema in ["performance_schema", "ctl"] {
             session.execute(&format!("GRANT SELECT ON {schema}.* TO {probes}")).await?;
         }
+        grant_show_routine(session, &probes).await?;
     }
 
     if let Some((account, schema)) = &plan.application {
@@ -88,6 +93,13 @@ pub(crate) async fn create_accounts(
         session.execute(&format!("GRANT {APPLICATION} ON *.* TO {application}")).await?;
     }
     session.execute("DO RELEASE_LOCK('readwright.accounts')").await
+}
+
+async fn grant_show_routine(session: &mut Session, account: &str) -> Result<(), Error> {
+    if session.version() < SINCE_SHOW_ROUTINE {
+        return Ok(());
+    }
+    session.execute(&format!("GRANT SHOW_ROUTINE ON *.* TO {account}")).await
 }
 
 /// The server lets this account in with this password.

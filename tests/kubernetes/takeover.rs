@@ -16,7 +16,7 @@ fn the_tutorials_servers_are_taken_over() {
         // 1. Readwright, looking on.
         let account = [
             "CREATE USER readwright@'%' IDENTIFIED BY 'probe-1'",
-            "GRANT PROCESS, REPLICATION CLIENT ON *.* TO readwright@'%'",
+            "GRANT PROCESS, REPLICATION CLIENT, SHOW_ROUTINE ON *.* TO readwright@'%'",
             "GRANT SELECT ON performance_schema.* TO readwright@'%'",
         ];
         run(scene, "mysql-0", &account).await;
