@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixSocket};
 use tokio::runtime::{Builder, Handle};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -178,11 +178,11 @@ impl Server {
         let connector =
             Connector::new(&config.server_tls, config.pool.connect_timeout).map_err(StartError::Tls)?;
         let listeners = Listeners {
-            tcp: listen("listen.address", config.listen.tcp).await?,
+            tcp: listen("listen.address", config.listen.tcp)?,
             unix: config.listen.socket.as_deref().map(listen_unix).transpose()?,
         };
-        let http = listen("admin.http", config.admin.http).await?;
-        let sql = listen("admin.sql", config.admin.sql).await?;
+        let http = listen("admin.http", config.admin.http)?;
+        let sql = listen("admin.sql", config.admin.sql)?;
 
         let pools = Arc::new(Pools::new(config.pool.clone(), connector));
         let (snapshots, topology) = watch::channel(Arc::new(Topology::default()));
@@ -472,7 +472,7 @@ fn pool_reports(pools: &Arc<Pools>, max: u32) -> Box<dyn Fn() -> Vec<PoolReport>
     })
 }
 
-async fn listen(key: &'static str, address: Option<SocketAddr>) -> Result<Option<TcpListener>, StartError> {
+fn listen(key: &'static str, address: Option<SocketAddr>) -> Result<Option<TcpListener>, StartError> {
     let Some(address) = address else { return Ok(None) };
     let failed = |error: io::Error| {
         let remedy = match error.kind() {
@@ -482,8 +482,16 @@ async fn listen(key: &'static str, address: Option<SocketAddr>) -> Result<Option
         };
         StartError::Listen { key, address: address.to_string(), error, remedy }
     };
-    TcpListener::bind(address).await.map(Some).map_err(failed)
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let socket = socket.map_err(failed)?;
+    socket.set_reuseaddr(true).and_then(|()| socket.bind(address)).map_err(failed)?;
+    socket.listen(BACKLOG).map(Some).map_err(failed)
 }
+
+/// Clients that have connected and are not accepted yet. Many connect at once when an application starts. One for whom there
+/// is no room may be dropped without a word, and waits for a greeting that comes late or never. The system may allow
+/// fewer (`net.core.somaxconn`).
+const BACKLOG: u32 = 4096;
 
 /// A socket file that nobody listens on any more is in the way of a restart; one that somebody listens on is theirs.
 fn listen_unix(path: &Path) -> Result<UnixListener, StartError> {
@@ -498,7 +506,11 @@ fn listen_unix(path: &Path) -> Result<UnixListener, StartError> {
     if stale {
         std::fs::remove_file(path).map_err(failed)?;
     }
-    let listener = UnixListener::bind(path).map_err(failed)?;
+    let bound = UnixSocket::new_stream().and_then(|socket| {
+        socket.bind(path)?;
+        socket.listen(BACKLOG)
+    });
+    let listener = bound.map_err(failed)?;
     // As mysqld's own: containers of one pod run as different users, and who may come in is asked at the login.
     std::fs::set_permissions(path, Permissions::from_mode(0o777)).map_err(failed)?;
     Ok(listener)

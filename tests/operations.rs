@@ -4,10 +4,13 @@
 use std::process::Command;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
 use support::cluster::{APP, Cluster, ROOT, connect};
 use support::proxy::{ADMIN, Proxy, http_get};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 mod support;
@@ -118,6 +121,40 @@ fn the_admin_port_ends_statements_and_clients() {
         client.query_drop("SELECT 1").await.expect_err("closed");
         admin.query_drop("KILL 1").await.expect_err("no such client");
     });
+}
+
+/// As many clients as a large application starts with: the system drops none before it is accepted.
+#[test]
+fn many_clients_connect_while_none_is_accepted() {
+    support::run(async {
+        let cluster = Cluster::shared().await;
+        let proxy = Proxy::start(cluster, "").await;
+        proxy.freeze();
+        let streams = join_all((0..500).map(|_| TcpStream::connect(("127.0.0.1", proxy.port()))));
+        let streams = timeout(Duration::from_secs(60), streams).await.expect("in time");
+        let patience = Instant::now() + Duration::from_secs(20);
+        while not_accepted(proxy.port()) < 500 {
+            assert!(Instant::now() < patience, "{} have a place", not_accepted(proxy.port()));
+            sleep(Duration::from_millis(20)).await;
+        }
+        proxy.thaw();
+        for stream in streams {
+            let mut stream = stream.expect("it listens");
+            timeout(Duration::from_secs(60), stream.read_u8()).await.expect("in time").expect("a greeting");
+        }
+    });
+}
+
+/// How many connections to this port wait to be accepted, as the system counts them.
+fn not_accepted(port: u16) -> u32 {
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux has it");
+    let listener = table.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        // The state is that of listening.
+        (fields[1].ends_with(&format!(":{port:04X}")) && fields[3] == "0A").then(|| fields[4].to_owned())
+    });
+    let queues = listener.expect("the proxy listens");
+    u32::from_str_radix(queues.split_once(':').expect("two numbers").1, 16).expect("in hex")
 }
 
 #[test]

@@ -170,8 +170,21 @@ impl Proxy {
 
     /// Asks it to end, as Kubernetes does.
     pub(crate) fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Stops it where it is, until [`thaw`](Self::thaw).
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub(crate) fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
         let process = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("ids are positive");
-        kill_process(process, Signal::TERM).expect("it is our child");
+        kill_process(process, signal).expect("it is our child");
     }
 
     /// Waits for it to end by itself.
