@@ -222,7 +222,8 @@ struct View<'a> {
 }
 
 impl View<'_> {
-    /// Leaving is at once; coming back takes `damping`, half the lag, and having what the primary had.
+    /// Leaving is at once; coming back takes `damping`, half the lag, and having what the primary had. Without a primary
+    /// there may be nobody else, so nobody is held back.
     fn admit(&self, past: &mut Past, endpoint: &Endpoint, health: &Health) -> Verdict {
         let limit = match past.standing {
             Standing::New | Standing::Serving => self.policy.max_lag,
@@ -242,6 +243,7 @@ impl View<'_> {
         let damping = match past.standing {
             Standing::Serving => return Verdict::Serves,
             Standing::New => Duration::ZERO,
+            Standing::Out(_) if self.primary.is_none() => Duration::ZERO,
             Standing::Out(_) => self.policy.damping,
         };
         let recovery = match &past.standing {

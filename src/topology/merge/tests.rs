@@ -266,6 +266,19 @@ fn while_the_primary_is_down_silence_excludes_nobody() {
     story.check(72, "mysql-0 /  / 1");
 }
 
+/// Replicas miss the primary's heartbeats before its probes are given up.
+#[test]
+fn without_a_primary_nobody_is_held_back() {
+    let mut story = Story::new();
+    story.check(0, ALL);
+    for name in ["mysql-1", "mysql-2"] {
+        story.tell(name, silent(11));
+    }
+    story.check(12, "mysql-0 /  / 1");
+    story.tell("mysql-0", down());
+    story.check(13, "none / mysql-1 mysql-2 / 1");
+}
+
 #[test]
 fn while_the_primary_is_down_replicas_told_to_stop_serve_on() {
     let paused =
