@@ -27,7 +27,7 @@ use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -449,16 +449,14 @@ impl Shared {
 }
 
 /// Asks the primary, or while there is none any server that serves reads, whether it lets somebody in. While there is
-/// neither, it waits as a statement does, and leaves time to say that nobody came.
+/// neither, or those there were do not answer, it waits as a statement does, and leaves time to say that nobody came.
 struct AskServer(Arc<Shared>);
 
 impl Check for AskServer {
     async fn check(&self, login: ServerLogin<'_>) -> Result<(), CheckError> {
         let mut snapshots = self.0.topology.clone();
         let somebody = |topology: &Arc<Topology>| topology.primary.is_some() || !topology.readers.is_empty();
-        let patience = self.0.hold.wait.min(self.0.limits.login / 2);
-        let _ = timeout(patience, snapshots.wait_for(somebody)).await;
-        let topology = Arc::clone(&snapshots.borrow());
+        let patience = Instant::now() + self.0.hold.wait.min(self.0.limits.login / 2);
         let identity = Arc::new(Identity {
             credentials: Arc::clone(login.credentials),
             capabilities: login.capabilities,
@@ -467,19 +465,31 @@ impl Check for AskServer {
         });
         let settings = Settings::with_schema(login.schema.map(Arc::from));
         let settings = self.0.settings.intern(&Arc::new(settings));
-        let primary = topology.writer().map(|writer| Arc::clone(writer.server()));
         let mut why = String::from("no server is known to be up");
-        for server in primary.iter().chain(topology.readers()) {
-            match self.0.pools.check_login(server, &identity, &settings).await {
-                Ok(()) => return Ok(()),
-                Err(LeaseError::Connect(_, error)) if !error.retry_elsewhere() => return Err(error.into()),
-                Err(error) => {
-                    self.0.probe_now(&server.id);
-                    why = error.to_string();
+        loop {
+            let _ = timeout_at(patience, snapshots.wait_for(somebody)).await;
+            let topology = Arc::clone(&snapshots.borrow_and_update());
+            let primary = topology.writer().map(|writer| Arc::clone(writer.server()));
+            let mut silent = true;
+            for server in primary.iter().chain(topology.readers()) {
+                match self.0.pools.check_login(server, &identity, &settings).await {
+                    Ok(()) => return Ok(()),
+                    Err(LeaseError::Connect(_, error)) if !error.retry_elsewhere() => {
+                        return Err(error.into());
+                    }
+                    Err(error) => {
+                        self.0.probe_now(&server.id);
+                        silent &=
+                            matches!(&error, LeaseError::Connect(_, error) if error.server_error().is_none());
+                        why = error.to_string();
+                    }
                 }
             }
+            // One that is silent may be known to be away by now, and others serve.
+            if !silent || !matches!(timeout_at(patience, snapshots.changed()).await, Ok(Ok(()))) {
+                return Err(CheckError::Unavailable(why));
+            }
         }
-        Err(CheckError::Unavailable(why))
     }
 }
 
