@@ -43,7 +43,7 @@ pub(crate) struct Connection {
     pub(crate) idle_since: Instant,
     /// The pool's when this was opened.
     pub(super) generation: u64,
-    /// It has something of a session that no difference of settings tells: to be closed instead of pooled.
+    /// It was told of a next transaction (SET TRANSACTION) that has not come: to be closed instead of pooled.
     pub(crate) spoiled: bool,
     /// What a failed statement of a session has set on it nobody knows: to be closed too.
     pub(crate) doubtful: bool,

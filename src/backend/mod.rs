@@ -204,6 +204,12 @@ impl Pools {
     }
 }
 
+/// Asks a leased connection for nothing, within a deadline; the payload of its OK packet, which tells of the session's changes
+/// that no answer has told. Leaves all that SHOW WARNINGS shows.
+pub(crate) async fn ping(connection: &mut Connection, deadline: Duration) -> Result<Vec<u8>, ConnectError> {
+    timeout(deadline, open::ping(connection)).await.map_err(|_| ConnectError::timed_out())?
+}
+
 /// Runs one statement of our own on a leased connection, within a deadline; the payloads of its answer's packets.
 pub(crate) async fn query(
     connection: &mut Connection,

@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout};
 use crate::model::settings::{CHARACTER_SETS, Settings, Trackers};
 use crate::model::topology::Server;
 use crate::sql::REPLAYABLE;
+use crate::wire::command::COM_PING;
 use crate::wire::packet::{ErrPacket, Reader, push_packet, read_packet};
 use crate::wire::stream::Stream;
 use crate::wire::tracker::{Answer, Format, Next, Tracker};
@@ -79,11 +80,25 @@ pub(crate) async fn open(
 pub(crate) async fn query(connection: &mut Connection, sql: &str) -> Result<Vec<Vec<u8>>, ConnectError> {
     let mut command = query_head(connection.capabilities);
     command.extend_from_slice(sql.as_bytes());
+    ask(connection, &command, Answer::Results).await
+}
+
+/// Sends a COM_PING; the payload of its OK packet.
+pub(crate) async fn ping(connection: &mut Connection) -> Result<Vec<u8>, ConnectError> {
+    let packets = ask(connection, &[COM_PING], Answer::Status).await?;
+    packets.into_iter().next().ok_or_else(|| ConnectError::protocol("a PING is answered by OK"))
+}
+
+async fn ask(
+    connection: &mut Connection,
+    command: &[u8],
+    answer: Answer,
+) -> Result<Vec<Vec<u8>>, ConnectError> {
     let mut out = Vec::new();
-    push_packet(&mut out, 0, &command);
+    push_packet(&mut out, 0, command);
     connection.stream.write_all(&out).await.map_err(ConnectError::io)?;
     let format = connection.format();
-    read_answer(&mut connection.stream, Answer::Results, format).await
+    read_answer(&mut connection.stream, answer, format).await
 }
 
 /// Variables and their values.
@@ -99,7 +114,10 @@ async fn prepare(connection: &mut Connection, mariadb: bool) -> Result<Prepared,
         let track = format!("session_track_gtids=OWN_GTID, session_track_system_variables='{names}'");
         (track, "server_uuid")
     };
-    let track = format!("SET SESSION session_track_schema=ON, session_track_state_change=ON, {track}");
+    let track = format!(
+        "SET SESSION session_track_schema=ON, session_track_state_change=ON, \
+         session_track_transaction_info=CHARACTERISTICS, {track}"
+    );
     query(connection, &track).await?;
     let variables = INITIAL.map(|name| format!("IFNULL(@@SESSION.{name},'')")).join(",");
     // What a session of the client's own would have begun with.

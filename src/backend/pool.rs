@@ -426,6 +426,10 @@ impl Lease {
         &self.pool
     }
 
+    pub(crate) fn is_spoiled(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.spoiled)
+    }
+
     /// Puts the connection back; it must be between statements, outside a transaction and without pins.
     pub(crate) fn release(mut self, now: Instant) {
         let connection = self.connection();

@@ -139,7 +139,7 @@ fn trackers(settings: &Settings) -> [Option<Vec<u8>>; 5] {
         variables.push(b',');
         variables.extend_from_slice(name);
     }
-    let transactions = asked.map(|asked| asked.transaction_info.to_vec());
+    let transactions = Some(b"CHARACTERISTICS".to_vec());
     [Some(gtids.to_vec()), switch(true), switch(true), Some(variables), transactions]
 }
 

@@ -8,12 +8,12 @@ use tokio::time::Instant;
 use crate::backend::reset;
 use crate::routing::session::{Answered, PinCause};
 use crate::routing::{Decision, Target};
-use crate::sql::{Cause, Counts, Effect, Kind, Question, Reason, Statement};
+use crate::sql::{Cause, Counts, Effect, Kind, Question, Statement};
 use crate::telemetry::clients::ServerThread;
 use crate::telemetry::metrics::{self, Outcome};
 use crate::wire::flags::Capabilities;
 use crate::wire::packet::Reader;
-use crate::wire::response::{Change, read_changes, status};
+use crate::wire::response::{read_changes, read_ok, status};
 use crate::wire::tracker::Answer;
 
 use super::forward::Body;
@@ -29,6 +29,10 @@ impl ClientSession {
         if work.answer == Answer::Results {
             let bound = self.session.is_bound();
             let missing = self.session.apply(statement, answered);
+            self.keep_from_others(answered);
+            if self.leaves_untold(statement, answered) {
+                Box::pin(self.hear(statement)).await;
+            }
             let at_replica =
                 self.hold.as_ref().is_some_and(|lease| !self.snapshot.is_primary(&lease.server().id));
             if at_replica && !bound && self.has_hidden_state() {
@@ -38,22 +42,15 @@ impl ClientSession {
             if !missing.is_empty() {
                 Box::pin(self.learn_variables(&missing, work)).await;
             }
-            if answered.rows.is_some()
-                && matches!(statement.reason, Reason::UnknownFunction | Reason::RefusedByReplica)
-                && !self.identity.capabilities.contains(Capabilities::DEPRECATE_EOF)
-            {
-                Box::pin(self.learn_hidden_state(answered)).await;
-            }
         } else {
             self.session.apply_status(answered);
         }
-        for effect in &statement.effects {
-            if let Effect::SetUserVariable { name, .. } = effect
-                && self.session.is_pinned_by_variable(name)
-            {
-                // NULL, of a type that only the connection knows.
-                Box::pin(self.learn_user_variable(name)).await;
-            }
+        // What asks about the statement before leaves its diagnostics there, or has some of its own.
+        self.keeps_diagnostics = self.keeps_diagnostics && statement.kind == Kind::Previous
+            || answered.warnings > 0
+            || answered.error.is_some();
+        if !statement.effects.is_empty() {
+            Box::pin(self.after_effects(statement, answered)).await;
         }
         if !Arc::ptr_eq(&before, self.session.settings()) {
             self.session.intern(&self.shared.settings);
@@ -69,41 +66,31 @@ impl ClientSession {
             // It was brought there before, and may have been changed: LAST_INSERT_ID(5).
             self.insert_id = InsertId::OnConnection;
         }
-        let next = |effect: &Effect| matches!(effect, Effect::NextTransaction { .. });
-        if let Some(lease) = self.hold.as_mut() {
-            let spoiled = &mut lease.connection().spoiled;
-            // SET TRANSACTION within a text was said there, and nobody knows what has become of it.
-            *spoiled |= statement.effects.iter().any(next);
-            *spoiled &= !self.session.in_transaction();
-        }
         if work.answer == Answer::Results {
             self.count_results(statement, answered);
         } else if answered.error.is_some() || work.answer == Answer::Columns {
             self.row_count = -1;
         }
         self.answered_here = false;
-        // What asks about the statement before leaves its diagnostics there, or has some of its own.
-        self.keeps_diagnostics = self.keeps_diagnostics && statement.kind == Kind::Previous
-            || answered.warnings > 0
-            || answered.error.is_some()
-            || statement.effects.contains(&Effect::CountsFoundRows);
-        // Which of several settings a failed text has made nobody knows: the connection must not serve another session, and
-        // a session whose first statements were carried out must stay on it.
-        let sets = |effect: &Effect| {
-            matches!(effect, Effect::SetVariables(_) | Effect::SetUserVariable { .. } | Effect::Pin(_))
-        };
-        if answered.error.is_some()
-            && !self.session.is_bound()
-            && statement.effects.iter().any(sets)
-            && let Some(lease) = self.hold.as_mut()
-        {
-            lease.connection().doubtful = true;
-            if statement.kind == Kind::Write && statement.several {
-                self.session.pin(PinCause::ServerState);
-            }
+        if self.session.is_bound() || !self.shown_causes.is_empty() {
+            self.show_pins_of(work);
         }
+    }
+
+    /// What the effects of a statement, which most statements do not have, mean to what is kept here.
+    async fn after_effects(&mut self, statement: &Statement, answered: &Answered) {
+        let mut sets = false;
         for effect in &statement.effects {
             match effect {
+                Effect::SetUserVariable { name, .. } => {
+                    sets = true;
+                    if self.session.is_pinned_by_variable(name) {
+                        // NULL, of a type that only the connection knows.
+                        self.learn_user_variable(name).await;
+                    }
+                }
+                Effect::SetVariables(_) | Effect::Pin(_) => sets = true,
+                Effect::CountsFoundRows => self.keeps_diagnostics = true,
                 Effect::AccountsChange => {
                     self.shared.login.users.forget_all_verifications();
                     // What is pooled was opened with the rights of before.
@@ -114,8 +101,63 @@ impl ClientSession {
                 _ => {}
             }
         }
-        if self.session.is_bound() || !self.shown_causes.is_empty() {
-            self.show_pins_of(work);
+        // Which of several settings a failed text has made nobody knows: the connection must not serve another session, and
+        // a session whose first statements were carried out must stay on it.
+        if answered.error.is_some()
+            && !self.session.is_bound()
+            && sets
+            && let Some(lease) = self.hold.as_mut()
+        {
+            lease.connection().doubtful = true;
+            if statement.kind == Kind::Write && statement.several {
+                self.session.pin(PinCause::ServerState);
+            }
+        }
+    }
+
+    /// A connection that has something for a next transaction must not serve another session.
+    fn keep_from_others(&mut self, answered: &Answered) {
+        let Some(lease) = self.hold.as_mut() else { return };
+        let spoiled = &mut lease.connection().spoiled;
+        if let Some(next) = answered.next_transaction {
+            *spoiled = next.is_said();
+        }
+        *spoiled &= !self.session.in_transaction();
+    }
+
+    /// True when the session may have changed and the answer does not tell, since it ended with an error, or with rows in the
+    /// old form: only OK packets tell.
+    fn leaves_untold(&self, statement: &Statement, answered: &Answered) -> bool {
+        let is_told = answered.error.is_none()
+            && (answered.rows.is_none() || self.identity.capabilities.contains(Capabilities::DEPRECATE_EOF));
+        !is_told && (statement.may_hide() || self.hold.as_ref().is_some_and(|lease| lease.is_spoiled()))
+    }
+
+    /// Lets the server tell what the last answer did not: a transaction that a procedure has begun before it failed, say. A
+    /// PING leaves the diagnostics as they are.
+    async fn hear(&mut self, statement: &Statement) {
+        let Some(lease) = self.hold.as_mut() else { return };
+        let mut heard = Answered::default();
+        let deadline = self.shared.server_deadline;
+        let told = match crate::backend::ping(lease.connection(), deadline).await {
+            Ok(ok) => {
+                heard.status = read_ok(&ok).ok().map(|ok| ok.status);
+                read_changes(&ok, |change| heard.take_change(change)).is_ok() && heard.status.is_some()
+            }
+            Err(_) => false,
+        };
+        self.session.apply_hidden(&heard);
+        self.keep_from_others(&heard);
+        if !told && !self.session.is_bound() {
+            // What it had is gone with it.
+            self.hold = None;
+            if self.parked.is_none() {
+                self.insert_id = InsertId::NONE;
+            }
+        }
+        // GTIDs are told with the answer itself or never.
+        if statement.may_commit() {
+            self.writes_untold = true;
         }
     }
 
@@ -209,23 +251,6 @@ impl ClientSession {
         };
         let mut row = Reader::new(packets.get(packets.len().checked_sub(2)?)?);
         names.iter().map(|_| row.lenenc_bytes().ok().map(Box::from)).collect()
-    }
-
-    /// A function that is not known was called, and rows that end with EOF do not tell whether it has set something: the
-    /// next OK packet does.
-    async fn learn_hidden_state(&mut self, answered: &Answered) {
-        let mut state = answered.warnings > 0;
-        if !state && let Some(lease) = self.hold.as_mut() {
-            let deadline = self.shared.server_deadline;
-            let ok = crate::backend::query(lease.connection(), "DO 0", deadline).await.unwrap_or_default();
-            let read = read_changes(ok.first().map_or(&[][..], |ok| ok), |change| {
-                state |= change == Change::State;
-            });
-            state |= read.is_err();
-        }
-        if state {
-            self.session.pin(PinCause::ServerState);
-        }
     }
 
     /// State that the statement does not explain.

@@ -14,8 +14,7 @@ use super::forward::{
 };
 use crate::backend::connection::Connection;
 use crate::model::settings::Trackers;
-use crate::routing::session::{Answered, Changes};
-use crate::sql::is_replayable;
+use crate::routing::session::Answered;
 use crate::telemetry::clients::Signals;
 use crate::wire::buffer::{BULK, Buffer, UNIT};
 use crate::wire::response::{self, Change, Malformed};
@@ -479,28 +478,17 @@ fn look_into_ok(
     if ok.status & response::status::SESSION_STATE_CHANGED == 0 {
         return Ok(packet.len());
     }
-    let changes = answered.changes.get_or_insert_with(Box::default);
-    response::read_changes(&packet[HEADER..], |change| take_change(changes, change))?;
-    response::retain_changes(packet, |change| tracks.is_some_and(|tracks| all || is_shown(change, tracks)))
-}
-
-fn take_change(changes: &mut Changes, change: Change<'_>) {
-    match change {
-        // MariaDB's way of telling them; empty before the first.
-        Change::Variable { name: b"last_gtid", value } => {
-            if !value.is_empty() {
-                changes.gtids.push(Box::from(value));
-            }
-        }
-        // A client that wants to be told of all variables gets some that are no settings (`statement_id`).
-        Change::Variable { name, value } if is_replayable(name) => {
-            changes.variables.push((Box::from(name), Box::from(value)));
-        }
-        Change::Schema(schema) => changes.schema = Some(Box::from(schema)),
-        Change::State => changes.state = true,
-        Change::Gtids(gtids) => changes.gtids.push(Box::from(gtids)),
-        Change::Variable { .. } | Change::Other(_) => {}
-    }
+    let mut turns = false;
+    response::read_changes(&packet[HEADER..], |change| {
+        turns |= matches!(change, Change::Characteristics(_));
+        answered.take_change(change);
+    })?;
+    let is_kept = |change: Change<'_>, tracks: &Trackers| match change {
+        // That one begins and ends a server tells also to those who did not ask (seen in 9.7.4).
+        Change::Transaction if turns => true,
+        change => is_shown(change, tracks),
+    };
+    response::retain_changes(packet, |change| tracks.is_some_and(|tracks| all || is_kept(change, tracks)))
 }
 
 /// Whether the client asked for this change; we track more for ourselves.
@@ -510,6 +498,8 @@ fn is_shown(change: Change<'_>, asked: &Trackers) -> bool {
         Change::Schema(_) => asked.schema,
         Change::State => asked.state_change,
         Change::Gtids(_) => asked.tells_gtids(),
+        Change::Characteristics(_) => *asked.transaction_info == *b"CHARACTERISTICS",
+        Change::Transaction => *asked.transaction_info != *b"OFF",
         // Of these we ask for none on our own account.
         Change::Other(_) => true,
     }

@@ -84,9 +84,15 @@ impl ClientSession {
         let mut tries = 0;
         if self.session.is_bound() {
             Box::pin(self.leave_replica(statement)).await;
-        } else if statement.kind != Kind::Previous && !statement.needs.previous && self.is_pressed() {
-            // Else a session that always has a next statement would keep its connection, and others waiting.
-            Box::pin(self.give_way()).await;
+        } else if statement.kind != Kind::Previous && !statement.needs.previous {
+            if self.writes_untold {
+                Box::pin(self.learn_writes()).await;
+                forced = self.writes_untold.then_some("primary-position-unknown");
+            }
+            if self.is_pressed() {
+                // Else a session that always has a next statement would keep its connection, and others waiting.
+                Box::pin(self.give_way()).await;
+            }
         }
         loop {
             tries += 1;
@@ -252,7 +258,13 @@ impl ClientSession {
                 self.after(statement, &answered, work).await;
                 Ok(Tried::Done(Ran { answered: Some(answered), prepared }))
             }
-            Ok((relayed, _)) => self.judge(relayed, decision, work, tries).await,
+            Ok((relayed, _)) => {
+                let tried = self.judge(relayed, decision, work, tries).await?;
+                if let Tried::Done(Ran { answered: Some(answered), .. }) = &tried {
+                    Box::pin(self.after(statement, answered, work)).await;
+                }
+                Ok(tried)
+            }
             Err(broken) => self.broke(broken, statement, work, tries).await,
         }
     }
@@ -333,11 +345,11 @@ impl ClientSession {
         if !in_transaction
             && let Some(set) = set_transaction(next.access, next.isolation)
             && answer == Answer::Results
-            && !matches!(statement.kind, Kind::Anywhere | Kind::Previous)
+            && statement.may_use_next_transaction()
         {
             say(&mut prelude, set);
             prelude.answers += 1;
-            // Until the transaction has begun: what uses the setting up depends on the statement and its fate.
+            // Until the server says that it is used up.
             spoils = true;
         }
         if let Some(number) = insert_id {
@@ -358,20 +370,36 @@ impl ClientSession {
         Ok(prelude)
     }
 
-    /// What the primary has committed by now (`routing.consistency: global`).
+    /// Of a statement that failed, and may have committed before, no server tells what: the session has seen all that the
+    /// primary has committed by now.
+    async fn learn_writes(&mut self) {
+        if let Ok(position) = self.primary_position().await {
+            self.writes_untold = self.session.has_seen(position.as_bytes()).is_err();
+        }
+    }
+
+    /// What the primary has committed by now.
     async fn primary_position(&mut self) -> Result<String, Tried> {
         let failed = || Tried::AtPrimary("primary-position-unknown");
-        let writer = self.snapshot.writer().ok_or_else(failed)?;
-        let leased = self.shared.pools.lease_writer(&writer, &self.identity, self.session.settings()).await;
-        let mut lease = leased.map_err(|_| failed())?;
+        let snapshot = Arc::clone(&self.snapshot);
+        let writer = snapshot.writer().ok_or_else(failed)?;
         let deadline = self.shared.server_deadline;
         let position = match self.session.dialect().mariadb {
-            true => "SELECT @@GLOBAL.gtid_binlog_pos",
-            false => "SELECT @@GLOBAL.gtid_executed",
+            true => "SELECT @@GLOBAL.gtid_binlog_pos LIMIT 1",
+            false => "SELECT @@GLOBAL.gtid_executed LIMIT 1",
         };
-        let packets = crate::backend::query(lease.connection(), position, deadline).await;
-        let packets = packets.map_err(|_| failed())?;
-        lease.release(self.last_activity);
+        let held = self.hold.as_mut().filter(|lease| lease.server().id == writer.server().id);
+        let packets = if let Some(lease) = held {
+            crate::backend::query(lease.connection(), position, deadline).await.map_err(|_| failed())?
+        } else {
+            let settings = self.session.settings();
+            let leased = self.shared.pools.lease_writer(&writer, &self.identity, settings).await;
+            let mut lease = leased.map_err(|_| failed())?;
+            let packets = crate::backend::query(lease.connection(), position, deadline).await;
+            let packets = packets.map_err(|_| failed())?;
+            lease.release(self.last_activity);
+            packets
+        };
         let row = packets.len().checked_sub(2).and_then(|at| packets.get(at)).ok_or_else(failed)?;
         let (length, size) = crate::wire::response::read_length(row).ok_or_else(failed)?;
         let text = row.get(size..).filter(|text| text.len() as u64 == length).ok_or_else(failed)?;

@@ -45,6 +45,8 @@ pub(super) struct ClientSession {
     /// A connection to the primary that still has this session's LAST_INSERT_ID, while reads run elsewhere.
     pub(super) parked: Option<Lease>,
     pub(super) insert_id: InsertId,
+    /// The session has written something of which no answer has told the GTID.
+    pub(super) writes_untold: bool,
     /// What ROW_COUNT() and FOUND_ROWS() say, as far as it is known.
     pub(super) row_count: i64,
     pub(super) found_rows: Option<u64>,
@@ -149,6 +151,7 @@ impl ClientSession {
             hold: None,
             parked: None,
             insert_id: InsertId::NONE,
+            writes_untold: false,
             row_count: 0,
             found_rows: Some(0),
             keeps_diagnostics: false,

@@ -6,9 +6,12 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::model::gtid::Watermark;
+use crate::model::gtid::{BadGtidSet, Watermark};
 use crate::model::settings::{Interner, Settings, Trackers};
-use crate::sql::{Access, Cause, Charset, Dialect, Effect, Isolation, Kind, Release, Statement};
+use crate::sql::{
+    Access, Cause, Charset, Dialect, Effect, Isolation, Kind, Reason, Release, Statement, is_replayable,
+};
+use crate::wire::response::Change;
 
 /// One client session as routing sees it.
 #[derive(Debug)]
@@ -41,7 +44,7 @@ pub(crate) enum PinCause {
     Prepared(u32),
 }
 
-/// SET TRANSACTION without a scope, waiting for the transaction it is about.
+/// SET TRANSACTION without a scope, waiting for the transaction it is about: the next statement that touches a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct NextTransaction {
     pub(crate) access: Option<Access>,
@@ -65,6 +68,8 @@ pub(crate) struct Answered {
     /// More results than one had such a number; `last_insert_id` is the last.
     pub(crate) several_insert_ids: bool,
     pub(crate) warnings: u16,
+    /// What the connection now has for the next transaction, if that has changed.
+    pub(crate) next_transaction: Option<NextTransaction>,
     pub(crate) changes: Option<Box<Changes>>,
 }
 
@@ -75,6 +80,67 @@ pub(crate) struct Changes {
     pub(crate) schema: Option<Box<[u8]>>,
     pub(crate) gtids: Vec<Box<[u8]>>,
     pub(crate) state: bool,
+}
+
+impl NextTransaction {
+    pub(crate) fn is_said(self) -> bool {
+        self != Self::default()
+    }
+
+    /// Reads what the server's tracker says: `SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET TRANSACTION READ ONLY;`,
+    /// and with a transaction that is open `START TRANSACTION` behind it, of which it is.
+    /// <https://dev.mysql.com/doc/refman/9.7/en/session-state-tracking.html>
+    fn read(characteristics: &[u8]) -> Self {
+        let mut next = Self::default();
+        for statement in characteristics.split(|&byte| byte == b';') {
+            match statement.trim_ascii() {
+                b"SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED" => {
+                    next.isolation = Some(Isolation::ReadUncommitted);
+                }
+                b"SET TRANSACTION ISOLATION LEVEL READ COMMITTED" => {
+                    next.isolation = Some(Isolation::ReadCommitted);
+                }
+                b"SET TRANSACTION ISOLATION LEVEL REPEATABLE READ" => {
+                    next.isolation = Some(Isolation::RepeatableRead);
+                }
+                b"SET TRANSACTION ISOLATION LEVEL SERIALIZABLE" => {
+                    next.isolation = Some(Isolation::Serializable);
+                }
+                b"SET TRANSACTION READ ONLY" => next.access = Some(Access::ReadOnly),
+                b"SET TRANSACTION READ WRITE" => next.access = Some(Access::ReadWrite),
+                b"" => {}
+                _ => return Self::default(),
+            }
+        }
+        next
+    }
+}
+
+impl Answered {
+    /// Takes in a change of the session that an OK packet tells of.
+    pub(crate) fn take_change(&mut self, change: Change<'_>) {
+        match change {
+            // MariaDB's way of telling them; empty before the first.
+            Change::Variable { name: b"last_gtid", value } => {
+                if !value.is_empty() {
+                    self.changes().gtids.push(Box::from(value));
+                }
+            }
+            // A client that wants to be told of all variables gets some that are no settings (`statement_id`).
+            Change::Variable { name, value } if is_replayable(name) => {
+                self.changes().variables.push((Box::from(name), Box::from(value)));
+            }
+            Change::Schema(schema) => self.changes().schema = Some(Box::from(schema)),
+            Change::State => self.changes().state = true,
+            Change::Gtids(gtids) => self.changes().gtids.push(Box::from(gtids)),
+            Change::Characteristics(text) => self.next_transaction = Some(NextTransaction::read(text)),
+            Change::Variable { .. } | Change::Transaction | Change::Other(_) => {}
+        }
+    }
+
+    fn changes(&mut self) -> &mut Changes {
+        self.changes.get_or_insert_default()
+    }
 }
 
 impl PinCause {
@@ -233,6 +299,11 @@ impl Session {
         self.pins.clear();
     }
 
+    /// The session has seen these transactions, and perhaps made some of them.
+    pub(crate) fn has_seen(&mut self, gtids: &[u8]) -> Result<(), BadGtidSet> {
+        self.watermark.advance(gtids)
+    }
+
     /// COM_RESET_CONNECTION, COM_CHANGE_USER: everything but what was written is as after the login.
     pub(crate) fn reset(&mut self, settings: Settings, dialect: Dialect) {
         let watermark = std::mem::take(&mut self.watermark);
@@ -244,13 +315,14 @@ impl Session {
     /// [`Session::learn_variable`], before anything else runs.
     pub(crate) fn apply(&mut self, statement: &Statement, answered: &Answered) -> Vec<Box<str>> {
         self.apply_status(answered);
-        if !matches!(statement.kind, Kind::Anywhere | Kind::Previous | Kind::Kill { .. }) {
-            self.next_transaction = NextTransaction::default();
-        }
         let mut missing = Vec::new();
         let succeeded = answered.error.is_none();
         if matches!(statement.kind, Kind::Begin(_)) && succeeded {
             self.begin();
+        }
+        if statement.reason == Reason::EndsTransaction && succeeded {
+            // Which connections that have been told of it say too; but it may have been told to none.
+            self.next_transaction = NextTransaction::default();
         }
         if statement.effects.is_empty() && answered.changes.is_none() {
             return missing;
@@ -279,6 +351,17 @@ impl Session {
         missing
     }
 
+    /// Takes in what became of the session in a statement that failed, or whose rows ended in the old form.
+    pub(crate) fn apply_hidden(&mut self, heard: &Answered) {
+        self.apply_status(heard);
+        if let Some(changes) = &heard.changes {
+            self.apply_changes(changes);
+            if changes.state {
+                self.pin(PinCause::ServerState);
+            }
+        }
+    }
+
     /// A transaction ends LOCK TABLES, but not FLUSH TABLES WITH READ LOCK.
     /// <https://dev.mysql.com/doc/refman/9.7/en/lock-tables.html>
     fn begin(&mut self) {
@@ -299,10 +382,15 @@ impl Session {
         }
     }
 
-    /// Takes in the status flags and the GTIDs of an answer that has no statement (COM_INIT_DB and its like).
+    /// Takes in the status flags, the GTIDs and what is set for the next transaction; all there is of an answer that has no
+    /// statement (COM_INIT_DB and its like).
     pub(crate) fn apply_status(&mut self, answered: &Answered) {
         if let Some(status) = answered.status {
             self.status = status & (IN_TRANSACTION | IN_READ_ONLY_TRANSACTION | AUTOCOMMIT);
+        }
+        if let Some(next) = answered.next_transaction {
+            // Of a transaction that is open it says with what that began.
+            self.next_transaction = if self.in_transaction() { NextTransaction::default() } else { next };
         }
         if let Some(changes) = &answered.changes {
             for gtids in &changes.gtids {

@@ -301,6 +301,33 @@ impl Route {
 }
 
 impl Statement {
+    /// True when it may run routines or triggers, or is several statements that write: it may change the session before it
+    /// fails.
+    pub(crate) fn may_hide(&self) -> bool {
+        self.reason == Reason::ChangesData || self.may_commit()
+    }
+
+    /// True when what SET TRANSACTION has said before may be about this statement. (About COMMIT it is never.)
+    pub(crate) fn may_use_next_transaction(&self) -> bool {
+        match self.kind {
+            Kind::Previous => false,
+            Kind::Anywhere => {
+                let sets = |effect: &Effect| matches!(effect, Effect::NextTransaction { .. });
+                self.reason == Reason::TextExecute || self.effects.iter().any(sets)
+            }
+            _ => true,
+        }
+    }
+
+    /// True when it may have committed something although it fails.
+    pub(crate) fn may_commit(&self) -> bool {
+        let runs_others = matches!(
+            self.reason,
+            Reason::CallsProcedure | Reason::UnknownFunction | Reason::RefusedByReplica | Reason::TextExecute
+        );
+        runs_others || self.several && self.kind == Kind::Write
+    }
+
     /// Where it would go on a fresh session with autocommit and no transaction.
     pub(crate) fn route(&self) -> Route {
         // A restored variable counts too: whoever names sql_log_bin or gtid_next owns the connection for that moment.

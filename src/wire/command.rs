@@ -76,6 +76,7 @@ pub(crate) const CURSORS: u8 = 0x07;
 
 pub(crate) const COM_INIT_DB: u8 = 0x02;
 pub(crate) const COM_QUERY: u8 = 0x03;
+pub(crate) const COM_PING: u8 = 0x0E;
 pub(crate) const COM_STMT_PREPARE: u8 = 0x16;
 pub(crate) const COM_STMT_CLOSE: u8 = 0x19;
 pub(crate) const COM_SET_OPTION: u8 = 0x1B;

@@ -37,7 +37,11 @@ pub(crate) enum Change<'a> {
     /// Something in the session changed; which thing is not said.
     State,
     Gtids(&'a [u8]),
-    /// Transaction trackers, and kinds that later servers add.
+    /// The statements that would open the same transaction elsewhere.
+    Characteristics(&'a [u8]),
+    /// What the transaction has done.
+    Transaction,
+    /// Kinds that later servers add.
     Other(u8),
 }
 
@@ -236,6 +240,8 @@ fn next_change(bytes: &[u8]) -> Option<(Change<'_>, &[u8], &[u8])> {
         1 => Change::Schema(read_string(data)?.0),
         2 => Change::State,
         3 => Change::Gtids(read_string(data.get(1..)?)?.0),
+        4 => Change::Characteristics(read_string(data)?.0),
+        5 => Change::Transaction,
         other => Change::Other(other),
     };
     Some((change, &bytes[..bytes.len() - after.len()], after))

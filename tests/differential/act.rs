@@ -25,6 +25,8 @@ pub(crate) struct Player {
     statements: HashMap<u8, PreparedAs>,
     /// FOUND_ROWS() is about something.
     finds: bool,
+    /// The session has set what it wants to be told of its transactions.
+    asks_of_transactions: bool,
 }
 
 pub(crate) fn is_over(seen: &str) -> bool {
@@ -75,6 +77,7 @@ impl Player {
             capabilities,
             statements: HashMap::new(),
             finds: true,
+            asks_of_transactions: false,
         }
     }
 
@@ -93,7 +96,8 @@ impl Player {
                 self.raw.send_query(sql.as_bytes()).await;
                 let seen = self.results().await;
                 self.finds = finds(sql, &seen).unwrap_or(self.finds);
-                seen
+                self.asks_of_transactions |= sql.contains("session_track_transaction_info");
+                if self.asks_of_transactions { seen } else { without_deeds(&seen) }
             }
             Action::Prepare(slot, sql) => match self.raw.prepare_with_definitions(sql).await {
                 Ok((prepared, definitions)) => {
@@ -248,6 +252,19 @@ fn finds(sql: &str, seen: &str) -> Option<bool> {
         false if !has(&["UPDATE", "DELETE", "SELECT"]) => None,
         _ => Some(false),
     }
+}
+
+/// A server tells those who did not ask that a transaction begins and ends, but of what it does only if a consistent snapshot
+/// is its first deed.
+fn without_deeds(seen: &str) -> String {
+    const STATE: &str = " changed 5:\\x08";
+    let mut parts = seen.split(STATE);
+    let mut told = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let rest = part.get(8..).unwrap_or_default();
+        told = told + STATE + part.get(..1).unwrap_or_default() + rest;
+    }
+    told
 }
 
 /// These commands repeat the number of warnings that the statement before left, which only its connection knows.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mysql_async::prelude::Queryable;
 use tokio::time::{Instant, sleep};
 
 use super::support::cluster::{APP, Account, Cluster, ROOT};
@@ -117,6 +118,65 @@ fn a_setting_for_the_next_transaction_is_the_sessions_own() {
             one.run("COMMIT").await;
             one.run(WRITE).await;
         }
+    });
+}
+
+/// What a procedure does before it fails, or without a word in the statement, is the session's own all the same.
+#[test]
+fn a_procedure_leaves_nothing_to_others() {
+    const SET_UP: [&str; 6] = [
+        "CREATE TABLE d.remains (n INT)",
+        "CREATE PROCEDURE d.begins_and_fails() BEGIN START TRANSACTION; INSERT INTO d.remains VALUES (1); SIGNAL SQLSTATE '45000'; END",
+        "CREATE PROCEDURE d.writes_and_fails() BEGIN INSERT INTO d.remains VALUES (2); SIGNAL SQLSTATE '45000'; END",
+        "CREATE PROCEDURE d.sets_and_fails() BEGIN SET @a = 'left', time_zone = '+03:00'; SIGNAL SQLSTATE '45000'; END",
+        "CREATE PROCEDURE d.prepares() SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ ONLY",
+        "CREATE PROCEDURE d.prepares_and_fails() BEGIN SET TRANSACTION READ ONLY; SIGNAL SQLSTATE '45000'; END",
+    ];
+    const CALLS: [&str; 4] = [
+        "CALL d.begins_and_fails()",
+        "CALL d.sets_and_fails()",
+        "CALL d.prepares()",
+        "CALL d.prepares_and_fails()",
+    ];
+    const WRITE: &str = "INSERT INTO d.remains (n) VALUES (3)";
+    run(async {
+        let proxy = narrow().await;
+        let cluster = Cluster::shared().await;
+        let mut root = cluster.connect(0, ROOT).await;
+        for sql in SET_UP {
+            root.query_drop(sql).await.expect("root may");
+        }
+        cluster.caught_up().await;
+        let mut other = Raw::connect(proxy.port(), APP, USUAL).await;
+        let untouched = look(&mut other).await;
+        for call in CALLS {
+            let mut one = Raw::connect(proxy.port(), APP, USUAL).await;
+            one.query(call).await;
+            drop(one);
+            other.run(WRITE).await;
+            assert_eq!(look(&mut other).await, untouched, "{call}");
+            let seen: Option<u64> =
+                root.query_first("SELECT COUNT(*) FROM d.remains WHERE n = 3").await.expect("root may");
+            root.query_drop("DELETE FROM d.remains").await.expect("root may");
+            assert_eq!(seen, Some(1), "{call}: it is committed");
+        }
+        // The session itself goes on as on a server.
+        let mut one = Raw::connect(proxy.port(), APP, USUAL).await;
+        one.refused("CALL d.begins_and_fails()").await;
+        assert_eq!(one.text("SELECT COUNT(*) FROM d.remains").await, "1");
+        one.run("ROLLBACK").await;
+        assert_eq!(one.text("SELECT COUNT(*) FROM d.remains").await, "0");
+        one.refused("CALL d.writes_and_fails()").await;
+        assert_eq!(one.text("SELECT COUNT(*) FROM d.remains").await, "1", "a session sees its own writes");
+        for call in ["CALL d.prepares()", "CALL d.prepares_and_fails()"] {
+            one.query(call).await;
+            one.run("SET @b = 1").await;
+            assert_eq!(one.refused(WRITE).await.code, 1792, "{call}");
+            one.run("COMMIT").await;
+            one.run(WRITE).await;
+        }
+        one.refused("CALL d.sets_and_fails()").await;
+        assert_eq!(one.text("SELECT CONCAT(@a, @@time_zone)").await, "left+03:00");
     });
 }
 
