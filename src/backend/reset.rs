@@ -204,6 +204,7 @@ pub(crate) fn user_variable_literal(packets: &[Vec<u8>]) -> Option<Vec<u8>> {
     const DOUBLE: u8 = 5;
     const WHOLE_NUMBER: u8 = 8;
     const DECIMAL: u8 = 246;
+    const UNSIGNED: u8 = 0x20;
     const NULL: u8 = 0xFB;
     let mut definition = Reader::new(packets.get(1)?);
     for _ in 0..6 {
@@ -212,6 +213,7 @@ pub(crate) fn user_variable_literal(packets: &[Vec<u8>]) -> Option<Vec<u8>> {
     // Length of what follows, character set, length; then the type.
     definition.bytes(7).ok()?;
     let kind = definition.u8().ok()?;
+    let flags = definition.bytes(2).ok()?;
     let row = packets.get(packets.len().checked_sub(2)?)?;
     let is_null = row.first() == Some(&NULL);
     // Of NULL, value and digits are that.
@@ -220,6 +222,9 @@ pub(crate) fn user_variable_literal(packets: &[Vec<u8>]) -> Option<Vec<u8>> {
     let has = |byte: u8| value.contains(&byte);
     let mut literal = value.to_vec();
     match kind {
+        WHOLE_NUMBER if flags[0] & UNSIGNED != 0 => {
+            literal = [b"CAST(", value, b" AS UNSIGNED)"].concat();
+        }
         WHOLE_NUMBER => {}
         DECIMAL if has(b'.') => {}
         DECIMAL => literal.push(b'.'),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::backend::connection::{Executed, Identity, OnServer, PreparedText};
 use crate::model::settings::Settings;
 use crate::routing::session::PinCause;
-use crate::sql::{Charset, Counts, Dialect, Effect, Hint, Kind, Needs, Reason, Statement};
+use crate::sql::{Access, Charset, Counts, Dialect, Effect, Ends, Hint, Kind, Needs, Reason, Statement};
 use crate::telemetry::clients::{FIRST_ID, Signals};
 use crate::wire::buffer::Buffer;
 use crate::wire::command::{self, Command};
@@ -35,6 +35,8 @@ pub(super) struct Verdicts {
     anywhere: Statement,
     read: Statement,
     administration: Statement,
+    /// START TRANSACTION READ ONLY, in a text of our own.
+    pub(super) opens_read_only: Statement,
 }
 
 const HEADER: usize = 4;
@@ -54,11 +56,13 @@ impl Default for Verdicts {
             counts: Counts::Nothing,
             several: false,
             calls: Vec::new(),
+            ends: Ends::Nothing,
         };
         Self {
             anywhere: verdict(Kind::Anywhere, Reason::SessionState),
             read: verdict(Kind::Read, Reason::Catalog),
             administration: verdict(Kind::Write, Reason::Administration),
+            opens_read_only: verdict(Kind::Begin(Access::ReadOnly), Reason::OpensReadOnly),
         }
     }
 }
@@ -107,6 +111,9 @@ impl ClientSession {
                 // The schema stays, the rest is as the server has it.
                 settings.schema.clone_from(&self.session.settings().schema);
                 settings.after_reset = true;
+                // It is a matter of the connection, and no reset is one of it.
+                settings.multi_statements = self.session.settings().multi_statements;
+                dialect.multi_statements = self.session.dialect().multi_statements;
                 Box::pin(self.start_over(settings, dialect)).await;
                 self.answer_ok().await
             }

@@ -8,6 +8,7 @@ mod forward;
 mod hand;
 mod hold;
 mod insert_id;
+mod leave;
 pub(crate) mod login;
 mod mend;
 mod prepared;

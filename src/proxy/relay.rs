@@ -478,17 +478,8 @@ fn look_into_ok(
     if ok.status & response::status::SESSION_STATE_CHANGED == 0 {
         return Ok(packet.len());
     }
-    let mut turns = false;
-    response::read_changes(&packet[HEADER..], |change| {
-        turns |= matches!(change, Change::Characteristics(_));
-        answered.take_change(change);
-    })?;
-    let is_kept = |change: Change<'_>, tracks: &Trackers| match change {
-        // That one begins and ends a server tells also to those who did not ask (seen in 9.7.4).
-        Change::Transaction if turns => true,
-        change => is_shown(change, tracks),
-    };
-    response::retain_changes(packet, |change| tracks.is_some_and(|tracks| all || is_kept(change, tracks)))
+    response::read_changes(&packet[HEADER..], |change| answered.take_change(change))?;
+    response::retain_changes(packet, |change| tracks.is_some_and(|tracks| all || is_shown(change, tracks)))
 }
 
 /// Whether the client asked for this change; we track more for ourselves.

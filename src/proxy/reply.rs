@@ -62,6 +62,13 @@ pub(super) fn read_only_transaction() -> ErrPacket {
     ErrPacket::new(1792, "25006", "Cannot execute statement in a READ ONLY transaction.")
 }
 
+/// The same number for a statement of a read-only transaction that would act on the wrong server.
+pub(super) fn not_on_a_replica() -> ErrPacket {
+    let text = "Readwright: this read-only transaction has read on a replica, and the statement is for the primary; run it \
+                before the transaction, or begin without READ ONLY";
+    ErrPacket::new(1792, "25006", text)
+}
+
 /// The server went away in the middle of a statement.
 pub(super) fn lost(server: &ServerId, bound: bool) -> ErrPacket {
     let text = if bound {

@@ -11,17 +11,17 @@ use crate::backend::connection::{Connection, Executed, Identity};
 use crate::backend::reset;
 use crate::model::health::Health;
 use crate::model::topology::{Server, Topology};
-use crate::routing::session::{Answered, PinCause};
+use crate::routing::session::Answered;
 use crate::routing::{self, Circumstances, Decision, Freshness, InHand, Target};
-use crate::sql::{Access, Cause, Effect, Isolation, Kind, Reason, Statement};
+use crate::sql::{Access, Isolation, Kind, Statement};
 use crate::telemetry::clients::Signals;
 use crate::wire::flags::Capabilities;
 use crate::wire::packet::{ErrPacket, push_packet};
-use crate::wire::response::read_ok;
 use crate::wire::tracker::Answer;
 
 use super::forward::{Body, Broken};
 use super::hold::Held;
+use super::leave::Begun;
 use super::mend::{ER_UNKNOWN_STMT_HANDLER, may_be_mended, may_be_mended_late};
 use super::relay::{self, Attend, Deliver, Order, PreparedAnswer, Relayed};
 use super::session::{ClientSession, End};
@@ -83,8 +83,12 @@ impl ClientSession {
         let mut forced = None;
         let mut tries = 0;
         if self.session.is_bound() {
-            Box::pin(self.leave_replica(statement)).await;
+            if let Some(refusal) = Box::pin(self.leave_replica(statement, work.answer)).await? {
+                self.refuse(&refusal).await?;
+                return Ok(Ran::default());
+            }
         } else if statement.kind != Kind::Previous && !statement.needs.previous {
+            self.begun = Begun::by(statement, self.session.next_transaction());
             if self.writes_untold {
                 Box::pin(self.learn_writes()).await;
                 forced = self.writes_untold.then_some("primary-position-unknown");
@@ -154,49 +158,7 @@ impl ClientSession {
         }
     }
 
-    /// A session may be bound to a replica by a read-only transaction and by what that left. It must not be when the next
-    /// statement is more than that.
-    async fn leave_replica(&mut self, statement: &Statement) {
-        let Some(lease) = self.hold.as_mut().filter(|lease| !self.snapshot.is_primary(&lease.server().id))
-        else {
-            return;
-        };
-        if self.session.in_transaction() && ends_transaction(statement) {
-            // As the server would by itself, before it does anything else.
-            let deadline = self.shared.server_deadline;
-            let commit = "COMMIT AND NO CHAIN NO RELEASE";
-            match crate::backend::query(lease.connection(), commit, deadline).await {
-                Ok(packets) => {
-                    let status = packets.first().and_then(|ok| read_ok(ok).ok()).map(|ok| ok.status);
-                    self.session.apply_status(&Answered { status, ..Answered::default() });
-                }
-                Err(error) => tracing::debug!(%error, "a read-only transaction could not be ended"),
-            }
-        }
-        if !self.session.in_transaction() && statement.kind != Kind::Previous {
-            self.bring_user_variables_home().await;
-        }
-    }
-
-    /// A read on a replica called something that left state on that connection. It is run once more on the primary,
-    /// where the session stays from now on; nobody sees that answer.
-    async fn bring_state_home(&mut self, statement: &Statement, work: Work<'_>) -> Result<(), End> {
-        self.hold = None;
-        self.session.unpin(&PinCause::ServerState);
-        let decision =
-            Decision { target: Target::Primary, why: REFUSED_BY_REPLICA, freshness: Freshness::Any };
-        self.unheard = true;
-        let tried =
-            self.try_command(statement, Work { deliver: Deliver::Discard, ..work }, decision, TRIES).await;
-        self.unheard = false;
-        match tried? {
-            Tried::Done(Ran { answered: Some(answered), .. }) if answered.error.is_none() => Ok(()),
-            // What the client believes to have set is nowhere.
-            _ => Err(End::ServerLost),
-        }
-    }
-
-    async fn try_command(
+    pub(super) async fn try_command(
         &mut self,
         statement: &Statement,
         mut work: Work<'_>,
@@ -344,7 +306,7 @@ impl ClientSession {
         let mut spoils = false;
         if !in_transaction
             && let Some(set) = set_transaction(next.access, next.isolation)
-            && answer == Answer::Results
+            && matches!(answer, Answer::Results | Answer::Prepared)
             && statement.may_use_next_transaction()
         {
             say(&mut prelude, set);
@@ -548,21 +510,6 @@ impl Attend for Attending<'_> {
     fn abandoned(&self, connection: &Connection) {
         self.shared.kill(self.server, self.identity, connection.thread_id, true);
     }
-}
-
-/// True when a transaction that is open is committed before this runs.
-/// <https://dev.mysql.com/doc/refman/9.7/en/implicit-commit.html>
-fn ends_transaction(statement: &Statement) -> bool {
-    // UNLOCK TABLES only where tables are locked, which no transaction has. (LOCK INSTANCE never, but that lock is to be
-    // the primary's.)
-    let locks = |effect: &Effect| {
-        matches!(effect, Effect::Pin(Cause::TableLocks | Cause::FlushLock | Cause::InstanceLock))
-    };
-    matches!(statement.kind, Kind::Begin(_))
-        || statement.kind == Kind::Write
-            && !statement.several
-            && (matches!(statement.reason, Reason::ChangesSchema | Reason::ChangesAccounts)
-                || statement.effects.iter().any(locks))
 }
 
 /// SET TRANSACTION as the session said it before, for the connection that now opens the transaction.

@@ -24,6 +24,7 @@ use crate::wire::packet::ErrPacket;
 use super::command::{self, Frames};
 use super::forward::{self, ClientEnd};
 use super::insert_id::InsertId;
+use super::leave::Begun;
 use super::prepared::Statements;
 use super::{Shared, reply};
 
@@ -45,6 +46,8 @@ pub(super) struct ClientSession {
     /// A connection to the primary that still has this session's LAST_INSERT_ID, while reads run elsewhere.
     pub(super) parked: Option<Lease>,
     pub(super) insert_id: InsertId,
+    /// How the transaction began that a replica may have.
+    pub(super) begun: Begun,
     /// The session has written something of which no answer has told the GTID.
     pub(super) writes_untold: bool,
     /// What ROW_COUNT() and FOUND_ROWS() say, as far as it is known.
@@ -151,6 +154,7 @@ impl ClientSession {
             hold: None,
             parked: None,
             insert_id: InsertId::NONE,
+            begun: Begun::default(),
             writes_untold: false,
             row_count: 0,
             found_rows: Some(0),

@@ -333,8 +333,8 @@ impl Session {
             if let Effect::SetVariables(names) = effect {
                 // What becomes of the others when a text fails in the middle, the tracker tells.
                 let is_asked = |name: &str| {
-                    !is_reported(name, answered)
-                        && (succeeded || statement.several && Trackers::VARIABLES.contains(&name))
+                    let is_silent = || name == "collation_connection" || Trackers::VARIABLES.contains(&name);
+                    !is_reported(name, answered) && (succeeded || statement.several && is_silent())
                 };
                 missing.extend(names.iter().filter(|name| is_asked(name)).cloned());
             }
@@ -444,6 +444,7 @@ impl Session {
                 false
             }
             Effect::NextTransaction { .. }
+            | Effect::TakesSnapshot
             | Effect::AccountsChange
             | Effect::RoutinesChange
             | Effect::Disconnects

@@ -120,6 +120,8 @@ pub(crate) struct Statement {
     pub(crate) several: bool,
     /// Routines that it calls, or may call: `schema.name` or `name`, lower case, unquoted.
     pub(crate) calls: Vec<Box<[u8]>>,
+    /// Whether it ends a transaction that is open.
+    pub(crate) ends: Ends,
 }
 
 /// A question about the session that no server can answer when several serve it.
@@ -148,6 +150,19 @@ pub(crate) enum Counts {
     Unknown,
     /// GET DIAGNOSTICS: even ROW_COUNT() stays what it was.
     NotEven,
+}
+
+/// Whether a transaction that is open goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Ends {
+    /// It does, or only COMMIT or ROLLBACK ends it, which are about nothing else.
+    #[default]
+    Nothing,
+    /// It is committed before anything else runs, or the first of several statements ends it.
+    /// <https://dev.mysql.com/doc/refman/9.7/en/implicit-commit.html>
+    First,
+    /// A later one of several statements ends it.
+    Later,
 }
 
 /// Where a statement may run, before the session's state is asked.
@@ -197,6 +212,8 @@ pub(crate) enum Effect {
     SetUserVariable { name: Box<[u8]>, literal: Box<[u8]> },
     /// SET TRANSACTION without a scope: the next transaction only. None: not said.
     NextTransaction { access: Option<Access>, isolation: Option<Isolation> },
+    /// START TRANSACTION WITH CONSISTENT SNAPSHOT: what the transaction reads is fixed from now on.
+    TakesSnapshot,
     /// A transaction begins as a part of a longer text (`BEGIN; SELECT 1`, ROLLBACK AND CHAIN).
     Begins,
     /// Accounts, passwords or privileges change: what is known of users must be checked again.

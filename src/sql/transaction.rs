@@ -23,6 +23,8 @@ impl Walk<'_> {
         while let Some(token) = self.take() {
             if token.is("read") {
                 access = if self.accept("only") { Access::ReadOnly } else { Access::ReadWrite };
+            } else if token.is("snapshot") {
+                self.effects.push(Effect::TakesSnapshot);
             }
         }
         let reason = match access {

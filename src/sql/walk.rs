@@ -3,7 +3,7 @@
 
 use super::names::{Folded, literal_value, lower_name};
 use super::scan::{Lexer, Token, TokenKind};
-use super::{Cause, Counts, Dialect, Effect, Kind, Needs, Question, Reason, Release, Statement};
+use super::{Cause, Counts, Dialect, Effect, Ends, Kind, Needs, Question, Reason, Release, Statement};
 
 /// A verdict, and whether it holds for every text of the same shape.
 #[derive(Debug)]
@@ -28,10 +28,12 @@ pub(super) fn judge(text: &[u8], dialect: Dialect) -> Judged {
     let asks = question(text, dialect);
     let (effects, needs, counts) = (walk.effects, walk.needs, walk.counts.unwrap_or_default());
     let (several, mut needs) = (walk.several, needs);
+    // A COMMIT by itself runs where its transaction is.
+    let ends = if several || reason != Reason::EndsTransaction { walk.ends } else { Ends::Nothing };
     // Its trackers are other ones, and stay as they are.
     needs.trackers &= !dialect.mariadb;
     let calls = walk.calls;
-    let statement = Statement { kind, reason, effects, needs, hint, asks, counts, several, calls };
+    let statement = Statement { kind, reason, effects, needs, hint, asks, counts, several, calls, ends };
     Judged { statement, varies: walk.varies }
 }
 
@@ -54,6 +56,7 @@ pub(super) fn judge_head(head: &[u8], dialect: Dialect) -> Statement {
         counts: Counts::Unknown,
         several: true,
         calls: walk.calls,
+        ends: walk.ends,
     }
 }
 
@@ -117,6 +120,7 @@ pub(super) struct Walk<'a> {
     /// None: no statement yet.
     counts: Option<Counts>,
     several: bool,
+    ends: Ends,
     /// There is a LIMIT that passes rows over.
     pub(super) has_offset: bool,
     /// There is a query, perhaps within another statement.
@@ -146,6 +150,7 @@ impl<'a> Walk<'a> {
             in_routine: false,
             counts: None,
             several: false,
+            ends: Ends::Nothing,
             has_offset: false,
             has_query: false,
             finds: Counts::Unknown,
@@ -245,6 +250,9 @@ impl<'a> Walk<'a> {
             let mut found = self.statement();
             self.skip_rest();
             self.count(first, found.1);
+            if self.ends == Ends::Nothing && self.ends_transaction(first, found.1) {
+                self.ends = if total.is_none() { Ends::First } else { Ends::Later };
+            }
             if in_doubt && found.0 != Kind::Write {
                 found = (Kind::Write, Reason::LexerChanges);
             }
@@ -282,6 +290,36 @@ impl<'a> Walk<'a> {
             _ => Counts::Unknown,
         });
         (self.has_offset, self.has_query, self.finds) = (false, false, Counts::Unknown);
+    }
+
+    /// True when the statement that begins with this token commits the transaction that is open before it runs, or ends it.
+    /// (Of administration this was asked of 9.7.4.)
+    fn ends_transaction(&self, first: Token<'a>, reason: Reason) -> bool {
+        let locks = |effect: &Effect| matches!(effect, Effect::Pin(Cause::TableLocks | Cause::FlushLock));
+        match reason {
+            Reason::ChangesSchema | Reason::ChangesAccounts | Reason::EndsTransaction => true,
+            // Not LOCK INSTANCE, and UNLOCK TABLES only where tables are locked, which no transaction has.
+            Reason::TableLock => self.effects.iter().any(locks),
+            Reason::Administration => matches!(
+                Folded::keyword(&first).as_str(),
+                "flush"
+                    | "analyze"
+                    | "optimize"
+                    | "repair"
+                    | "check"
+                    | "cache"
+                    | "load"
+                    | "reset"
+                    | "change"
+                    | "start"
+                    | "stop"
+                    | "install"
+                    | "uninstall"
+                    | "import"
+                    | "clone"
+            ),
+            _ => false,
+        }
     }
 
     /// A transaction begins in the middle of the text.
@@ -371,6 +409,7 @@ impl<'a> Walk<'a> {
                 self.expression(false);
                 (Kind::Write, Reason::ChangesData)
             }
+            "load" if self.next_is("index") => (Kind::Write, Reason::Administration),
             "load" => {
                 self.arguments();
                 (Kind::Write, Reason::ChangesData)
@@ -421,6 +460,7 @@ impl<'a> Walk<'a> {
             "xa" => self.xa(),
             "kill" => self.kill(),
             "get" => self.get_diagnostics(),
+            "reset" if self.next_is("persist") => (Kind::Write, Reason::ServerSetting),
             "analyze" | "optimize" | "repair" | "check" | "cache" | "binlog" | "change" | "reset"
             | "purge" | "stop" | "install" | "uninstall" | "import" | "clone" | "restart" | "shutdown" => {
                 (Kind::Write, Reason::Administration)

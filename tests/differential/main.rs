@@ -140,7 +140,7 @@ impl Scene {
             }
             let expected = act(&mut one[step.who], step).await;
             let seen = act(&mut other[step.who], step).await;
-            let is_known = act::is_known(&step.action, &expected, &seen);
+            let is_known = act::is_known(&expected, &seen);
             if expected != seen && !is_known {
                 found =
                     Some(Difference { step: at, text: format!("  server: {expected}\n  proxy:  {seen}") });

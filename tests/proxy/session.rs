@@ -73,13 +73,55 @@ fn a_read_only_transaction_goes_on_where_the_server_would_go_on() {
         for sql in ["UNLOCK INSTANCE", "UNLOCK TABLES"] {
             assert_eq!(raw.run(sql).await.status & FLAGS, FLAGS, "{sql}");
         }
-        for sql in
-            ["ALTER TABLE d.one COMMENT 'x'", "LOCK TABLES d.one READ", "FLUSH TABLES d.one WITH READ LOCK"]
-        {
+        for sql in [
+            "ALTER TABLE d.one COMMENT 'x'",
+            "LOCK TABLES d.one READ",
+            "FLUSH TABLES d.one WITH READ LOCK",
+            "FLUSH STATUS",
+        ] {
             raw.run("START TRANSACTION READ ONLY").await;
             assert_eq!(raw.run(sql).await.status & FLAGS, 0, "{sql}");
             raw.run("UNLOCK TABLES").await;
         }
+        // What has read nothing goes on at the primary; what has read stays, and only what would do harm there is refused.
+        const WHERE: &str = "SELECT server FROM d.home";
+        for (sql, harms) in [
+            ("SELECT GET_LOCK('here', 0)", true),
+            ("SET GLOBAL sort_buffer_size = 262144", true),
+            ("LOCK INSTANCE FOR BACKUP", true),
+            ("PREPARE p FROM 'SELECT 1'", false),
+        ] {
+            raw.run("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE").await;
+            raw.run("START TRANSACTION READ ONLY").await;
+            raw.query(sql).await;
+            assert_eq!(raw.text(WHERE).await, "0", "{sql}");
+            assert_eq!(raw.refused("UPDATE d.one SET t = t WHERE id = 1").await.code, 1792, "{sql}");
+            raw.command(command::PING, b"").await;
+            let Outcome::Done(ping) = raw.outcome().await else { panic!("PING is answered by OK") };
+            assert_eq!(ping.status & FLAGS, FLAGS, "{sql}");
+            raw.run("COMMIT").await;
+            raw.run("UNLOCK INSTANCE").await;
+            raw.text("SELECT RELEASE_ALL_LOCKS()").await;
+            raw.command(command::RESET_CONNECTION, b"").await;
+            assert_eq!(raw.packet().await[0], 0);
+            raw.run("START TRANSACTION READ ONLY").await;
+            assert_ne!(raw.text(WHERE).await, "0", "{sql}");
+            match raw.query(sql).await {
+                Outcome::Refused(refusal) => assert!(harms && refusal.code == 1792, "{sql}: {refusal:?}"),
+                _ => assert!(!harms, "{sql}"),
+            }
+            assert_ne!(raw.text(WHERE).await, "0", "{sql}");
+            raw.run("COMMIT").await;
+            raw.command(command::RESET_CONNECTION, b"").await;
+            assert_eq!(raw.packet().await[0], 0);
+        }
+        // A transaction that begins within a read-only one is one too, unless it says otherwise.
+        raw.run("START TRANSACTION READ ONLY").await;
+        assert_eq!(raw.run("BEGIN").await.status & FLAGS, FLAGS);
+        assert_ne!(raw.text(WHERE).await, "0");
+        assert_eq!(raw.run("START TRANSACTION READ WRITE").await.status & FLAGS, 1);
+        raw.run("UPDATE d.one SET t = t WHERE id = 1").await;
+        raw.run("ROLLBACK").await;
     });
 }
 
