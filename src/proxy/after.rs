@@ -20,18 +20,23 @@ use super::forward::Body;
 use super::insert_id::InsertId;
 use super::relay::Number;
 use super::run::Work;
-use super::session::ClientSession;
+use super::session::{ClientSession, End};
 
 impl ClientSession {
     /// Takes in what a statement did to the session and to its connection.
-    pub(super) async fn after(&mut self, statement: &Statement, answered: &Answered, work: Work<'_>) {
+    pub(super) async fn after(
+        &mut self,
+        statement: &Statement,
+        answered: &Answered,
+        work: Work<'_>,
+    ) -> Result<(), End> {
         let before = Arc::clone(self.session.settings());
         if work.answer == Answer::Results {
             let bound = self.session.is_bound();
             let missing = self.session.apply(statement, answered);
             self.keep_from_others(answered);
             if self.leaves_untold(statement, answered) {
-                Box::pin(self.hear(statement)).await;
+                Box::pin(self.hear(statement)).await?;
             }
             let at_replica =
                 self.hold.as_ref().is_some_and(|lease| !self.snapshot.is_primary(&lease.server().id));
@@ -75,6 +80,7 @@ impl ClientSession {
         if self.session.is_bound() || !self.shown_causes.is_empty() {
             self.show_pins_of(work);
         }
+        Ok(())
     }
 
     /// What the effects of a statement, which most statements do not have, mean to what is kept here.
@@ -135,8 +141,10 @@ impl ClientSession {
 
     /// Lets the server tell what the last answer did not: a transaction that a procedure has begun before it failed, say. A
     /// PING leaves the diagnostics as they are.
-    async fn hear(&mut self, statement: &Statement) {
-        let Some(lease) = self.hold.as_mut() else { return };
+    async fn hear(&mut self, statement: &Statement) -> Result<(), End> {
+        // GTIDs are told with the answer itself or never.
+        self.writes_untold |= statement.may_commit();
+        let Some(lease) = self.hold.as_mut() else { return Ok(()) };
         let mut heard = Answered::default();
         let deadline = self.shared.server_deadline;
         let told = match crate::backend::ping(lease.connection(), deadline).await {
@@ -146,19 +154,17 @@ impl ClientSession {
             }
             Err(_) => false,
         };
-        self.session.apply_hidden(&heard);
-        self.keep_from_others(&heard);
-        if !told && !self.session.is_bound() {
+        if !told {
             // What it had is gone with it.
             self.hold = None;
             if self.parked.is_none() {
                 self.insert_id = InsertId::NONE;
             }
+            return if self.session.is_bound() { Err(End::ServerLost) } else { Ok(()) };
         }
-        // GTIDs are told with the answer itself or never.
-        if statement.may_commit() {
-            self.writes_untold = true;
-        }
+        self.session.apply_hidden(&heard);
+        self.keep_from_others(&heard);
+        Ok(())
     }
 
     /// What the answer means to ROW_COUNT() and FOUND_ROWS() of the next statement.

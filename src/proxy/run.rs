@@ -217,13 +217,13 @@ impl ClientSession {
                 if decision.freshness == Freshness::AwaitSession {
                     self.note_applied();
                 }
-                self.after(statement, &answered, work).await;
+                self.after(statement, &answered, work).await?;
                 Ok(Tried::Done(Ran { answered: Some(answered), prepared }))
             }
             Ok((relayed, _)) => {
                 let tried = self.judge(relayed, decision, work, tries).await?;
                 if let Tried::Done(Ran { answered: Some(answered), .. }) = &tried {
-                    Box::pin(self.after(statement, answered, work)).await;
+                    Box::pin(self.after(statement, answered, work)).await?;
                 }
                 Ok(tried)
             }
