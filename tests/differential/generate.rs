@@ -624,7 +624,7 @@ const PREPARED: &[&str] = &[
     "CALL p_rows(?)",
     "CALL p_out(?)",
     "CALL p_insert(?)",
-    "SET @{v} = ?",
+    "DO ?",
     "SELECT @{v}, ?",
     "SELECT a FROM {t} WHERE id = ? FOR UPDATE",
     "SELECT f_writes(?)",
