@@ -333,7 +333,10 @@ impl Session {
             if let Effect::SetVariables(names) = effect {
                 // What becomes of the others when a text fails in the middle, the tracker tells.
                 let is_asked = |name: &str| {
-                    let is_silent = || name == "collation_connection" || Trackers::VARIABLES.contains(&name);
+                    // A text that writes keeps its connection, and its warnings, which a question would wipe away.
+                    let reads = statement.kind != Kind::Write;
+                    let is_silent =
+                        || Trackers::VARIABLES.contains(&name) || reads && name == "collation_connection";
                     !is_reported(name, answered) && (succeeded || statement.several && is_silent())
                 };
                 missing.extend(names.iter().filter(|name| is_asked(name)).cloned());
