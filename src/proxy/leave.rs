@@ -119,7 +119,7 @@ impl ClientSession {
         };
         let shared = std::sync::Arc::clone(&self.shared);
         let opened = self.run_unheard(&shared.verdicts.opens_read_only, work, "leaves-replica").await;
-        if opened && self.session.in_transaction() {
+        if opened == Some(None) && self.session.in_transaction() {
             return Ok(());
         }
         if let Some(server) = &server {
@@ -129,30 +129,40 @@ impl ClientSession {
     }
 
     /// A read on a replica called something that left state on that connection. It is run once more on the primary,
-    /// where the session stays from now on; nobody sees that answer.
+    /// where the session stays from now on; nobody sees that answer. `error` is what the first one ended with: a text may
+    /// fail behind a statement that has left something.
     pub(super) async fn bring_state_home(
         &mut self,
         statement: &Statement,
         work: Work<'_>,
+        error: Option<u16>,
     ) -> Result<(), End> {
         self.hold = None;
         self.session.unpin(&PinCause::ServerState);
         let work = Work { deliver: Deliver::Discard, ..work };
         // Else what the client believes to have set is nowhere.
-        if self.run_unheard(statement, work, REFUSED_BY_REPLICA).await {
-            Ok(())
-        } else {
-            Err(End::ServerLost)
+        match self.run_unheard(statement, work, REFUSED_BY_REPLICA).await {
+            Some(ended) if ended == error => Ok(()),
+            _ => Err(End::ServerLost),
         }
     }
 
-    /// Runs a statement on the primary of which the client hears nothing. True: it has succeeded.
-    async fn run_unheard(&mut self, statement: &Statement, work: Work<'_>, why: &'static str) -> bool {
+    /// Runs a statement on the primary of which the client hears nothing; the error that the server ended it with. None:
+    /// nobody knows whether it has run.
+    async fn run_unheard(
+        &mut self,
+        statement: &Statement,
+        work: Work<'_>,
+        why: &'static str,
+    ) -> Option<Option<u16>> {
         let decision = Decision { target: Target::Primary, why, freshness: Freshness::Any };
         self.unheard = true;
         let tried = self.try_command(statement, work, decision, TRIES).await;
         self.unheard = false;
-        matches!(tried, Ok(Tried::Done(Ran { answered: Some(answered), .. })) if answered.error.is_none())
+        match tried {
+            Ok(Tried::Done(Ran { answered: Some(answered), .. })) => Some(answered.error),
+            _ => None,
+        }
     }
 }
 

@@ -113,7 +113,8 @@ impl ClientSession {
                 Ok(Tried::Done(ran)) => {
                     self.count(decision, ran.answered.as_ref());
                     if matches!(decision.target, Target::Replica(_)) && self.has_hidden_state() {
-                        Box::pin(self.bring_state_home(statement, work)).await?;
+                        let error = ran.answered.as_ref().and_then(|answered| answered.error);
+                        Box::pin(self.bring_state_home(statement, work, error)).await?;
                     }
                     return Ok(ran);
                 }

@@ -629,3 +629,25 @@ fn a_client_that_disappears_has_its_statement_ended() {
         }
     });
 }
+
+#[test]
+fn a_text_that_fails_behind_what_a_view_has_set_keeps_its_session() {
+    run(async {
+        let proxy = proxy().await;
+        let cluster = Cluster::shared().await;
+        cluster
+            .script(
+                "DELIMITER //\nCREATE FUNCTION d.sets() RETURNS INT NO SQL BEGIN SET @behind = 7; RETURN 1; END//\n\
+                 CREATE VIEW d.setting AS SELECT d.sets() AS one//",
+            )
+            .await;
+        let mut raw = Raw::connect(proxy.port(), APP, USUAL).await;
+        let answers = raw.query_all("SELECT one FROM d.setting; SELECT one FROM d.nowhere").await;
+        assert!(
+            matches!(&answers[..], [Outcome::Rows { .. }, Outcome::Refused(refusal)] if refusal.code == 1146)
+        );
+        assert_eq!(raw.text("SELECT @behind").await, "7");
+        raw.run("UPDATE d.one SET t = t WHERE id = 0").await;
+        assert_eq!(raw.text("SELECT @behind FROM d.home").await, "7");
+    });
+}
