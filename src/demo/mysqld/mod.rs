@@ -7,6 +7,8 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -445,11 +447,17 @@ fn standard_options(server: &Server, port: u16, folder: &Path, version: Version)
 
 /// A port that nothing listens on, below the range that outgoing connections take theirs from.
 pub(crate) fn free_port() -> io::Result<u16> {
-    // The hasher's random keys are the standard library's only source of chance.
-    let chance = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
+    // The hasher's random keys are the standard library's only source of chance. Nobody here is given a port twice, for who
+    // was given it may not listen there yet.
+    static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| {
+        AtomicU64::new(
+            std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id()) >> 1,
+        )
+    });
     let mut last = None;
-    for attempt in 0..200_u64 {
-        let port = 20_000 + u16::try_from((chance.wrapping_add(attempt * 37)) % 12_000).unwrap_or_default();
+    for _ in 0..200 {
+        let number = NEXT.fetch_add(37, Ordering::Relaxed);
+        let port = 20_000 + u16::try_from(number % 12_000).unwrap_or_default();
         match std::net::TcpListener::bind(("127.0.0.1", port)) {
             Ok(_) => return Ok(port),
             Err(error) => last = Some(error),
