@@ -345,8 +345,12 @@ impl Session {
         if let Some(changes) = &answered.changes {
             self.apply_changes(changes);
             // What a procedure, a function or a trigger did nobody can read from the statement.
-            let opaque =
-                statement.kind == Kind::Write || (changes.variables.is_empty() && changes.schema.is_none());
+            // A function of another schema reports a change of schema too, which explains nothing of a read.
+            let opaque = match statement.kind {
+                Kind::Write => true,
+                Kind::Read if statement.reason != Reason::StoredFunction => true,
+                _ => changes.variables.is_empty() && changes.schema.is_none(),
+            };
             if changes.state && !explained && opaque {
                 self.pin(PinCause::ServerState);
             }
