@@ -88,9 +88,9 @@ impl ClientSession {
         let mut sets = false;
         for effect in &statement.effects {
             match effect {
-                Effect::SetUserVariable { name, .. } => {
+                Effect::SetUserVariable { name, literal } => {
                     sets = true;
-                    if self.session.is_pinned_by_variable(name) {
+                    if literal.eq_ignore_ascii_case(b"NULL") && self.session.is_pinned_by_variable(name) {
                         // NULL, of a type that only the connection knows.
                         self.learn_user_variable(name).await;
                     }

@@ -183,7 +183,8 @@ impl ClientSession {
         }
     }
 
-    /// Holds the statement until there is a primary again, or for a read somebody who serves reads. The inner Err: it will not be held any longer.
+    /// Holds the statement until there is a primary again, or for a read somebody who serves reads. The inner Err: it will
+    /// not be held any longer.
     pub(super) async fn await_primary<'a>(
         &mut self,
         shared: &'a Shared,
