@@ -437,7 +437,7 @@ impl Session {
                 }
                 true
             }
-            Effect::SetVariables(_) => true,
+            Effect::SetVariables(_) | Effect::UsesSchema => true,
             Effect::SetUserVariable { name, literal } => {
                 if succeeded {
                     self.set_user_variable(name, literal);

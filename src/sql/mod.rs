@@ -207,6 +207,8 @@ pub(crate) enum Effect {
     /// session tracker, which is silent about some that change along with another (SET NAMES and
     /// `collation_connection`): those are named too. NAMES and CHARACTER SET count as the variables they set.
     SetVariables(Vec<Box<str>>),
+    /// USE, whose schema the server reports.
+    UsesSchema,
     /// A user variable got a literal, which can be replayed anywhere. The name is in lower case, without `@`; the
     /// literal means the same under every sql_mode and character set.
     SetUserVariable { name: Box<[u8]>, literal: Box<[u8]> },

@@ -395,7 +395,10 @@ impl<'a> Walk<'a> {
             }
             "help" => (Kind::Read, Reason::Catalog),
             "checksum" => self.checksum(),
-            "use" => (Kind::Anywhere, Reason::SessionState),
+            "use" => {
+                self.effects.push(Effect::UsesSchema);
+                (Kind::Anywhere, Reason::SessionState)
+            }
             "set" => self.set(),
             "begin" => self.begin(),
             "start" => self.start(),
