@@ -88,7 +88,8 @@ pub(crate) enum Replication {
     /// all is applied. `silence` is how long the source has not been heard of although it should have been (by a
     /// heartbeat at least): what the server may lack is then unknown.
     Running { lag: Duration, silence: Duration },
-    /// The receiver was told to stop, and all that it received is applied; the text adds what it could not do before.
+    /// Nothing is received, for no fault of the server's: it was told to stop, or its source is away. All that it
+    /// received is applied. The text says what does not run.
     Paused(Arc<str>),
     /// A thread does not run; the text says which, and its last error.
     Stopped(Arc<str>),

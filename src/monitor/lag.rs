@@ -32,10 +32,10 @@ impl Clocks {
 pub(super) fn replication(probe: &Probe, clocks: &Clocks) -> Replication {
     let Some(channel) = &probe.channel else { return Replication::None };
     if let Some(why) = stopped(channel) {
-        let receiver = &channel.receiver;
-        let failed = receiver.error.as_ref().is_some_and(|error| !error.is_of_absence());
-        let told = receiver.state == ThreadState::Off && !failed;
-        return match told && channel.applier.running && applied_all(channel, probe) {
+        let (receiver, applier) = (&channel.receiver, &channel.applier);
+        let failed = receiver.error.as_ref().is_some_and(|error| !error.is_of_absence())
+            || !applier.running && applier.error.is_some();
+        return match !failed && receiver.state != ThreadState::On && applied_all(channel, probe) {
             true => Replication::Paused(why.into()),
             false => Replication::Stopped(why.into()),
         };
@@ -274,7 +274,20 @@ mod tests {
                 c.receiver.state = ThreadState::Connecting;
                 c.receiver.heard = None;
             },
-            &stopped("the receiver has not reached mysql-0:3306"),
+            &Replication::Paused("the receiver has not reached mysql-0:3306".into()),
+        );
+        check(
+            "receiver that is not let in",
+            |_, c| {
+                c.receiver.state = ThreadState::Connecting;
+                (c.receiver.heard, c.receiver.error) = (None, error(1045));
+            },
+            &stopped("the receiver has not reached mysql-0:3306: error 1045: why"),
+        );
+        check(
+            "both were told to stop",
+            |_, c| (c.receiver.state, c.applier.running) = (ThreadState::Off, false),
+            &Replication::Paused("the applier is stopped".into()),
         );
     }
 

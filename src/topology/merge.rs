@@ -38,6 +38,8 @@ pub(super) struct Memory {
     epoch: u64,
     /// The last server proven to be the primary, with its uuid: a server that comes back with another one is another.
     primary: Option<(ServerId, Arc<str>)>,
+    /// What that server was last seen to have.
+    executed: Arc<GtidSet>,
     /// Since when there has been a proven primary; None while there is none.
     writable_since: Option<Instant>,
 }
@@ -108,6 +110,7 @@ pub(super) fn merge(
     let view = View {
         writable_since: memory.writable_since,
         primary: primary.map(|(_, up)| up),
+        executed: Arc::clone(&memory.executed),
         primary_asked: named.is_none_or(|at| !matches!(known(&endpoints[at].id), Health::Unknown)),
         cluster: appointment.cluster.as_deref().or(memory.cluster.as_deref()),
         marker_is_needed: appointment.cluster.is_some(),
@@ -117,7 +120,7 @@ pub(super) fn merge(
 
     let mut again: Option<Instant> = None;
     let mut servers = Vec::with_capacity(endpoints.len());
-    let mut readers = Vec::new();
+    let (mut readers, mut in_need) = (Vec::new(), Vec::new());
     for (at, endpoint) in endpoints.iter().enumerate() {
         let health = known(&endpoint.id);
         let past = memory
@@ -132,13 +135,17 @@ pub(super) fn merge(
                     readers.push(at);
                     None
                 }
+                Verdict::InNeed => {
+                    in_need.push(at);
+                    Some("it lacks something of what the primary had, and others serve".into())
+                }
                 Verdict::Waits { why, until } => {
                     again = [again, until].into_iter().flatten().min();
                     Some(why)
                 }
             },
         };
-        servers.push(Arc::new(Server {
+        servers.push(Server {
             id: endpoint.id.clone(),
             address: endpoint.address.clone(),
             role: role(endpoint),
@@ -147,8 +154,13 @@ pub(super) fn merge(
             health: health.clone(),
             excluded,
             load: Arc::clone(&past.load),
-        }));
+        });
     }
+    if readers.is_empty() {
+        in_need.iter().for_each(|&at| servers[at].excluded = None);
+        readers = in_need;
+    }
+    let servers = servers.into_iter().map(Arc::new).collect();
     let primary = primary.filter(|_| !appointment.handover).map(|(at, _)| at);
     let zone = near(&endpoints, policy.zone.as_ref());
     Merged { topology: Topology { epoch: memory.epoch, servers, primary, readers, zone }, again }
@@ -189,7 +201,14 @@ fn note_primary(memory: &mut Memory, id: &ServerId, up: &Up) {
     if !same {
         memory.epoch += 1;
         memory.primary = Some((id.clone(), Arc::clone(&up.uuid)));
+        // What the one before had may be lost with it, and be waited for in vain.
+        for past in memory.servers.values_mut() {
+            if let Standing::Out(recovery) = &mut past.standing {
+                *recovery = None;
+            }
+        }
     }
+    memory.executed = Arc::clone(&up.executed);
     if memory.cluster.is_none() {
         memory.cluster.clone_from(&up.cluster);
     }
@@ -205,12 +224,19 @@ fn answering(health: &Health) -> Result<&Up, Arc<str>> {
 
 enum Verdict {
     Serves,
-    Waits { why: Arc<str>, until: Option<Instant> },
+    /// There is no primary, and it lacks something of what that had: it serves when nobody else does.
+    InNeed,
+    Waits {
+        why: Arc<str>,
+        until: Option<Instant>,
+    },
 }
 
 /// What all replicas of one snapshot are judged against.
 struct View<'a> {
     primary: Option<&'a Up>,
+    /// What the primary was last seen to have, whether there is one now or not.
+    executed: Arc<GtidSet>,
     writable_since: Option<Instant>,
     /// False while the first probe of the server that is named primary runs.
     primary_asked: bool,
@@ -225,12 +251,7 @@ impl View<'_> {
     /// Leaving is at once; coming back takes `damping`, half the lag, and having what the primary had. Without a primary
     /// there may be nobody else, so nobody is held back.
     fn admit(&self, past: &mut Past, endpoint: &Endpoint, health: &Health) -> Verdict {
-        let limit = match past.standing {
-            Standing::New | Standing::Serving => self.policy.max_lag,
-            Standing::Out(_) => self.policy.max_lag / 2,
-        };
-        let known = !matches!(past.standing, Standing::New);
-        let up = match self.fit(endpoint, health, limit, known) {
+        let up = match self.fit(endpoint, health, &past.standing) {
             Ok(up) => up,
             Err(why) => {
                 // Not having been asked yet is nothing to recover from.
@@ -240,23 +261,30 @@ impl View<'_> {
                 return Verdict::Waits { why, until: None };
             }
         };
-        let damping = match past.standing {
-            Standing::Serving => return Verdict::Serves,
-            Standing::New => Duration::ZERO,
-            Standing::Out(_) if self.primary.is_none() => Duration::ZERO,
-            Standing::Out(_) => self.policy.damping,
-        };
-        let recovery = match &past.standing {
-            Standing::Out(Some(recovery)) => recovery.clone(),
-            Standing::New | Standing::Serving | Standing::Out(None) => Recovery {
-                since: self.now,
-                bar: self.primary.map(|primary| Arc::clone(&primary.executed)).unwrap_or_default(),
-            },
-        };
-        let until = recovery.since + damping;
+        if matches!(past.standing, Standing::Serving) {
+            return Verdict::Serves;
+        }
         if !self.primary_asked {
             return Verdict::Waits { why: "the primary has not been asked yet".into(), until: None };
         }
+        if self.primary.is_none() {
+            if !up.executed.contains_all(&self.executed) {
+                return Verdict::InNeed;
+            }
+            past.standing = Standing::Serving;
+            return Verdict::Serves;
+        }
+        let damping = match past.standing {
+            Standing::Out(_) => self.policy.damping,
+            Standing::New | Standing::Serving => Duration::ZERO,
+        };
+        let recovery = match &past.standing {
+            Standing::Out(Some(recovery)) => recovery.clone(),
+            Standing::New | Standing::Serving | Standing::Out(None) => {
+                Recovery { since: self.now, bar: Arc::clone(&self.executed) }
+            }
+        };
+        let until = recovery.since + damping;
         let why: Arc<str> = if !up.executed.contains_all(&recovery.bar) {
             "it catches up with the primary".into()
         } else if self.now < until {
@@ -269,13 +297,11 @@ impl View<'_> {
         Verdict::Waits { why, until: (self.now < until).then_some(until) }
     }
 
-    /// `known`: it was seen before, so that what it has now is not what a restart of everything left it with.
     fn fit<'h>(
         &self,
         endpoint: &Endpoint,
         health: &'h Health,
-        limit: Duration,
-        known: bool,
+        standing: &Standing,
     ) -> Result<&'h Up, Arc<str>> {
         let up = answering(health)?;
         if !endpoint.ready {
@@ -293,22 +319,37 @@ impl View<'_> {
         if self.policy.needs_gtids && !numbered {
             return Err(NO_GTIDS.into());
         }
+        // While there is no primary nothing is written either, so what has been applied is the newest there is.
+        let nothing_is_written = self.writable_since.is_none();
         let (lag, silence) = match &up.replication {
+            // It is being made to follow whoever takes over.
+            Replication::None
+                if nothing_is_written && up.read_only && matches!(standing, Standing::Serving) =>
+            {
+                (Duration::ZERO, Duration::ZERO)
+            }
             Replication::None => return Err("it replicates nothing".into()),
-            // The controller stops receivers while the primary is away, so that they follow no empty one.
-            Replication::Paused(_) if known && self.writable_since.is_none() => {
+            // The controller stops receivers while the primary is away, so that they follow no empty one. What a server
+            // has that was never seen before is what a restart of everything may have left it with.
+            Replication::Paused(_) if nothing_is_written && !matches!(standing, Standing::New) => {
                 (Duration::ZERO, Duration::ZERO)
             }
             Replication::Paused(why) | Replication::Stopped(why) => return Err(Arc::clone(why)),
             Replication::Running { lag, silence } => (*lag, *silence),
         };
+        let limit = match standing {
+            Standing::New | Standing::Serving => self.policy.max_lag,
+            Standing::Out(_) => self.policy.max_lag / 2,
+        };
         if lag > limit {
             return Err(format!("it lags {:.1} s", lag.as_secs_f64()).into());
         }
-        // While there is no primary nothing is written either, so what has been applied is the newest there is. A
-        // primary that comes back is heard of a moment later.
+        // A primary that comes back is heard of a moment later.
         let unknown = self.writable_since.map_or(Duration::ZERO, |since| silence.min(self.now - since));
-        if unknown > limit {
+        // Replicas miss a primary that falls silent before its probes are given up: until then, too, what it was last
+        // seen to have is the newest there is.
+        let has_all = || numbered && up.executed.contains_all(&self.executed);
+        if unknown > limit && !has_all() {
             return Err(format!("it has not heard of its source for {:.1} s", silence.as_secs_f64()).into());
         }
         Ok(up)

@@ -186,6 +186,7 @@ async fn the_primarys_node_ends(scene: &Scene, lost: &str) {
     let uuid = all_is_replicated(scene, lost).await;
     let readers = Traffic::start(scene, &DOORS, 0, 4);
     readers.reads_go_to(scene, &replicas, SOON).await;
+    let asked = statements(scene, lost).await;
     assert!(scene.kubelet.link(lost, false));
     let stray = "INSERT INTO shop.orders (id) VALUES (0)";
     let password = format!("-p{ROOT}");
@@ -196,6 +197,8 @@ async fn the_primarys_node_ends(scene: &Scene, lost: &str) {
 
     ask(scene, &["switchover", "--timeout", "3"]).await.expect_err("it might come back");
     ask(scene, &["switchover", "--to", next, "--force"]).await.expect("nobody hears of it");
+    // Replicas miss its heartbeats before its probes are given up.
+    assert_eq!(statements(scene, lost).await, asked, "reads were sent to it");
     let traffic = write_anew(scene, next).await;
     traffic.writes(50, SOON).await;
     readers.reads_go_to(scene, &[replicas[1]], SOON).await;
@@ -247,6 +250,18 @@ async fn write_anew(scene: &Scene, primary: &str) -> Traffic {
     })
     .await;
     Traffic::start(scene, &DOORS, 2, 4)
+}
+
+/// How many statements each Readwright has sent to this server.
+async fn statements(scene: &Scene, server: &str) -> Vec<Option<u64>> {
+    let mut counts = Vec::new();
+    for door in scene.kubelet.ready(&DOORS.map(str::to_owned)) {
+        let status = scene.status(&door).await.expect("it answers");
+        let servers = status["servers"].as_array().expect("there are servers");
+        counts
+            .extend(servers.iter().filter(|one| one["name"] == server).map(|one| one["statements"].as_u64()));
+    }
+    counts
 }
 
 /// As `kubectl exec deploy/readwright -- /readwright` does.

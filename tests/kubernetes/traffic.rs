@@ -40,8 +40,10 @@ pub(crate) struct Tally {
     pub(crate) stale: u64,
     /// The longest time from one confirmed write to the next.
     pub(crate) longest_pause: Duration,
-    /// The same for reads.
+    /// The same for reads, without the logins between them.
     pub(crate) longest_read_pause: Duration,
+    /// The longest time from a reader's first try to log in until it was let in.
+    pub(crate) longest_login: Duration,
 }
 
 /// The application's account, and the table that it writes to.
@@ -191,7 +193,7 @@ impl fmt::Display for Tally {
         write!(
             f,
             "{} writes, {} unknown, {} write errors [{}], {} reads, {} read errors [{}], {} stale, \
-             longest pause {:.1} s (reads {:.1} s)",
+             longest pause {:.1} s (reads {:.1} s, logins {:.1} s)",
             self.confirmed.len(),
             self.unknown.len(),
             self.write_errors.len(),
@@ -202,6 +204,7 @@ impl fmt::Display for Tally {
             self.stale,
             self.longest_pause.as_secs_f64(),
             self.longest_read_pause.as_secs_f64(),
+            self.longest_login.as_secs_f64(),
         )
     }
 }
@@ -304,6 +307,20 @@ async fn read(mut client: Client, tally: &Mutex<Tally>, stop: &CancellationToken
             && let Some((_, connection)) = client.connection.take()
         {
             let _ = connection.disconnect().await;
+        }
+        if client.connection.is_none() {
+            let login = Instant::now();
+            let outcome = client.connection().await.map(drop);
+            last += login.elapsed();
+            {
+                let mut tally = tally.lock();
+                tally.longest_login = tally.longest_login.max(login.elapsed());
+                tally.read_errors.extend(outcome.as_ref().err().cloned());
+            }
+            if outcome.is_err() {
+                sleep(PACE).await;
+                continue;
+            }
         }
         match client.ask::<u64>("SELECT COUNT(*) FROM shop.orders").await {
             Ok(_) => {

@@ -163,7 +163,7 @@ fn every_cause_takes_a_replica_out_at_once_and_damping_holds_it() {
     let causes: [(&str, Health); 8] = [
         ("no answer", down()),
         ("lags 11", replica(11)),
-        ("not heard of its source for 11", silent(11)),
+        ("not heard of its source for 11", behind(silent(11))),
         ("replicates nothing", changed(replica(0), |up| up.replication = Replication::None)),
         ("stopped", changed(replica(0), |up| up.replication = Replication::Stopped("it is stopped".into()))),
         (
@@ -260,23 +260,98 @@ fn while_the_primary_is_down_silence_excludes_nobody() {
         story.tell(name, silent(60));
     }
     story.check(60, "none / mysql-1 mysql-2 / 1");
-    story.tell("mysql-0", primary());
+    story.tell("mysql-0", changed(primary(), |up| up.executed = Arc::new(executed(11))));
     story.check(61, ALL);
     story.check(71, ALL);
     story.check(72, "mysql-0 /  / 1");
 }
 
+fn behind(health: Health) -> Health {
+    changed(health, |up| up.executed = Arc::new(executed(3)))
+}
+
 /// Replicas miss the primary's heartbeats before its probes are given up.
+#[test]
+fn who_has_what_the_primary_had_may_hear_nothing_of_it() {
+    let mut story = Story::new();
+    story.check(0, ALL);
+    story.tell("mysql-1", silent(11));
+    story.tell("mysql-2", behind(silent(11)));
+    story.check(12, "mysql-0 / mysql-1 / 1");
+    story.check_reason(12, "mysql-2", "not heard of its source for 11");
+    // Something is written.
+    story.tell("mysql-0", changed(primary(), |up| up.executed = Arc::new(executed(11))));
+    story.check(13, "mysql-0 /  / 1");
+    // Without GTIDs nobody knows.
+    let mut story = Story::new();
+    story.policy.needs_gtids = false;
+    story.check(0, ALL);
+    story.tell("mysql-0", changed(primary(), |up| up.gtids = false));
+    story.tell("mysql-1", silent(11));
+    story.check(12, "mysql-0 / mysql-2 / 1");
+}
+
 #[test]
 fn without_a_primary_nobody_is_held_back() {
     let mut story = Story::new();
     story.check(0, ALL);
     for name in ["mysql-1", "mysql-2"] {
-        story.tell(name, silent(11));
+        story.tell(name, behind(silent(11)));
     }
     story.check(12, "mysql-0 /  / 1");
     story.tell("mysql-0", down());
     story.check(13, "none / mysql-1 mysql-2 / 1");
+    // Who has all is better than who has not.
+    story.tell("mysql-2", silent(12));
+    story.check(14, "none / mysql-2 / 1");
+    story.check_reason(14, "mysql-1", "it lacks something of what the primary had");
+    story.tell("mysql-2", down());
+    story.check(15, "none / mysql-1 / 1");
+}
+
+/// From the end of the old primary until the new one takes writes.
+#[test]
+fn reads_go_on_while_another_server_takes_over() {
+    let with = |replication: Replication| changed(replica(0), |up| up.replication = replication);
+    let mut story = Story::new();
+    story.check(0, ALL);
+    story.tell("mysql-0", down());
+    story.appointment.primary = Some(ServerId::new("mysql-1"));
+    let taking_over = "none / mysql-2 / 2";
+    story.check(1, taking_over);
+    for (second, replication) in [
+        (2, Replication::Paused("the applier is stopped".into())),
+        (3, Replication::None),
+        (4, Replication::Paused("the receiver has not reached mysql-1:3306".into())),
+    ] {
+        story.tell("mysql-2", with(replication));
+        story.check(second, taking_over);
+    }
+    story.tell("mysql-2", replica(0));
+    story.tell("mysql-1", primary());
+    story.check(5, "mysql-1 / mysql-2 / 3");
+    // One that nobody makes follow is no replica.
+    let mut story = Story::new();
+    story.check(0, ALL);
+    story.tell("mysql-0", down());
+    story.tell("mysql-2", changed(with(Replication::None), |up| up.read_only = false));
+    story.check(1, "none / mysql-1 / 1");
+}
+
+#[test]
+fn what_a_primary_that_is_given_up_had_is_not_waited_for() {
+    let mut story = Story::new();
+    story.check(0, ALL);
+    story.tell("mysql-0", changed(primary(), |up| up.executed = Arc::new(executed(12))));
+    story.tell("mysql-2", down());
+    story.check(1, "mysql-0 / mysql-1 / 1");
+    story.tell("mysql-2", replica(0));
+    story.check(2, "mysql-0 / mysql-1 / 1");
+    story.tell("mysql-0", down());
+    story.tell("mysql-1", primary());
+    story.appointment.primary = Some(ServerId::new("mysql-1"));
+    story.check(3, "mysql-1 /  / 3");
+    story.check(8, "mysql-1 / mysql-2 / 3");
 }
 
 #[test]
