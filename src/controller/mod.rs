@@ -115,6 +115,12 @@ pub(crate) async fn run(
             }
             () = stop.cancelled() => break,
         }
+        // A look takes its time while somebody does not answer, so all that has ended goes before one.
+        while let Some(finished) = controller.running.try_join_next() {
+            if let Ok((step, outcome)) = finished {
+                controller.finished(&step, outcome).await;
+            }
+        }
         let known = Arc::clone(&endpoints.borrow_and_update());
         let wanted = wishes.borrow_and_update().clone();
         let round = controller.round(&known, wanted);
