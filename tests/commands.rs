@@ -74,6 +74,8 @@ fn every_problem_is_a_line_and_the_code_is_2() {
 fn explain_prints_a_line_for_each_statement() {
     let (code, out, err) = readwright(&["explain", "SELECT * FROM t"], "");
     assert_eq!((code, out.as_str(), err.as_str()), (0, "read\tplain-read\tSELECT * FROM t\n", ""));
+    let (_, out, _) = readwright(&["explain", "/* readwright: primary */ SELECT * FROM t"], "");
+    assert_eq!(out, "write\thint-primary\t/* readwright: primary */ SELECT * FROM t\n");
     let (code, out, _) = readwright(&["explain", "--file", "-"], "DELETE\\tFROM t\nBEGIN\n");
     assert_eq!(code, 0);
     let routes: Vec<&str> = out.lines().filter_map(|line| line.split('\t').next()).collect();

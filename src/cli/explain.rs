@@ -16,8 +16,9 @@ pub(super) fn run(arguments: &ExplainArguments) -> Result<(), Failure> {
     let mut out = Vec::new();
     let mut judge = |sql: &[u8], shown: &[u8], last: bool| {
         let statement = classifier.classify(sql, dialect);
-        let reason = if arguments.words { statement.reason.words() } else { statement.reason.label() };
-        out.extend_from_slice(format!("{}\t{reason}\t", statement.route().label()).as_bytes());
+        let (route, reason) = statement.verdict();
+        let reason = if arguments.words { reason.words() } else { reason.label() };
+        out.extend_from_slice(format!("{}\t{reason}\t", route.label()).as_bytes());
         out.extend_from_slice(shown);
         out.push(b'\n');
         if last || out.len() >= PRINTED_AT_ONCE {

@@ -38,12 +38,13 @@ impl ClientSession {
             Target::Primary => self.snapshot.primary.map(|at| self.snapshot.servers[at].id.as_str()),
             Target::Replica(at) => Some(self.snapshot.servers[at].id.as_str()),
         };
+        let (route, reason) = statement.verdict();
         vec![
             String::from_utf8_lossy(text).into_owned(),
-            statement.route().label().to_owned(),
+            route.label().to_owned(),
             decision.why.to_owned(),
             server.unwrap_or_default().to_owned(),
-            statement.reason.words().to_owned(),
+            reason.words().to_owned(),
         ]
     }
 }

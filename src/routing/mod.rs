@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::config::Consistency;
 use crate::model::topology::{Server, Topology};
-use crate::sql::{Access, Hint, Kind, Statement, is_system_schema};
+use crate::sql::{Access, Hint, Kind, Reason, Statement, is_system_schema};
 use session::Session;
 
 /// Where a statement runs, and why.
@@ -88,7 +88,9 @@ pub(crate) fn decide(
         Kind::Write | Kind::Kill { .. } | Kind::AskRoute => primary(why),
         Kind::Anywhere if session.is_nearly_full() => primary(why),
         Kind::Anywhere | Kind::Previous => match in_hand {
-            InHand::Lingering(_) => Decision { target: Target::Held, why, freshness: Freshness::Any },
+            InHand::Lingering(_) if statement.kind == Kind::Previous || statement.hint.is_none() => {
+                Decision { target: Target::Held, why, freshness: Freshness::Any }
+            }
             _ if statement.kind == Kind::Previous => primary(why),
             // As fresh as a read: USE of a schema that this session has just made must find it.
             _ => read(statement, session, topology, circumstances, policy, why),
@@ -123,7 +125,8 @@ fn read(
     let to = |target, freshness| Decision { target, why, freshness };
     let consistency = match statement.hint {
         Some(Hint::Primary) => {
-            return Decision { target: Target::Primary, why: "hint-primary", freshness: Freshness::Any };
+            let why = Reason::HintPrimary.label();
+            return Decision { target: Target::Primary, why, freshness: Freshness::Any };
         }
         Some(Hint::Replica) => Consistency::Eventual,
         None => policy.consistency,

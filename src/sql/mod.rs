@@ -347,7 +347,18 @@ impl Statement {
         runs_others || self.several && self.kind == Kind::Write
     }
 
-    /// Where it would go on a fresh session with autocommit and no transaction.
+    /// Where it would go on a fresh session with autocommit and no transaction, and why.
+    pub(crate) fn verdict(&self) -> (Route, Reason) {
+        let follows_hint = matches!(self.kind, Kind::Read | Kind::Anywhere | Kind::Begin(Access::ReadOnly));
+        match self.route() {
+            Route::Read | Route::Either if follows_hint && self.hint == Some(Hint::Primary) => {
+                (Route::Write, Reason::HintPrimary)
+            }
+            route => (route, self.reason),
+        }
+    }
+
+    /// The same without the application's hint.
     pub(crate) fn route(&self) -> Route {
         // A restored variable counts too: whoever names sql_log_bin or gtid_next owns the connection for that moment.
         let pins = |effect: &Effect| matches!(effect, Effect::Pin(_) | Effect::Restore(_) | Effect::Begins);

@@ -53,6 +53,7 @@ pub(crate) enum Reason {
     Malformed,
     TooLong,
     RefusedByReplica,
+    HintPrimary,
 }
 
 impl Reason {
@@ -134,6 +135,7 @@ impl Reason {
             Self::Malformed => ("malformed", "its text cannot be read with certainty"),
             Self::TooLong => ("too-long", "it is too long to be read to its end"),
             Self::RefusedByReplica => ("refused-by-replica", "a replica has refused to run it"),
+            Self::HintPrimary => ("hint-primary", "a hint sends this read to the primary"),
         }
     }
 }
