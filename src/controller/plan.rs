@@ -262,12 +262,20 @@ fn first_glance(world: &World, node: &Node) -> Found {
         (Some(_), _) if !probe.gtid_mode => (Class::Unmanageable, first::NO_GTIDS.into()),
         (None, _) if seen.blank() && !probe.gtid_mode => (Class::Unmanageable, first::NO_GTIDS.into()),
         (None, _) if seen.blank() => (Class::Blank, "it is new and empty".into()),
-        (None, _) => (
-            Class::Unmarked,
-            "it has data, and no marker says that it is this cluster's; nothing is done to it: if it is a copy of the \
-             primary, START REPLICA there brings it the marker; if not, take it out of the Service"
-                .into(),
-        ),
+        (None, _) => {
+            let how = match probe.channel {
+                Some(_) => "START REPLICA there",
+                None => {
+                    "CHANGE REPLICATION SOURCE TO the primary, with SOURCE_AUTO_POSITION = 1, and START REPLICA there"
+                }
+            };
+            let words = format!(
+                "it has data, and no marker says that it is this cluster's; nothing is done to it: if it is a copy of the \
+                 primary, {how} brings it the marker; if nobody needs what it has, delete its claim and its pod, and it \
+                 is copied to; if it is somebody else's, take it out of the Service"
+            );
+            (Class::Unmarked, words.into())
+        }
         (Some(_), _) => (Class::Detached, "waits for a primary".into()),
     }
 }

@@ -21,6 +21,21 @@ fn whose_data() {
         "Primary Serving Unmarked",
         "",
     );
+    // As when it was made by hand, and nobody had it replicate before the cluster was marked.
+    let copy = |w: &mut World| {
+        blank(w, 2);
+        seen(w, 2).survey.user_schemas = 1;
+        probe(w, 2).executed = gtids("0:1-7");
+    };
+    check("a copy that does not replicate", well(), copy, "Primary Serving Unmarked", "");
+    check_problem("what helps", well(), copy, "CHANGE REPLICATION SOURCE TO the primary");
+    let stopped = |w: &mut World| (copy(w), channel_of(w, 2).receiver.state = ThreadState::Off).1;
+    check_problem(
+        "what helps one that is stopped",
+        well(),
+        stopped,
+        "the primary, START REPLICA there brings",
+    );
     check(
         "transactions of another server, and no schema",
         well(),
