@@ -93,6 +93,20 @@ impl Class {
         matches!(self, Self::Serving | Self::Primary)
     }
 
+    /// It has the cluster's data, and is not the primary: it takes no writes.
+    fn is_replica(self) -> bool {
+        matches!(
+            self,
+            Self::DuplicateUuid
+                | Self::Errant
+                | Self::BehindPurge
+                | Self::Detached
+                | Self::Broken
+                | Self::CatchingUp
+                | Self::Serving
+        )
+    }
+
     /// Nothing is done about it here.
     fn is_for_people(self) -> bool {
         matches!(self, Self::Unmanageable | Self::Foreign | Self::Unmarked | Self::DuplicateUuid)
@@ -394,7 +408,7 @@ fn at_risk(world: &World, id: &ServerId) -> String {
 
 /// What must not happen is that replicas merge the history of a primary that has lost its own. One that is lost is not
 /// heard; one that is away is not looked for by replicas that have lost it too, before it has been seen what it comes back
-/// as. One that only we do not reach goes on being followed.
+/// as. One that only we do not reach goes on being followed. One of before that comes back meanwhile takes no writes.
 fn keep_replicas_from(world: &World, primary_id: &ServerId, plan: &mut Plan) {
     let class = plan.class(primary_id);
     let mut stops = Vec::new();
@@ -409,6 +423,9 @@ fn keep_replicas_from(world: &World, primary_id: &ServerId, plan: &mut Plan) {
         };
         if harm && probe.cluster == world.record.cluster {
             stops.push(Step::StopReceiving { server: node.endpoint.id.clone() });
+        }
+        if plan.class(&node.endpoint.id).is_some_and(Class::is_replica) && !probe.super_read_only {
+            stops.push(Step::ForbidWrites { server: node.endpoint.id.clone() });
         }
     }
     // Before anything else: every moment the threads run, they may merge what must not be merged.

@@ -1,6 +1,8 @@
 //! A switchover of a cluster that clients write to all the while, with the controller replaced, or a server crashing, at
 //! each of its steps in turn. At no moment do two servers take writes, and no transaction that was committed is lost.
 
+mod forced;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +26,8 @@ enum Mishap {
     Crash(u8, u32),
     /// Open transactions do not end.
     FenceFails,
+    /// The primary that was cut off is there again in the next round.
+    Back,
 }
 
 struct Rehearsal {
@@ -36,6 +40,8 @@ struct Rehearsal {
     taken: usize,
     at: usize,
     mishap: Mishap,
+    /// Who is not the primary any more because people said so, and what whoever took over had then.
+    given_up: Option<(u8, GtidSet)>,
     trace: Vec<String>,
 }
 
@@ -56,6 +62,7 @@ impl Rehearsal {
             taken: 0,
             at,
             mishap,
+            given_up: None,
             trace: Vec::new(),
         }
     }
@@ -74,9 +81,12 @@ impl Rehearsal {
         self.world.nodes[usize::from(server)].seen().is_some()
     }
 
-    /// Clients write wherever a server lets them.
+    /// Clients write wherever a server lets them, but where the proxies know that it was given up.
     fn clients(&mut self) {
-        let writable: Vec<u8> = (0..3).filter(|server| !self.real(*server).probe().read_only).collect();
+        let counts = |server: &u8| self.given_up.as_ref().is_none_or(|(given_up, _)| given_up != server);
+        let servers: Vec<u8> = (0..3).filter(counts).collect();
+        let writable: Vec<u8> =
+            servers.into_iter().filter(|server| !self.real(*server).probe().read_only).collect();
         assert!(writable.len() <= 1, "{writable:?} take writes\n{}", self.trace.join("\n"));
         for server in writable.into_iter().filter(|server| self.reachable(*server)).collect::<Vec<_>>() {
             let count = &mut self.committed[usize::from(server)];
@@ -135,6 +145,10 @@ impl Rehearsal {
                 // Nothing reaches a server that is gone; the plan was made before.
                 true
             }
+            Mishap::Back if now => {
+                self.back_in[0] = 1;
+                false
+            }
             _ => false,
         }
     }
@@ -154,6 +168,7 @@ impl Rehearsal {
         assert!(violations.is_empty(), "{violations:?} in {plan:#?}\n{}", self.trace.join("\n"));
         // Between the look and the step, clients go on.
         self.clients();
+        let mut whole = true;
         if let Some(change) = &plan.change {
             self.trace.push(format!("{change:?}"));
             if !self.mishap_before() {
@@ -164,11 +179,13 @@ impl Rehearsal {
             for step in &plan.steps {
                 self.trace.push(format!("{step:?}"));
                 if self.mishap_before() {
+                    whole = false;
                     break;
                 }
                 self.step(step);
                 self.clients();
                 if self.mishap_after() {
+                    whole = false;
                     break;
                 }
             }
@@ -176,6 +193,9 @@ impl Rehearsal {
         }
         if plan.change.is_none() && self.world.record.handover.is_some() {
             self.world.handover_for += Duration::from_secs(1);
+        }
+        if whole {
+            self.check_given_up();
         }
         for server in 0..3_usize {
             self.back_in[server] = self.back_in[server].saturating_sub(1);
@@ -198,6 +218,9 @@ impl Rehearsal {
     }
 
     fn change(&mut self, change: &Change) {
+        if let Change::GiveUp { from, executed, .. } = change {
+            self.given_up = Some((ordinal(from), executed.clone()));
+        }
         self.world.record = self.world.record.after(change);
         if matches!(change, Change::Abandon { .. }) {
             (self.world.handover_for, self.world.handover_failed) = (Duration::ZERO, None);

@@ -1,18 +1,21 @@
-//! The planner against a cluster that things happen to: servers crash, disks are lost, clones break off, and the
-//! controller itself is replaced at any moment. Whatever the order, no plan breaks a rule, nothing that was committed is
-//! lost, and in the end every server serves.
+//! The planner against a cluster that things happen to: servers crash, disks are lost, clones break off, people give the
+//! primary up, and the controller itself is replaced at any moment. Whatever the order, no plan breaks a rule, nothing that
+//! was committed is lost but what only a primary had that was given up, and in the end every server serves.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::plan::{Class, Plan, Step, plan};
-use super::story::{self, channel, clone_run, gtids, id};
+use super::plan::{Change, Class, Plan, Step, plan};
+use super::story::{self, channel, clone_run, id};
 use super::verify::verify;
 use super::world::{LoggedIn, Record, Resting, Seen, State, World};
 use crate::dba::{CloneRun, CloneState, ThreadState};
 use crate::model::gtid::GtidSet;
+use crate::model::server::ServerId;
+use crate::model::wishes::Wish;
 
 #[derive(Clone, Copy, Debug)]
 enum Event {
@@ -34,6 +37,10 @@ enum Event {
     OpenByHand(u8),
     /// A server's binary logs are gone.
     Purge(u8),
+    /// The primary is cut off, and commits so many transactions that nobody else gets.
+    CutOff(u8),
+    /// People want another primary, whatever is lost with this one; a certain one, or any.
+    Force(Option<u8>),
 }
 
 struct Cluster {
@@ -42,8 +49,13 @@ struct Cluster {
     hidden: [Option<Box<Seen>>; 3],
     /// Who copies from whom.
     copying: Option<(u8, u8)>,
-    /// The highest transaction that a client was told is committed.
-    committed: u64,
+    /// What clients were told is committed, but what only a primary had that was given up.
+    committed: GtidSet,
+    /// By the uuid of a server, the number of its last transaction.
+    numbers: BTreeMap<Arc<str>, u64>,
+    /// Who was given up and has not joined the cluster again, and what it alone had then.
+    given_up: Option<(u8, GtidSet)>,
+    wishes: u32,
     disks: u8,
     /// Servers with a part of their tables only.
     partial: [bool; 3],
@@ -61,7 +73,10 @@ impl Cluster {
             world,
             hidden: [None, None, None],
             copying: None,
-            committed: 0,
+            committed: GtidSet::default(),
+            numbers: BTreeMap::new(),
+            given_up: None,
+            wishes: 0,
             disks: 3,
             partial: [false; 3],
             copies: 0,
@@ -86,10 +101,29 @@ impl Cluster {
         }
     }
 
+    fn primary(&self) -> u8 {
+        self.world.primary().map_or(0, ordinal)
+    }
+
+    /// Nobody reaches the server any more.
+    fn hide(&mut self, server: u8) {
+        let node = &mut self.world.nodes[usize::from(server)];
+        let before = std::mem::replace(&mut node.state, State::Unreachable("no answer".into()));
+        if let State::Seen(seen) = before {
+            self.hidden[usize::from(server)] = Some(seen);
+        }
+        if let Some((recipient, donor)) = self.copying
+            && (recipient == server || donor == server)
+        {
+            self.break_copy(recipient);
+        }
+    }
+
     fn happen(&mut self, event: Event) {
+        let primary = self.primary();
         match event {
             Event::Write => {
-                if let Some(primary) = self.seen(0)
+                if let Some(primary) = self.seen(primary)
                     && primary.probe().cluster.is_some()
                     && !primary.probe().read_only
                 {
@@ -97,19 +131,25 @@ impl Cluster {
                 }
             }
             Event::Crash(server) => {
-                let at = usize::from(server);
-                let node = &mut self.world.nodes[at];
-                let before = std::mem::replace(&mut node.state, State::Unreachable("no answer".into()));
-                if let State::Seen(mut seen) = before {
-                    restart(&mut seen);
-                    self.hidden[at] = Some(seen);
-                }
-                if let Some((recipient, donor)) = self.copying
-                    && (recipient == server || donor == server)
-                {
-                    self.break_copy(recipient);
+                if self.seen(server).map(restart).is_some() {
+                    self.hide(server);
                 }
             }
+            Event::CutOff(commits) => {
+                if self.world.record.bootstrapped && self.seen(primary).is_some() {
+                    self.hide(primary);
+                    if !self.real(primary).probe().read_only {
+                        (0..commits).for_each(|_| self.commit());
+                    }
+                }
+            }
+            Event::Force(to) => {
+                self.wishes += 1;
+                let wish = Wish { id: Arc::from(self.wishes.to_string()), to: to.map(id), force: true };
+                self.world.wishes.switchover = Some(wish);
+            }
+            // What the primary has lost is another story.
+            Event::LoseDisk(server) | Event::OpenByHand(server) if server == primary => {}
             Event::Back(server) => {
                 let at = usize::from(server);
                 if let Some(seen) = self.hidden[at].take() {
@@ -190,10 +230,15 @@ impl Cluster {
         }
     }
 
+    /// The primary commits one more.
     fn commit(&mut self) {
-        self.committed += 1;
-        let text = format!("0:1-{}", self.committed);
-        self.real(0).survey.probe.executed = gtids(&text);
+        let primary = self.primary();
+        let uuid = Arc::clone(&self.real(primary).survey.probe.uuid);
+        let number = self.numbers.entry(Arc::clone(&uuid)).or_default();
+        *number += 1;
+        let one = GtidSet::parse(&format!("{uuid}:{number}")).expect("a GTID set");
+        self.real(primary).survey.probe.executed.union(&one);
+        self.committed.union(&one);
     }
 
     fn break_copy(&mut self, recipient: u8) {
@@ -237,21 +282,36 @@ impl Cluster {
 
     /// One look, one plan, its steps; replicas that replicate get what the primary has.
     fn round(&mut self) -> Plan {
-        (1..3).for_each(|server| self.replicate(server));
-        self.world.primary_after = self.seen(0).map(|primary| primary.probe().executed.clone());
+        (0..3).for_each(|server| self.replicate(server));
+        let primary = self.primary();
+        self.world.primary_after = self.seen(primary).map(|primary| primary.probe().executed.clone());
         let plan = plan(&self.world);
         let violations = verify(&self.world, &plan);
         assert!(violations.is_empty(), "{violations:?} in {plan:#?}");
-        for step in &plan.steps {
-            self.carry_out(step);
+        match &plan.change {
+            Some(change) => self.change(change),
+            None => {
+                plan.steps.iter().for_each(|step| self.carry_out(step));
+                self.note(&plan);
+            }
         }
-        self.note(&plan);
-        self.check();
+        self.check(&plan);
         plan
     }
 
+    fn change(&mut self, change: &Change) {
+        if let Change::GiveUp { from, executed, .. } = change {
+            // Whoever was given up before and is still away has nothing of this one.
+            let old = ordinal(from);
+            let alone = self.real(old).probe().executed.subtract(executed);
+            self.given_up = Some((old, alone));
+            self.committed.clone_from(executed);
+        }
+        self.world.record = self.world.record.after(change);
+    }
+
     fn carry_out(&mut self, step: &Step) {
-        let server = u8::try_from(step.server().ordinal().expect("mysql-N")).expect("a few servers");
+        let server = ordinal(step.server());
         match step {
             Step::Initialise { cluster, .. } => {
                 let (cluster, own) = (Arc::clone(cluster), server);
@@ -261,14 +321,15 @@ impl Cluster {
                 probe.cluster = Some(Arc::clone(&cluster));
                 seen.survey.user_schemas = 1;
                 seen.login = LoggedIn::Ours;
-                self.committed = 3;
-                self.commit();
+                // What its installation wrote.
+                self.numbers.insert(Arc::from(story::uuid(own)), 3);
                 self.world.record = Record {
                     cluster: Some(cluster),
                     bootstrapped: true,
                     primary: Some(id(own)),
                     ..Record::default()
                 };
+                self.commit();
             }
             Step::Adopt { cluster, .. } => {
                 self.world.record.cluster = Some(Arc::clone(cluster));
@@ -277,6 +338,9 @@ impl Cluster {
             }
             Step::CreateAccounts { .. } => self.real(server).login = LoggedIn::Ours,
             Step::AllowWrites { .. } => {
+                let others = (0..3).filter(|other| *other != server);
+                let opened = others.filter(|other| self.seen(*other).is_some_and(|seen| takes_writes(seen)));
+                assert_eq!(opened.count(), 0, "two take writes");
                 let probe = &mut self.real(server).survey.probe;
                 (probe.read_only, probe.super_read_only) = (false, false);
             }
@@ -286,7 +350,7 @@ impl Cluster {
             }
             Step::Clone { donor, .. } => {
                 assert_eq!(self.copying, None, "one copy at a time");
-                let donor = u8::try_from(donor.ordinal().expect("mysql-N")).expect("a few servers");
+                let donor = ordinal(donor);
                 assert!(!self.partial[usize::from(donor)], "{donor} has a part of the tables only");
                 story::overwriting(&mut self.world, server);
                 self.copies += 1;
@@ -301,7 +365,7 @@ impl Cluster {
             }
             Step::StopCopy { .. } => self.break_copy(server),
             Step::Follow { source, .. } => {
-                let source = u8::try_from(source.ordinal().expect("mysql-N")).expect("a few servers");
+                let source = ordinal(source);
                 let probe = &mut self.real(server).survey.probe;
                 (probe.read_only, probe.super_read_only) = (true, true);
                 let mut new = channel();
@@ -323,7 +387,11 @@ impl Cluster {
                     channel.receiver.state = ThreadState::Off;
                 }
             }
-            Step::Fence { .. } | Step::AwaitExecuted { .. } => panic!("nobody wants a switchover here"),
+            Step::Fence { .. } => {
+                let probe = &mut self.real(server).survey.probe;
+                (probe.read_only, probe.super_read_only) = (true, true);
+            }
+            Step::AwaitExecuted { .. } => self.replicate(server),
             Step::DropChannel { .. } => {
                 let probe = &mut self.real(server).survey.probe;
                 (probe.channel, probe.channels) = (None, 0);
@@ -333,11 +401,11 @@ impl Cluster {
 
     /// What the controller notes after a round.
     fn note(&mut self, plan: &Plan) {
-        let proven = plan.verdicts.iter().any(|verdict| {
-            verdict.id == id(0) && matches!(verdict.class, Class::Primary | Class::PrimaryFenced)
-        });
-        if let (true, Some(executed)) = (proven, self.world.primary_after.clone()) {
-            self.world.record.primary_uuid = Some(Arc::clone(&self.real(0).survey.probe.uuid));
+        let primary = self.primary();
+        let errant = plan.verdicts.iter().filter(|verdict| verdict.class == Class::Errant);
+        self.world.errant_for = errant.map(|verdict| (verdict.id.clone(), Duration::from_secs(10))).collect();
+        if let (true, Some(executed)) = (is_led(plan, primary), self.world.primary_after.clone()) {
+            self.world.record.primary_uuid = Some(Arc::clone(&self.real(primary).survey.probe.uuid));
             self.world.record.watermark = executed.clone();
             let world = &self.world;
             let done: Vec<_> = world
@@ -355,7 +423,7 @@ impl Cluster {
         });
     }
 
-    fn check(&mut self) {
+    fn check(&mut self, plan: &Plan) {
         for server in 0..3 {
             let replicates = self.seen(server).is_some_and(|seen| {
                 seen.probe().channel.as_ref().is_some_and(|channel| channel.receiver.state == ThreadState::On)
@@ -365,14 +433,49 @@ impl Cluster {
                 "{server} has a part of the tables only"
             );
         }
+        let primary = self.primary();
         if self.world.record.bootstrapped {
-            let committed = gtids(&format!("0:1-{}", self.committed));
-            assert!(
-                self.real(0).probe().executed.contains_all(&committed),
-                "the primary keeps what was committed"
-            );
+            let executed = self.real(primary).probe().executed.clone();
+            assert!(executed.contains_all(&self.committed), "{executed} lacks some of {}", self.committed);
+        }
+        let Some((given_up, alone)) = self.given_up.clone() else { return };
+        let joined = |verdict: &super::plan::Verdict| verdict.id == id(given_up) && verdict.class.serving();
+        if given_up == primary || plan.verdicts.iter().any(joined) {
+            self.given_up = None;
+            return;
+        }
+        for server in (0..3).filter(|server| *server != given_up) {
+            let mut others = self.real(server).probe().executed.clone();
+            let has = others.clone();
+            others = others.subtract(&alone);
+            assert_eq!(others, has, "mysql-{server} has got what only mysql-{given_up} had");
+            let follows = self.source_of(server) == Some(given_up)
+                && self.seen(server).is_some_and(|seen| {
+                    seen.probe().channel.as_ref().is_some_and(|one| one.receiver.state != ThreadState::Off)
+                });
+            assert!(!follows, "mysql-{server} follows mysql-{given_up}, which was given up");
+        }
+        if plan.change.is_none() && is_led(plan, primary) {
+            let opened = self.seen(given_up).is_some_and(|seen| takes_writes(seen));
+            assert!(!opened, "mysql-{given_up} takes writes, and was given up");
         }
     }
+}
+
+fn ordinal(server: &ServerId) -> u8 {
+    u8::try_from(server.ordinal().expect("mysql-N")).expect("a few servers")
+}
+
+/// With this cluster's data: nobody asks an empty server.
+fn takes_writes(seen: &Seen) -> bool {
+    !seen.probe().read_only && seen.probe().cluster.is_some()
+}
+
+/// The primary is proven.
+fn is_led(plan: &Plan, primary: u8) -> bool {
+    plan.verdicts.iter().any(|verdict| {
+        verdict.id == id(primary) && matches!(verdict.class, Class::Primary | Class::PrimaryFenced)
+    })
 }
 
 /// As a crash or a copy leaves it: read-only by its option file, replication not started.
@@ -395,7 +498,7 @@ fn empty(seen: &mut Seen) {
 
 fn event() -> impl Strategy<Value = Event> {
     let any = 0..3_u8;
-    let replica = 1..3_u8;
+    let replica = 0..3_u8;
     prop_oneof![
         4 => Just(Event::Write),
         2 => any.clone().prop_map(Event::Crash),
@@ -408,16 +511,21 @@ fn event() -> impl Strategy<Value = Event> {
         1 => replica.clone().prop_map(Event::StopReplica),
         1 => replica.prop_map(Event::OpenByHand),
         2 => (0..3_u8).prop_map(Event::Purge),
+        2 => (0..3_u8).prop_map(Event::CutOff),
+        2 => prop::option::of(0..3_u8).prop_map(Event::Force),
     ]
 }
 
-/// Nothing more happens but that servers come back and copies end well.
+/// Nothing more happens but that servers come back, copies end well, and people give up what only one of them has.
 fn settle(cluster: &mut Cluster) -> Plan {
     let mut last = Plan::default();
-    for _ in 0..40 {
+    for _ in 0..60 {
         (0..3).for_each(|server| cluster.happen(Event::Back(server)));
         cluster.happen(Event::CopyDone);
         last = cluster.round();
+        for verdict in last.verdicts.iter().filter(|verdict| verdict.class == Class::Errant) {
+            cluster.happen(Event::LoseDisk(ordinal(&verdict.id)));
+        }
     }
     last
 }
@@ -436,7 +544,9 @@ proptest! {
         }
         let plan = settle(&mut cluster);
         let classes: Vec<Class> = plan.verdicts.iter().map(|verdict| verdict.class).collect();
-        prop_assert_eq!(classes, [Class::Primary, Class::Serving, Class::Serving], "{:#?}", plan);
+        let mut expected = [Class::Serving; 3];
+        expected[usize::from(cluster.primary())] = Class::Primary;
+        prop_assert_eq!(classes, expected, "{:#?}", plan);
         prop_assert!(plan.steps.is_empty(), "{:?}", plan.steps);
     }
 }

@@ -130,7 +130,9 @@ fn hand_over(world: &World, handover: &Handover, source: Option<&SourceServer<'_
     }
     // From here on the old primary's set no longer grows.
     plan.say(from, format!("hands over to {to}: takes no writes any more"));
-    if target.probe().executed.contains_all(source.executed) {
+    if !target.probe().super_read_only {
+        plan.say(to, "is to be the primary, and takes no writes before that");
+    } else if target.probe().executed.contains_all(source.executed) {
         plan.change = Some(Change::Appoint {
             server: to.clone(),
             uuid: Arc::clone(&target.probe().uuid),
@@ -152,25 +154,28 @@ fn forward(world: &World, handover: &Handover, plan: &mut Plan) {
         return;
     }
     let fenced = world.seen(from).is_some_and(|seen| seen.probe().super_read_only);
-    if !fenced && let Some(wish) = give_up::wanted(world) {
-        plan.steps.retain(|step| !matches!(step, Step::AllowWrites { .. }));
+    if fenced {
+        return;
+    }
+    plan.steps.retain(|step| !matches!(step, Step::AllowWrites { .. }));
+    let planned =
+        plan.steps.iter().any(|step| matches!(step, Step::ForbidWrites { server } if server == from));
+    if world.seen(from).is_some() && !planned {
+        plan.steps.push(Step::ForbidWrites { server: from.clone() });
+    }
+    if let Some(wish) = give_up::wanted(world) {
+        if wish.to.as_ref().is_some_and(|wished| wished != to) {
+            let why = format!("{to} is to take over already, and has everything: name it, or nobody");
+            plan.change = Some(Change::Refuse { id: Arc::clone(&wish.id), why: why.into() });
+            return;
+        }
         let to = Some(to.clone());
         give_up::give_up(world, from, &Wish { to, ..wish.clone() }, plan);
         return;
     }
-    if !fenced {
-        plan.steps.retain(|step| !matches!(step, Step::AllowWrites { .. }));
-        let why =
-            format!("{to} is to be the primary, and takes no writes before {from} is seen to take none");
-        plan.problem("SwitchoverWaits", Some(to), why.as_str());
-        plan.say(to, why);
-        let seen = world.seen(from).is_some();
-        let planned =
-            plan.steps.iter().any(|step| matches!(step, Step::ForbidWrites { server } if server == from));
-        if seen && !planned {
-            plan.steps.push(Step::ForbidWrites { server: from.clone() });
-        }
-    }
+    let why = format!("{to} is to be the primary, and takes no writes before {from} is seen to take none");
+    plan.problem("SwitchoverWaits", Some(to), why.as_str());
+    plan.say(to, why);
 }
 
 /// Why a server cannot become the primary.
@@ -212,7 +217,10 @@ fn fit(world: &World, plan: &Plan, source: &SourceServer<'_>, to: &ServerId) -> 
         let id = &stranded.endpoint.id;
         return never(&format!("no longer has the logs that {id} would need to follow it"));
     }
-    if !seen.probe().channel.as_ref().is_some_and(|channel| channel.receiver.state == ThreadState::On) {
+    if !probe.super_read_only {
+        return Err(Unfit::Now(format!("{to} may take writes, and is made read-only first")));
+    }
+    if !probe.channel.as_ref().is_some_and(|channel| channel.receiver.state == ThreadState::On) {
         return Err(Unfit::Now(format!("{to} does not hear of {}", source.id)));
     }
     Ok(())

@@ -189,16 +189,7 @@ pub(super) fn steps(world: &World, source: &SourceServer<'_>, plan: &mut Plan) {
     for &(node, class) in &classes {
         let Some(seen) = node.seen() else { continue };
         let id = node.endpoint.id.clone();
-        let ours = matches!(
-            class,
-            Class::DuplicateUuid
-                | Class::Errant
-                | Class::BehindPurge
-                | Class::Detached
-                | Class::Broken
-                | Class::CatchingUp
-                | Class::Serving
-        );
+        let ours = class.is_replica();
         if ours && !seen.probe().super_read_only {
             plan.steps.push(Step::ForbidWrites { server: id.clone() });
         }

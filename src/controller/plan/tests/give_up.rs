@@ -138,8 +138,19 @@ fn in_the_middle_of_a_switchover() {
         w.wishes.switchover.as_mut().expect("it is forced").id = "another".into();
     };
     check_change("it has everything", stuck, "give up for mysql-1, losing 0");
+    check_change(
+        "another one is wished for",
+        |w| (stuck(w), w.wishes.switchover.as_mut().expect("it is forced").to = Some(id(2))).1,
+        "no: mysql-1 is to take over already, and has everything: name it, or nobody",
+    );
     let late = |w: &mut World| (stuck(w), channel_of(w, 2).receiver.state = ThreadState::Connecting).1;
     check("one looks for it", well(), late, "Unreachable PrimaryFenced Detached", "stop 2");
+    let empty = |w: &mut World| {
+        stuck(w);
+        w.nodes[0].state = well().nodes.swap_remove(0).state;
+        blank(w, 0);
+    };
+    check("it came back empty", well(), empty, "Blank PrimaryFenced Detached", "forbid 0");
     check_change(
         "it is seen fenced",
         |w| {
@@ -177,5 +188,12 @@ fn it_comes_back() {
         |w| (back(w), probe(w, 0).executed = gtids("0:1-8")).1,
         "Detached Primary Serving",
         "forbid 0, follow 0>1",
+    );
+    check(
+        "while the new one is away",
+        well(),
+        |w| (back(w), unreachable(w, 1)).1,
+        "Detached Unreachable Serving",
+        "forbid 0",
     );
 }

@@ -39,6 +39,9 @@ fn who_takes_over() {
         |w| (wish(w, None), probe(w, 1).executed = gtids("0:1-9,1:1")).1,
         "mysql-0 to mysql-2",
     );
+    let open = |w: &mut World| (wish(w, Some(1)), probe(w, 1).super_read_only = false).1;
+    check_change("it may take writes", open, "");
+    check("so it is made read-only", well(), open, WELL, "forbid 1");
     check_change("the pod goes", |w| w.nodes[0].endpoint.terminating = true, "mysql-0 to mysql-1");
     check_change(
         "both pods go",
@@ -70,6 +73,9 @@ fn a_switchover_that_runs() {
     let leaves = |w: &mut World| (running(w), w.nodes[0].endpoint.terminating = true).1;
     check("in a hurry", well(), leaves, WELL, "fence 0 now");
     check_change("all there", fenced, "appoint mysql-1");
+    let open = |w: &mut World| (fenced(w), probe(w, 1).super_read_only = false).1;
+    check_change("the target may take writes", open, "");
+    check("so it is made read-only", well(), open, "PrimaryFenced Serving Serving", "forbid 1");
     let behind = |w: &mut World| (fenced(w), probe(w, 1).executed = gtids("0:1-8")).1;
     check("not all there", well(), behind, "PrimaryFenced CatchingUp Serving", "await 1");
     check_change(
