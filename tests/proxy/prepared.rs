@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use mysql_async::Value;
 use mysql_async::prelude::Queryable;
+use tokio::time::sleep;
 
-use super::support::cluster::{APP, Cluster, ROOT};
+use super::support::cluster::{APP, Account, Cluster, ROOT};
 use super::support::proxy::Proxy;
 use super::support::raw::{Outcome, Raw, USUAL, command, flag, refusal};
 use super::{proxy, run};
@@ -63,7 +64,7 @@ fn types_are_remembered_for_every_server() {
             servers.insert(all[0][10..].to_vec());
             if round % 7 == 0 {
                 // Another session's turn on the connections in between.
-                tokio::time::sleep(Duration::from_millis(70)).await;
+                sleep(Duration::from_millis(70)).await;
                 let mut other = Raw::connect(proxy.port(), APP, USUAL).await;
                 let same = other.prepare("SELECT ? + 0, server FROM d.home").await.unwrap();
                 // A string here, which must not be taken for the type there.
@@ -179,7 +180,7 @@ fn cursors_are_fetched_in_pieces() {
             // connection next must not see that.
             for _ in 0..4 {
                 drop(raw);
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                sleep(Duration::from_millis(20)).await;
                 raw = Raw::connect(proxy.port(), APP, capabilities).await;
                 let statement = raw.prepare(numbers).await.unwrap();
                 assert_eq!(rows(raw.execute(statement.id, 0, &[], &[], &[]).await).len(), 10);
@@ -221,6 +222,9 @@ fn long_data_belongs_to_its_statement() {
             assert_eq!(text(&all[0]), b"3:4");
             let all = rows(raw.execute(first.id, 0, &[0], &blobs, &[]).await);
             assert_eq!(text(&all[0]), b"2000000:5");
+            // What is shown follows the answer, and comes before the next one.
+            raw.command(command::PING, b"").await;
+            assert_eq!(raw.packet().await[0], 0);
             assert_eq!(pins(proxy, raw.connection_id).await, 0);
             // Long data that is taken back.
             raw.command(command::STMT_SEND_LONG_DATA, &long(first.id, 0, b"never")).await;
@@ -270,11 +274,17 @@ fn statements_outlive_connections_tables_and_the_cache() {
     run(async {
         let cluster = Cluster::shared().await;
         super::proxy().await;
+        // Its connections will be killed: nobody else may have the same user.
+        let mortal = Account { user: "mortal", password: "mortal-password" };
+        let Account { user, password } = mortal;
         cluster
-            .script("CREATE TABLE d.changes (id BIGINT PRIMARY KEY); INSERT INTO d.changes VALUES (1)")
+            .script(&format!(
+                "CREATE TABLE d.changes (id BIGINT PRIMARY KEY); INSERT INTO d.changes VALUES (1); \
+                 CREATE USER {user} IDENTIFIED BY '{password}'; GRANT ALL ON d.* TO {user}"
+            ))
             .await;
         let proxy = Proxy::start(cluster, "pool: {prepared_per_connection: 2, linger_ms: 0}").await;
-        let mut raw = Raw::connect(proxy.port(), APP, USUAL).await;
+        let mut raw = Raw::connect(proxy.port(), mortal, USUAL).await;
         // More statements than a connection keeps, reads and writes by turns.
         let mut statements = Vec::new();
         for number in 0..6 {
@@ -323,14 +333,19 @@ fn statements_outlive_connections_tables_and_the_cache() {
             );
         }
         // The connections die below them.
+        let mut killed = 0;
         for ordinal in 0..3 {
             let mut root = cluster.connect(ordinal, ROOT).await;
-            let threads: Vec<u64> =
-                root.query("SELECT id FROM information_schema.PROCESSLIST WHERE user = 'app'").await.unwrap();
-            for thread in threads {
+            let threads: Vec<u64> = root
+                .exec("SELECT id FROM information_schema.PROCESSLIST WHERE user = ?", (user,))
+                .await
+                .unwrap();
+            for thread in &threads {
                 let _ = root.query_drop(format!("KILL {thread}")).await;
             }
+            killed += threads.len();
         }
+        assert!(killed >= 2, "{killed}");
         for (offset, statement) in (0..).zip(&statements) {
             assert_eq!(
                 number(raw.execute(statement.id, 0, &[0], &[], &1i64.to_le_bytes()).await),
