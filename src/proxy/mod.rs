@@ -11,6 +11,7 @@ mod insert_id;
 mod leave;
 pub(crate) mod login;
 mod mend;
+mod patience;
 mod prepared;
 mod relay;
 mod reply;

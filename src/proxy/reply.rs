@@ -10,7 +10,7 @@ use crate::wire::packet::{ErrPacket, WireError, encode_ok, push_packet};
 use crate::wire::response;
 
 use super::hold::NotHeld;
-use super::session::Patience;
+use super::patience::Patience;
 
 /// An ERR packet, header included, as the answer to a command.
 pub(super) fn error(error: &ErrPacket) -> Vec<u8> {

@@ -25,6 +25,7 @@ use super::command::{self, Frames};
 use super::forward::{self, ClientEnd};
 use super::insert_id::InsertId;
 use super::leave::Begun;
+use super::patience::Patience;
 use super::prepared::Statements;
 use super::{Shared, reply};
 
@@ -92,15 +93,6 @@ pub(super) struct Frame {
     pub(super) streamed: bool,
 }
 
-/// How long a client may send nothing.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Patience {
-    /// `limits.client_idle_s`.
-    Limits(Duration),
-    /// The session's `wait_timeout`, as the server would keep to it if the session had a connection of its own.
-    Session(Duration),
-}
-
 /// What woke an idle session.
 enum Happened {
     Read,
@@ -117,14 +109,6 @@ const HEAD: usize = 64 << 10;
 const DIAGNOSTICS_AGAIN: Duration = Duration::from_secs(1);
 /// How long a large statement waits for memory.
 const MEMORY_WAIT: Duration = Duration::from_secs(5);
-
-impl Patience {
-    fn duration(self) -> Duration {
-        match self {
-            Self::Limits(duration) | Self::Session(duration) => duration,
-        }
-    }
-}
 
 impl ClientSession {
     pub(super) fn new(
