@@ -361,7 +361,7 @@ fn complain(wrong: &mut String, done: &Done, what: &str) {
 
 /// What a proxy sends on its own account makes a connection look like the session; the rest is the client's.
 fn is_of_client(ran: &Ran, sent: &[u8]) -> bool {
-    const OWN: [&str; 10] = [
+    const OWN: [&str; 11] = [
         "SET NAMES '",
         "SET SESSION ",
         "SET @`",
@@ -369,6 +369,7 @@ fn is_of_client(ran: &Ran, sent: &[u8]) -> bool {
         "SELECT IFNULL(@@SESSION.",
         "SELECT WAIT_FOR_EXECUTED_GTID_SET('",
         "SELECT LAST_INSERT_ID()",
+        "SELECT FOUND_ROWS() LIMIT 1",
         "SELECT @@GLOBAL.gtid_executed",
         "DO 0",
         "SET SESSION last_insert_id=",

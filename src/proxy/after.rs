@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::backend::reset;
 use crate::routing::session::{Answered, PinCause};
 use crate::routing::{Decision, Target};
-use crate::sql::{Cause, Counts, Effect, Kind, Question, Statement};
+use crate::sql::{Cause, Counts, Effect, Kind, Question, Reason, Release, Statement};
 use crate::telemetry::clients::ServerThread;
 use crate::telemetry::metrics::{self, Outcome};
 use crate::wire::flags::Capabilities;
@@ -20,7 +20,7 @@ use super::forward::Body;
 use super::insert_id::InsertId;
 use super::relay::Number;
 use super::run::Work;
-use super::session::{ClientSession, End};
+use super::session::{ClientSession, End, FoundRows};
 
 impl ClientSession {
     /// Takes in what a statement did to the session and to its connection.
@@ -178,20 +178,24 @@ impl ClientSession {
             // GET DIAGNOSTICS of a condition that is not there fails, and only warns of it.
             self.row_count = -1;
         }
-        match statement.counts {
-            // Statements before the one that failed have counted, if there were any.
-            _ if answered.error.is_some() && answered.status.is_some() => self.found_rows = None,
-            _ if answered.error.is_some() => {}
+        self.found_rows = match statement.counts {
+            // A statement that fails leaves what was there, but those have run others before.
+            _ if answered.error.is_some() => match statement.reason {
+                Reason::CallsProcedure | Reason::TextExecute => FoundRows::OnConnection,
+                _ if answered.status.is_some() => FoundRows::OnConnection,
+                _ => self.found_rows,
+            },
             // Its rows are still to be fetched.
             Counts::Rows if answered.status.is_some_and(|flags| flags & status::CURSOR_EXISTS != 0) => {
-                self.found_rows = None;
+                FoundRows::OnConnection
             }
             // SELECT .. INTO has no rows to show.
-            Counts::Rows => self.found_rows = answered.rows.or(Some(answered.affected_rows)),
-            Counts::One => self.found_rows = Some(1),
-            Counts::Unknown => self.found_rows = None,
-            Counts::Nothing | Counts::NotEven => {}
-        }
+            Counts::Rows => FoundRows::Known(answered.rows.unwrap_or(answered.affected_rows)),
+            Counts::One => FoundRows::Known(1),
+            Counts::Unknown => FoundRows::OnConnection,
+            Counts::Incidental => FoundRows::Incidental,
+            Counts::Nothing | Counts::NotEven => self.found_rows,
+        };
     }
 
     /// The number with which the proxy answers this statement, whatever the server says.
@@ -200,7 +204,10 @@ impl ClientSession {
             _ if work.answer != Answer::Results => return None,
             Question::ConnectionId => i64::from(self.client.registration.id()),
             Question::RowCount => self.row_count,
-            Question::FoundRows => i64::try_from(self.found_rows?).ok()?,
+            Question::FoundRows => match self.found_rows {
+                FoundRows::Known(found) => i64::try_from(found).ok()?,
+                FoundRows::OnConnection | FoundRows::Incidental => return None,
+            },
         };
         Some(Number { value, binary: work.execute.is_some() })
     }

@@ -17,7 +17,7 @@ use super::forward::{self, Body};
 use super::prepared::{Prepared, execute_with_types, push_close};
 use super::relay::Deliver;
 use super::run::{Ran, Work};
-use super::session::{ClientSession, End, Frame};
+use super::session::{ClientSession, End, FoundRows, Frame};
 use super::{login, reply};
 
 /// What a chain of frames at the front of an inbox is.
@@ -438,7 +438,7 @@ impl ClientSession {
     /// Everything that the session had set up is gone, here and on every connection.
     async fn start_over(&mut self, settings: Settings, dialect: Dialect) {
         self.insert_id = super::insert_id::InsertId::NONE;
-        (self.row_count, self.found_rows) = (0, Some(0));
+        (self.row_count, self.found_rows) = (0, FoundRows::Known(0));
         if self.session.is_bound() {
             self.hold = None;
         }

@@ -15,7 +15,7 @@ use super::forward::Body;
 use super::insert_id::InsertId;
 use super::prepared;
 use super::run::Tried;
-use super::session::ClientSession;
+use super::session::{ClientSession, FoundRows};
 
 impl ClientSession {
     /// Takes the connection that was decided on into `hold`. True: it has run the session's last statement.
@@ -27,6 +27,7 @@ impl ClientSession {
                 let Some(writer) = snapshot.writer() else {
                     return Err(Tried::NoPrimary(None));
                 };
+                self.save_beside_parked().await;
                 if let Some(is_last) = self.takes_from_hand(&writer.server().id) {
                     return Ok(is_last);
                 }
@@ -35,6 +36,7 @@ impl ClientSession {
             }
             Target::Replica(at) => {
                 let server = &snapshot.servers[at];
+                self.save_beside_parked().await;
                 if let Some(is_last) = self.takes_from_hand(&server.id) {
                     return Ok(is_last);
                 }
@@ -74,6 +76,7 @@ impl ClientSession {
 
     /// Gives back what is in hand, or parks it when it has a LAST_INSERT_ID that nobody else knows.
     pub(super) async fn let_go(&mut self) {
+        self.save_found_rows().await;
         let Some(lease) = self.hold.take() else { return };
         self.keeps_diagnostics = false;
         if self.insert_id.is_on_connection() && self.parked.is_none() {
@@ -107,6 +110,33 @@ impl ClientSession {
         }
     }
 
+    /// The parked connection may take the place of the one in hand.
+    async fn save_beside_parked(&mut self) {
+        if self.parked.is_some() {
+            self.save_found_rows().await;
+        }
+    }
+
+    /// Learns FOUND_ROWS() from the connection in hand, so that the connection can go.
+    async fn save_found_rows(&mut self) {
+        if self.found_rows == FoundRows::OnConnection {
+            let found = Box::pin(self.ask_found_rows()).await;
+            self.found_rows = found.map_or(FoundRows::Incidental, FoundRows::Known);
+        }
+    }
+
+    async fn ask_found_rows(&mut self) -> Option<u64> {
+        let deadline = self.shared.server_deadline;
+        let lease = self.hold.as_mut()?;
+        let packets =
+            crate::backend::query(lease.connection(), "SELECT FOUND_ROWS() LIMIT 1", deadline).await;
+        let found = packets.ok().as_deref().and_then(number_of_row);
+        if found.is_none() {
+            self.hold = None;
+        }
+        found
+    }
+
     /// Learns LAST_INSERT_ID from the connection that has it, so that the connection can go.
     pub(super) async fn save_insert_id(&mut self) {
         if self.insert_id.is_on_connection() {
@@ -121,10 +151,7 @@ impl ClientSession {
         let lease = self.parked.as_mut().or(self.hold.as_mut())?;
         let saved =
             crate::backend::query(lease.connection(), "SELECT LAST_INSERT_ID() LIMIT 1", deadline).await;
-        let number = saved.ok().and_then(|packets| {
-            let row = packets.get(packets.len().checked_sub(2)?)?;
-            std::str::from_utf8(row.get(1..)?).ok()?.parse().ok()
-        });
+        let number = saved.ok().as_deref().and_then(number_of_row);
         if number.is_none() {
             tracing::warn!("LAST_INSERT_ID() could not be read from a connection that is given back");
             if self.parked.take().is_none() {
@@ -253,4 +280,10 @@ impl ClientSession {
         self.send_to_server(&closes).await;
         !closes.is_empty() && self.hold.is_some()
     }
+}
+
+/// The one number of an answer to a question of ours.
+fn number_of_row(packets: &[Vec<u8>]) -> Option<u64> {
+    let row = packets.get(packets.len().checked_sub(2)?)?;
+    std::str::from_utf8(row.get(1..)?).ok()?.parse().ok()
 }

@@ -53,7 +53,7 @@ pub(super) struct ClientSession {
     pub(super) writes_untold: bool,
     /// What ROW_COUNT() and FOUND_ROWS() say, as far as it is known.
     pub(super) row_count: i64,
-    pub(super) found_rows: Option<u64>,
+    pub(super) found_rows: FoundRows,
     /// The last statement left warnings, errors or a row count that the next one may ask for.
     pub(super) keeps_diagnostics: bool,
     /// The last statement was answered without a server: no connection has its diagnostics.
@@ -91,6 +91,16 @@ pub(super) struct Frame {
     /// Header and payload; for a command of several frames that is streamed, what of it is in the inbox.
     pub(super) length: usize,
     pub(super) streamed: bool,
+}
+
+/// What FOUND_ROWS() says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FoundRows {
+    Known(u64),
+    /// Only the connection in hand knows; it is asked before it goes.
+    OnConnection,
+    /// The same, but it is nothing that anybody would ask for.
+    Incidental,
 }
 
 /// What woke an idle session.
@@ -141,7 +151,7 @@ impl ClientSession {
             begun: Begun::default(),
             writes_untold: false,
             row_count: 0,
-            found_rows: Some(0),
+            found_rows: FoundRows::Known(0),
             keeps_diagnostics: false,
             answered_here: false,
             shown_causes: Vec::new(),
@@ -177,7 +187,7 @@ impl ClientSession {
         if self.session.is_bound() {
             self.hold = None;
         }
-        self.insert_id = InsertId::NONE;
+        (self.insert_id, self.found_rows) = (InsertId::NONE, FoundRows::Known(0));
         self.let_go().await;
         if let Some(parked) = self.parked.take() {
             parked.release(self.last_activity);

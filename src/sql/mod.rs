@@ -146,8 +146,10 @@ pub(crate) enum Counts {
     Rows,
     /// FOUND_ROWS() is 1: DO.
     One,
-    /// Only the connection knows.
+    /// Only the connection knows, and somebody may mean to ask: SQL_CALC_FOUND_ROWS, CALL.
     Unknown,
+    /// Only the connection knows what came of it: rows that UPDATE looked at, or OFFSET passed over.
+    Incidental,
     /// GET DIAGNOSTICS: even ROW_COUNT() stays what it was.
     NotEven,
 }

@@ -295,14 +295,14 @@ fn kinds_needs_and_hints() {
 /// As 9.7.4 does.
 #[test]
 fn what_is_left_for_found_rows() {
-    use Counts::{NotEven, Nothing, One, Rows, Unknown};
+    use Counts::{Incidental, NotEven, Nothing, One, Rows, Unknown};
     for (sql, counts) in [
         ("SELECT a FROM t LIMIT 3", Rows),
         ("(SELECT 1) UNION (SELECT 2)", Rows),
-        ("SELECT a FROM t LIMIT 1, 2", Unknown),
+        ("SELECT a FROM t LIMIT 1, 2", Incidental),
         ("SELECT SQL_CALC_FOUND_ROWS a FROM t", Unknown),
         ("WITH c AS (SELECT 1) SELECT * FROM c", Rows),
-        ("WITH c AS (SELECT 1) DELETE FROM t WHERE a IN (SELECT * FROM c)", Unknown),
+        ("WITH c AS (SELECT 1) DELETE FROM t WHERE a IN (SELECT * FROM c)", Incidental),
         ("SHOW TABLES", Rows),
         ("SHOW FULL COLUMNS FROM t", Rows),
         ("SHOW WARNINGS", Nothing),
@@ -312,13 +312,13 @@ fn what_is_left_for_found_rows() {
         ("EXPLAIN UPDATE t SET a = 1", Nothing),
         ("EXPLAIN ANALYZE SELECT a FROM t", Unknown),
         ("INSERT INTO t VALUES (1)", Nothing),
-        ("INSERT INTO t SELECT 1", Unknown),
-        ("INSERT INTO t TABLE s", Unknown),
+        ("INSERT INTO t SELECT 1", Incidental),
+        ("INSERT INTO t TABLE s", Incidental),
         ("DELETE FROM t WHERE a = 1", Nothing),
         ("DELETE FROM t USING t JOIN s", Unknown),
-        ("DELETE FROM t WHERE a IN (SELECT a FROM s)", Unknown),
+        ("DELETE FROM t WHERE a IN (SELECT a FROM s)", Incidental),
         ("DELETE t FROM t, s", Unknown),
-        ("UPDATE t SET a = 1", Unknown),
+        ("UPDATE t SET a = 1", Incidental),
         ("CALL p()", Unknown),
         ("DO 1", One),
         ("SET @a = (SELECT 1)", Nothing),
@@ -328,6 +328,8 @@ fn what_is_left_for_found_rows() {
         ("INSERT INTO t SELECT 1; SELECT a FROM t", Rows),
         ("SELECT a FROM t LIMIT 1, 2; SELECT a FROM t", Rows),
         ("SET @a = 1; COMMIT", Nothing),
+        ("UPDATE t SET a = 1; COMMIT", Incidental),
+        ("CALL p(); COMMIT", Unknown),
         ("SELECT 1; COMMIT", Unknown),
         ("SET @a = 1; GET DIAGNOSTICS @n = NUMBER", Unknown),
     ] {

@@ -267,7 +267,8 @@ impl<'a> Walk<'a> {
     fn count(&mut self, first: Token<'a>, reason: Reason) {
         let calculates = self.effects.contains(&Effect::CountsFoundRows);
         let next = match Folded::keyword(&first).as_str() {
-            _ if calculates || self.has_offset => Counts::Unknown,
+            _ if calculates => Counts::Unknown,
+            _ if self.has_offset => Counts::Incidental,
             "select" | "table" | "values" => Counts::Rows,
             "with" if reason != Reason::ChangesData => Counts::Rows,
             _ if first.is_sign(b'(') => Counts::Rows,
@@ -277,7 +278,8 @@ impl<'a> Walk<'a> {
             | "handler" | "flush" | "kill" | "signal" | "grant" | "revoke" | "xa" | "checksum"
             | "analyze" | "help" => Counts::Nothing,
             "do" if !self.dialect.mariadb => Counts::One,
-            "insert" | "replace" | "delete" if self.has_query => Counts::Unknown,
+            "update" | "with" => Counts::Incidental,
+            "insert" | "replace" | "delete" if self.has_query => Counts::Incidental,
             "insert" | "replace" => Counts::Nothing,
             "show" | "explain" | "describe" | "desc" | "delete" => self.finds,
             // Of rows that a query in them finds.
@@ -285,9 +287,9 @@ impl<'a> Walk<'a> {
         };
         self.several |= self.counts.is_some();
         self.counts = Some(match (self.counts, next) {
-            (None, next) | (_, next @ (Counts::Rows | Counts::One)) => next,
-            (Some(Counts::Nothing), Counts::Nothing) => Counts::Nothing,
-            _ => Counts::Unknown,
+            (Some(before @ (Counts::Nothing | Counts::Incidental)), Counts::Nothing) => before,
+            (Some(_), Counts::Nothing | Counts::NotEven) => Counts::Unknown,
+            (_, next) => next,
         });
         (self.has_offset, self.has_query, self.finds) = (false, false, Counts::Unknown);
     }

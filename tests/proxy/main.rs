@@ -10,6 +10,7 @@ use tokio::sync::OnceCell;
 
 mod compressed;
 mod large;
+mod left;
 mod lifecycle;
 mod prepared;
 mod proxied;
