@@ -35,8 +35,19 @@ impl ClientSession {
             let bound = self.session.is_bound();
             let missing = self.session.apply(statement, answered);
             self.keep_from_others(answered);
-            if self.leaves_untold(statement, answered) {
-                Box::pin(self.hear(statement)).await?;
+            if self.is_told(answered) {
+                let state = answered.changes.as_ref().is_some_and(|changes| changes.state);
+                if std::mem::take(&mut self.untold) && state {
+                    // Not of this statement, or not only.
+                    self.session.pin(PinCause::ServerState);
+                }
+            } else if self.may_be_untold(statement) {
+                // GTIDs are told with the answer itself or never.
+                self.writes_untold |= statement.may_commit();
+                self.untold = true;
+                if statement.may_commit() || !self.is_plainly_at_primary() {
+                    Box::pin(self.hear()).await?;
+                }
             }
             let at_replica =
                 self.hold.as_ref().is_some_and(|lease| !self.snapshot.is_primary(&lease.server().id));
@@ -131,19 +142,53 @@ impl ClientSession {
         *spoiled &= !self.session.in_transaction();
     }
 
-    /// True when the session may have changed and the answer does not tell, since it ended with an error, or with rows in the
-    /// old form: only OK packets tell.
-    fn leaves_untold(&self, statement: &Statement, answered: &Answered) -> bool {
-        let is_told = answered.error.is_none()
-            && (answered.rows.is_none() || self.identity.capabilities.contains(Capabilities::DEPRECATE_EOF));
-        !is_told && (statement.may_hide() || self.hold.as_ref().is_some_and(|lease| lease.is_spoiled()))
+    /// True when the answer tells what became of the session. One that ended with an error does not, nor do rows in the old form:
+    /// only OK packets tell.
+    fn is_told(&self, answered: &Answered) -> bool {
+        answered.error.is_none()
+            && (answered.rows.is_none() || self.identity.capabilities.contains(Capabilities::DEPRECATE_EOF))
     }
 
-    /// Lets the server tell what the last answer did not: a transaction that a procedure has begun before it failed, say. A
-    /// PING leaves the diagnostics as they are.
-    async fn hear(&mut self, statement: &Statement) -> Result<(), End> {
-        // GTIDs are told with the answer itself or never.
-        self.writes_untold |= statement.may_commit();
+    /// True when the session may have changed in a statement whose answer does not tell.
+    fn may_be_untold(&self, statement: &Statement) -> bool {
+        statement.may_hide() || self.hold.as_ref().is_some_and(|lease| lease.is_spoiled())
+    }
+
+    /// True when what is untold can wait for the next answer of the connection in hand.
+    fn is_plainly_at_primary(&self) -> bool {
+        self.hold
+            .as_ref()
+            .is_some_and(|lease| !lease.is_spoiled() && self.snapshot.is_primary(&lease.server().id))
+    }
+
+    /// True when this statement runs where the last one has failed, whatever that one has left, and its answer tells of that as
+    /// well: nothing of ours comes before it, and it changes nothing of its own.
+    pub(super) fn will_tell(&mut self, statement: &Statement) -> bool {
+        let stays = self.session.is_bound()
+            || matches!(statement.kind, Kind::Write | Kind::Previous)
+                && !self.writes_untold
+                && !self.is_pressed();
+        let is_bare = statement.effects.is_empty()
+            && !statement.needs.last_insert_id
+            && !statement.needs.trackers
+            && !self.session.next_transaction().is_said();
+        let (bound, settings) = (self.session.is_bound(), self.session.settings());
+        stays
+            && is_bare
+            && self.parked.is_none()
+            && self.hold.as_mut().is_some_and(|lease| {
+                let is_here = bound || self.snapshot.is_primary(&lease.server().id);
+                let connection = lease.connection();
+                is_here
+                    && Arc::ptr_eq(&connection.applied, settings)
+                    && (bound || connection.stream.is_quiet())
+            })
+    }
+
+    /// Lets the server tell what no answer has told: a transaction that a procedure has begun before it failed, say. A PING
+    /// leaves the diagnostics as they are.
+    pub(super) async fn hear(&mut self) -> Result<(), End> {
+        self.untold = false;
         let Some(lease) = self.hold.as_mut() else { return Ok(()) };
         let mut heard = Answered::default();
         let deadline = self.shared.server_deadline;

@@ -83,7 +83,12 @@ impl ClientSession {
 
     async fn serve_command(&mut self, frame: Frame) -> Result<(), End> {
         let shared = Arc::clone(&self.shared);
-        match Command::from_byte(self.client.inbox.bytes()[HEADER]) {
+        let command = Command::from_byte(self.client.inbox.bytes()[HEADER]);
+        // Statements see to it themselves.
+        if self.untold && !matches!(command, Command::Query | Command::StmtExecute | Command::Quit) {
+            Box::pin(self.hear()).await?;
+        }
+        match command {
             Command::Query => self.query(frame).await,
             Command::StmtExecute => self.execute(frame).await,
             Command::StmtPrepare => Box::pin(self.prepare(frame)).await,
@@ -162,6 +167,9 @@ impl ClientSession {
         let sql = (frame.length - query.sql.len(), frame.length);
         if let Some(hint) = query.hint.and_then(hint_of) {
             Arc::make_mut(&mut statement).hint = Some(hint);
+        }
+        if self.untold && !self.will_tell(&statement) {
+            Box::pin(self.hear()).await?;
         }
         match statement.kind {
             Kind::Kill { id, whole_connection } => {
@@ -267,6 +275,9 @@ impl ClientSession {
         }
         let types = Arc::clone(&known.types);
         let text = Arc::clone(&known.text);
+        if self.untold && !self.will_tell(&statement) {
+            Box::pin(self.hear()).await?;
+        }
         if self.keeps_for_later(&statement) {
             return self.answer_ok().await;
         }

@@ -77,7 +77,9 @@ impl ClientSession {
     /// Gives back what is in hand, or parks it when it has a LAST_INSERT_ID that nobody else knows.
     pub(super) async fn let_go(&mut self) {
         self.save_found_rows().await;
-        let Some(lease) = self.hold.take() else { return };
+        let Some(mut lease) = self.hold.take() else { return };
+        // Only when it cannot be asked any more: its server is no longer the primary.
+        lease.connection().doubtful |= std::mem::take(&mut self.untold);
         self.keeps_diagnostics = false;
         if self.insert_id.is_on_connection() && self.parked.is_none() {
             self.parked = Some(lease);
@@ -101,6 +103,10 @@ impl ClientSession {
 
     /// Gives back what is parked, and what is in hand unless the session is bound to it.
     pub(super) async fn give_way(&mut self) {
+        if self.untold {
+            // A connection that does not answer is dropped.
+            let _ = self.hear().await;
+        }
         self.save_insert_id().await;
         if !self.session.is_bound() {
             self.let_go().await;

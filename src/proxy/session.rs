@@ -49,6 +49,9 @@ pub(super) struct ClientSession {
     pub(super) insert_id: InsertId,
     /// How the transaction began that a replica may have.
     pub(super) begun: Begun,
+    /// A write has failed on the connection in hand, which is the primary's, and may have changed the session before it did:
+    /// the next OK packet tells.
+    pub(super) untold: bool,
     /// The session has written something of which no answer has told the GTID.
     pub(super) writes_untold: bool,
     /// What ROW_COUNT() and FOUND_ROWS() say, as far as it is known.
@@ -152,6 +155,7 @@ impl ClientSession {
             writes_untold: false,
             row_count: 0,
             found_rows: FoundRows::Known(0),
+            untold: false,
             keeps_diagnostics: false,
             answered_here: false,
             shown_causes: Vec::new(),
@@ -182,6 +186,9 @@ impl ClientSession {
         };
         if matches!(end, End::Malformed) {
             self.shared.metrics.protocol_error("client");
+        }
+        if self.untold {
+            let _ = self.hear().await;
         }
         // What is bound to the session must not be pooled: closing it rolls back, unlocks and drops.
         if self.session.is_bound() {

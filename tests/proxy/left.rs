@@ -1,9 +1,101 @@
-//! What a statement leaves to the next one of its session.
+//! What a statement leaves to the next one of its session: numbers, and state of which its own answer has not told.
 
-use super::support::cluster::{APP, Cluster};
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::support::cluster::{APP, Account, Cluster};
 use super::support::proxy::Proxy;
 use super::support::raw::{Raw, USUAL};
 use super::{proxy, run};
+
+/// Longer than a session keeps a connection without need.
+const IDLE: Duration = Duration::from_millis(200);
+
+#[test]
+fn what_a_failed_write_has_set_is_kept() {
+    run(async {
+        let proxy = proxy().await;
+        let cluster = Cluster::shared().await;
+        // Its own user, so that its commands can be told from those of other tests.
+        let account = Account { user: "fails", password: "fails-password" };
+        cluster
+            .script(
+                "CREATE USER fails IDENTIFIED BY 'fails-password'; GRANT ALL ON *.* TO fails; \
+                 CREATE TABLE d.strict (id INT PRIMARY KEY, a INT); INSERT INTO d.strict VALUES (1, 0); \
+                 CREATE TRIGGER d.leaves BEFORE INSERT ON d.strict FOR EACH ROW SET @left = NEW.a; \
+                 CREATE TABLE d.unique (id INT PRIMARY KEY); INSERT INTO d.unique VALUES (1)",
+            )
+            .await;
+        for (left, next) in [
+            "SELECT server > 0 FROM d.home",
+            "SELECT ROW_COUNT()",
+            "SHOW WARNINGS",
+            "UPDATE d.strict SET a = 1 WHERE id = 2",
+            "INSERT INTO d.unique VALUES (1)",
+            "SELECT nope FROM d.strict FOR UPDATE",
+            "SET @more = 1",
+            "SET time_zone = '+01:00'",
+            "BEGIN; COMMIT",
+            "SELECT LAST_INSERT_ID()",
+            "",
+        ]
+        .iter()
+        .enumerate()
+        {
+            for around in [["DO 0", "DO 0"], ["BEGIN", "COMMIT"]] {
+                let mut raw = Raw::connect(proxy.port(), account, USUAL).await;
+                raw.run(around[0]).await;
+                let refused = raw.refused(&format!("INSERT INTO d.strict VALUES (1, {left})")).await;
+                assert_eq!(refused.code, 1062);
+                raw.query_all(next).await;
+                raw.query_all(around[1]).await;
+                sleep(IDLE).await;
+                raw.text("SELECT server FROM d.home").await;
+                assert_eq!(raw.text("SELECT @left").await, left.to_string(), "{around:?} {next}");
+            }
+        }
+        // The transaction that a statement has begun before it failed goes on.
+        let mut raw = Raw::connect(proxy.port(), account, USUAL).await;
+        raw.run("SET autocommit = 0").await;
+        raw.refused("INSERT INTO d.unique VALUES (1)").await;
+        raw.run("INSERT INTO d.unique VALUES (2)").await;
+        assert_eq!(raw.text("SELECT server FROM d.home WHERE 2 = (SELECT MAX(id) FROM d.unique)").await, "0");
+        raw.run("ROLLBACK").await;
+    });
+}
+
+#[test]
+fn writes_that_fail_cost_no_question() {
+    run(async {
+        let proxy = proxy().await;
+        let cluster = Cluster::shared().await;
+        let account = Account { user: "asks_nothing", password: "asks-nothing" };
+        cluster
+            .script(
+                "CREATE USER asks_nothing IDENTIFIED BY 'asks-nothing'; GRANT ALL ON *.* TO asks_nothing; \
+                 CREATE TABLE d.keys (id INT PRIMARY KEY); INSERT INTO d.keys VALUES (1)",
+            )
+            .await;
+        let mut raw = Raw::connect(proxy.port(), account, USUAL).await;
+        let (taken, free) = ("INSERT INTO d.keys VALUES (1)", "INSERT INTO d.keys VALUES (2)");
+        let mark = cluster.mark();
+        for sql in [taken, taken, "UPDATE d.keys SET id = 1 + SLEEP(0) WHERE id = 1", taken] {
+            raw.query(sql).await;
+        }
+        raw.run("BEGIN").await;
+        raw.refused(taken).await;
+        assert_eq!(raw.text("SELECT 1").await, "1");
+        raw.refused(taken).await;
+        raw.run("ROLLBACK").await;
+        raw.refused(taken).await;
+        raw.run(free).await;
+        let ran = cluster.ran_since(&mark, account.user);
+        let texts: Vec<&str> = ran.iter().map(|ran| ran.text.as_str()).collect();
+        assert_eq!(ran.iter().filter(|ran| ran.command == "Ping").count(), 0, "{texts:?}");
+        assert_eq!(texts.iter().filter(|text| **text == taken).count(), 6, "{texts:?}");
+    });
+}
 
 #[test]
 fn found_rows_are_the_sessions_own() {
