@@ -5,6 +5,7 @@ mod access;
 mod clone;
 mod error;
 mod handover;
+mod locks;
 mod mariadb;
 mod probe;
 mod replication;
@@ -22,6 +23,7 @@ pub(crate) use error::Error;
 pub(crate) use handover::{
     SNAPSHOT_OF_WRITING, await_executed, begun_transactions, end_session, fence_within, writing_sessions,
 };
+pub(crate) use locks::named_locks;
 #[cfg(test)]
 pub(crate) use probe::{Applier, Receiver};
 pub(crate) use probe::{Channel, Micros, Probe, ThreadError, ThreadState, probe};

@@ -1,10 +1,11 @@
-//! Keeps what is known of stored routines true: asks the primary for them, again when they change.
+//! Keeps what is known of stored routines true: asks the primary for them, again when they change. Asks it too what named locks
+//! a connection has, since nothing tells of those that a routine takes or lets go.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Prober;
@@ -20,13 +21,21 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a session that has changed a routine waits until that is known.
 const WAIT: Duration = Duration::from_secs(2);
 
-/// Asks to look at once, because a session has changed a routine. Cheap to clone.
+/// Asks at once what a session needs to know. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct RoutinesNow(mpsc::Sender<oneshot::Sender<()>>);
+pub(crate) struct RoutinesNow(mpsc::Sender<Request>);
 
 /// The other end of [`RoutinesNow`], for [`run`].
 #[derive(Debug)]
-pub(crate) struct RoutinesRequests(mpsc::Receiver<oneshot::Sender<()>>);
+pub(crate) struct RoutinesRequests(mpsc::Receiver<Request>);
+
+#[derive(Debug)]
+enum Request {
+    /// A session has changed a routine.
+    Look(oneshot::Sender<()>),
+    /// How many named locks the connection with this id has on this server.
+    Locks { address: Address, connection: u32, found: oneshot::Sender<u64> },
+}
 
 impl RoutinesNow {
     pub(crate) fn channel() -> (Self, RoutinesRequests) {
@@ -38,11 +47,22 @@ impl RoutinesNow {
     pub(crate) async fn look(&self) {
         let (done, looked) = oneshot::channel();
         let _ = timeout(WAIT, async {
-            if self.0.send(done).await.is_ok() {
+            if self.0.send(Request::Look(done)).await.is_ok() {
                 let _ = looked.await;
             }
         })
         .await;
+    }
+
+    /// How many named locks this connection has on the primary at this address. None: nobody can tell within a bounded time.
+    pub(crate) async fn locks(&self, address: &Address, connection: u32) -> Option<u64> {
+        let (found, locks) = oneshot::channel();
+        let request = Request::Locks { address: address.clone(), connection, found };
+        let asked = timeout(WAIT, async {
+            self.0.send(request).await.ok()?;
+            locks.await.ok()
+        });
+        asked.await.ok()?
     }
 }
 
@@ -78,15 +98,31 @@ pub(crate) async fn run(
         waiting.drain(..).for_each(|done| {
             let _ = done.send(());
         });
-        let moved = topology.wait_for(|topology| self::primary(topology) != primary);
-        tokio::select! {
-            moved = moved => if moved.is_err() { return },
-            () = tokio::time::sleep(INTERVAL) => {}
-            Some(done) = requests.0.recv() => waiting.push(done),
-            () = stop.cancelled() => return,
-        }
-        while let Ok(done) = requests.0.try_recv() {
-            waiting.push(done);
+        let again = Instant::now() + INTERVAL;
+        while waiting.is_empty() {
+            let moved = topology.wait_for(|topology| self::primary(topology) != primary);
+            let request = tokio::select! {
+                moved = moved => {
+                    if moved.is_err() {
+                        return;
+                    }
+                    None
+                }
+                () = sleep_until(again) => None,
+                Some(request) = requests.0.recv() => Some(request),
+                () = stop.cancelled() => return,
+            };
+            match request {
+                None => break,
+                Some(Request::Look(done)) => waiting.push(done),
+                Some(Request::Locks { address, connection, found }) => {
+                    if let Some(asked) = asked.as_mut().filter(|asked| asked.address == address)
+                        && let Ok(Some(locks)) = dba::named_locks(&mut asked.session, connection).await
+                    {
+                        let _ = found.send(locks);
+                    }
+                }
+            }
         }
     }
 }

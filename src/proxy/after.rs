@@ -96,8 +96,10 @@ impl ClientSession {
 
     /// What the effects of a statement, which most statements do not have, mean to what is kept here.
     async fn after_effects(&mut self, statement: &Statement, answered: &Answered) {
-        let mut sets = false;
+        let (mut sets, mut locks) = (false, false);
         for effect in &statement.effects {
+            locks |=
+                matches!(effect, Effect::Pin(Cause::NamedLock(_)) | Effect::Release(Release::NamedLock(_)));
             match effect {
                 Effect::SetUserVariable { name, literal } => {
                     sets = true;
@@ -118,6 +120,9 @@ impl ClientSession {
                 _ => {}
             }
         }
+        if locks && self.session.is_pinned_by_lock() {
+            self.count_locks().await;
+        }
         // Which of several settings a failed text has made nobody knows: the connection must not serve another session, and
         // a session whose first statements were carried out must stay on it.
         if answered.error.is_some()
@@ -129,6 +134,15 @@ impl ClientSession {
             if statement.kind == Kind::Write && statement.several {
                 self.session.pin(PinCause::ServerState);
             }
+        }
+    }
+
+    /// A GET_LOCK that got none, and routines that let go what they took, must not hold the session for ever.
+    async fn count_locks(&mut self) {
+        let Some(lease) = self.hold.as_mut() else { return };
+        let (server, connection) = (Arc::clone(lease.server()), lease.connection().thread_id);
+        if self.shared.routines.locks(&server.address, connection).await == Some(0) {
+            self.session.has_no_lock();
         }
     }
 

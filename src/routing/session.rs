@@ -293,6 +293,15 @@ impl Session {
         self.pins.iter().any(|pin| is_it(&pin.cause))
     }
 
+    pub(crate) fn is_pinned_by_lock(&self) -> bool {
+        self.pins.iter().any(|pin| matches!(pin.cause, PinCause::Statement(Cause::NamedLock(_))))
+    }
+
+    /// The session has no named lock, whatever its statements said.
+    pub(crate) fn has_no_lock(&mut self) {
+        self.release(&Release::AllNamedLocks);
+    }
+
     /// The connection that held the session's state is gone, and the state with it.
     pub(crate) fn lose_connection(&mut self) {
         self.status &= AUTOCOMMIT;

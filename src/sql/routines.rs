@@ -1,5 +1,5 @@
 //! Stored functions and procedures, as far as they matter to a statement that calls them: whether they only read, and
-//! whether they may take a named lock, which no session tracker tells of. Pure. What a routine declares of itself
+//! whether they may take a named lock or let one go, which no session tracker tells of. Pure. What a routine declares of itself
 //! (READS SQL DATA) the server does not enforce, so its body is read as well.
 
 use std::collections::HashMap;
@@ -8,7 +8,7 @@ use super::expression::Findings;
 use super::names::Folded;
 use super::variables::{self, Assigned};
 use super::walk::Walk;
-use super::{Cause, Dialect, Effect, Kind, Reason, Statement};
+use super::{Cause, Dialect, Effect, Kind, Reason, Release, Statement};
 
 /// A routine as `information_schema.ROUTINES` shows it.
 /// <https://dev.mysql.com/doc/refman/9.7/en/information-schema-routines-table.html>
@@ -34,6 +34,7 @@ pub(crate) struct Routines {
 struct Traits {
     only_reads: bool,
     may_lock: bool,
+    may_unlock: bool,
 }
 
 /// What a routine does by itself, and whom it calls.
@@ -56,6 +57,7 @@ impl Routines {
                 let traits = Traits {
                     only_reads: own.traits.only_reads && own.calls.iter().all(|name| all.only_reads(name)),
                     may_lock: own.traits.may_lock || own.calls.iter().any(|name| all.may_lock(name)),
+                    may_unlock: own.traits.may_unlock || own.calls.iter().any(|name| all.may_unlock(name)),
                 };
                 changed |= traits != own.traits;
                 own.traits = traits;
@@ -73,6 +75,7 @@ impl Routines {
                 let all = by_name.entry(name.clone()).or_insert(*traits);
                 all.only_reads &= traits.only_reads;
                 all.may_lock |= traits.may_lock;
+                all.may_unlock |= traits.may_unlock;
             }
         }
         Self { by_name }
@@ -86,6 +89,10 @@ impl Routines {
         self.by_name.get(name).is_some_and(|traits| traits.may_lock)
     }
 
+    fn may_unlock(&self, name: &[u8]) -> bool {
+        self.by_name.get(name).is_some_and(|traits| traits.may_unlock)
+    }
+
     /// Adds to a verdict what is known of the routines that the statement calls.
     pub(super) fn refine(&self, statement: &mut Statement) {
         if statement.calls.is_empty() {
@@ -93,6 +100,8 @@ impl Routines {
         }
         if statement.calls.iter().any(|name| self.may_lock(name)) {
             statement.effects.push(Effect::Pin(Cause::NamedLock(None)));
+        } else if statement.calls.iter().any(|name| self.may_unlock(name)) {
+            statement.effects.push(Effect::Release(Release::NamedLock(None)));
         }
         let only_calls = statement.reason == Reason::UnknownFunction
             && statement.effects.is_empty()
@@ -112,7 +121,7 @@ impl Own {
         dialect.read_sql_mode(routine.sql_mode.as_bytes());
         let (traits, calls) = match routine.body {
             Some(body) => judge(body.as_bytes(), routine.declares_reading, dialect),
-            None => (Traits { only_reads: false, may_lock: true }, Vec::new()),
+            None => (Traits { only_reads: false, may_lock: true, may_unlock: true }, Vec::new()),
         };
         Self { names: [name, qualified].map(|name| name.into_bytes().into_boxed_slice()), traits, calls }
     }
@@ -154,6 +163,9 @@ fn judge(body: &[u8], declares_reading: bool, dialect: Dialect) -> (Traits, Vec<
     }
     let is_lock = |effect: &Effect| matches!(effect, Effect::Pin(Cause::NamedLock(_)));
     let may_lock = walk.effects.iter().any(is_lock);
+    let is_unlock =
+        |effect: &Effect| matches!(effect, Effect::Release(Release::NamedLock(_) | Release::AllNamedLocks));
+    let may_unlock = walk.effects.iter().any(is_unlock);
     let harmless = findings.write().is_none_or(|reason| reason == Reason::UnknownFunction)
         && walk.effects.is_empty()
         && !walk.needs.user_variables
@@ -161,7 +173,7 @@ fn judge(body: &[u8], declares_reading: bool, dialect: Dialect) -> (Traits, Vec<
         && !walk.needs.last_insert_id
         && !walk.reads_system_variables
         && !walk.is_malformed();
-    (Traits { only_reads: declares_reading && harmless && !writes, may_lock }, walk.calls)
+    (Traits { only_reads: declares_reading && harmless && !writes, may_lock, may_unlock }, walk.calls)
 }
 
 impl<'a> Walk<'a> {
@@ -288,5 +300,26 @@ mod tests {
                 ("PREPARE s FROM 'DO locks()'", Route::Pin),
             ],
         );
+    }
+
+    #[test]
+    fn locks_that_they_let_go() {
+        let classifier = Classifier::new(10);
+        classifier.learn_routines(routines(&[
+            ("d.lets_go", "DO RELEASE_LOCK(name)"),
+            ("d.lets_all_go", "BEGIN CALL lets_go('a'); DO RELEASE_ALL_LOCKS(); END"),
+            ("d.passes", "BEGIN DO GET_LOCK('a', 1); CALL lets_go('a'); END"),
+            ("d.nothing", "RETURN IS_FREE_LOCK('a')"),
+        ]));
+        let release = Effect::Release(Release::NamedLock(None));
+        for (sql, effects) in [
+            ("CALL lets_go('a')", vec![release.clone()]),
+            ("CALL d.lets_all_go()", vec![release]),
+            ("CALL passes()", vec![Effect::Pin(Cause::NamedLock(None))]),
+            ("SELECT nothing()", Vec::new()),
+        ] {
+            let statement = classifier.classify(sql.as_bytes(), Dialect::for_tests());
+            assert_eq!(statement.effects, effects, "{sql}");
+        }
     }
 }

@@ -97,3 +97,35 @@ fn a_lock_that_a_routine_takes_holds_the_session() {
         }
     });
 }
+
+#[test]
+fn a_session_that_has_no_lock_is_not_held() {
+    run(async {
+        let proxy = proxy().await;
+        let mut maker = Raw::connect(proxy.port(), ROOT, USUAL).await;
+        for sql in [
+            "CREATE FUNCTION d.passes(name TEXT) RETURNS INT DETERMINISTIC RETURN GET_LOCK(name, 0) + RELEASE_LOCK(name)",
+            "CREATE PROCEDURE d.takes_one(name TEXT) DO GET_LOCK(name, 0)",
+            "CREATE PROCEDURE d.lets_go(name TEXT) DO RELEASE_LOCK(name)",
+        ] {
+            maker.run(sql).await;
+        }
+        let mut client = Raw::connect(proxy.port(), APP, USUAL).await;
+        let mut other = Raw::connect(proxy.port(), APP, USUAL).await;
+        assert_eq!(other.text("SELECT GET_LOCK('theirs', 0)").await, "1");
+        for (sql, is_free) in [
+            ("SELECT d.passes('ours')", "1"),
+            ("SELECT GET_LOCK('theirs', 0)", "1"),
+            ("CALL d.takes_one('ours')", "0"),
+            ("SELECT GET_LOCK('theirs', 0)", "0"),
+            ("CALL d.lets_go('nobody''s')", "0"),
+            ("CALL d.lets_go('ours')", "1"),
+            ("SELECT GET_LOCK(CONCAT('ou', 'rs'), 0)", "0"),
+            ("SELECT RELEASE_LOCK(CONCAT('ou', 'rs'))", "1"),
+        ] {
+            client.query_all(sql).await;
+            assert_eq!(client.text("SELECT server > 0 FROM d.home").await, is_free, "{sql}");
+        }
+        assert_eq!(other.text("SELECT RELEASE_LOCK('theirs')").await, "1");
+    });
+}
