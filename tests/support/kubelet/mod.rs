@@ -164,8 +164,13 @@ impl Kubelet {
         let pods = self.pods.lock();
         let ready = |handle: &&Handle| {
             let seen = handle.seen.borrow();
-            let stays = handle.pod.borrow().as_deref().is_some_and(|pod| !is_deleted(pod));
-            stays && seen.initialised && seen.containers.values().all(|one| one.ready)
+            let pod = handle.pod.borrow();
+            // Before its containers are started, none of them is not ready.
+            let spec = pod.as_deref().filter(|pod| !is_deleted(pod)).and_then(|pod| pod.spec.as_ref());
+            let is_ready = |name: &str| seen.containers.get(name).is_some_and(|one| one.ready);
+            seen.initialised
+                && spec.is_some_and(|spec| spec.containers.iter().all(|one| is_ready(&one.name)))
+                && seen.containers.values().all(|one| one.ready)
         };
         let wanted = |handle: &&Handle| beginnings.iter().any(|beginning| handle.name.starts_with(beginning));
         let mut names: Vec<String> =
