@@ -21,19 +21,23 @@ fn the_tutorials_servers_are_taken_over() {
         ];
         run(scene, "mysql-0", &account).await;
         scene.kubectl(&["create", "secret", "generic", "mysql", "--from-literal=probe=probe-1"]).await;
-        scene.kubectl(&["apply", "-k", "deploy/overlays/existing"]).await;
-        until("both Readwrights are ready", SOON, async || {
-            match scene.kubelet.ready(&DOORS.map(str::to_owned)) {
-                ready if ready.len() == 2 => Ok(()),
-                ready => Err(format!("{ready:?}")),
-            }
-        })
-        .await;
+        readwrights(scene, "apply", 2).await;
+        // And back: nothing else goes with it.
+        readwrights(scene, "delete", 0).await;
+        for service in ["mysql", "mysql-read"] {
+            scene.kubectl(&["get", "service", service]).await;
+        }
+        readwrights(scene, "apply", 2).await;
         create_shop(&mut root(scene, "mysql-0").await.expect("it runs")).await;
         let traffic = Traffic::start(scene, &DOORS, 2, 4);
         traffic.writes(20, SOON).await;
         traffic.reads_go_to(scene, &[], SOON).await;
 
+        gtids(scene).await;
+        traffic.reads_go_to(scene, &["mysql-1", "mysql-2"], SOON).await;
+        no_gtids(scene, &traffic).await;
+        traffic.writes(20, SOON).await;
+        traffic.reads_go_to(scene, &[], SOON).await;
         gtids(scene).await;
         traffic.reads_go_to(scene, &["mysql-1", "mysql-2"], SOON).await;
         traffic.so_far().assert_no_errors();
@@ -78,20 +82,31 @@ async fn the_tutorial(scene: &Scene) {
     }
 }
 
+/// 1. There, or gone again.
+async fn readwrights(scene: &Scene, verb: &str, count: usize) {
+    scene.kubectl(&[verb, "-k", "deploy/overlays/existing"]).await;
+    until(&format!("{count} Readwrights are ready"), SOON, async || {
+        match scene.kubelet.ready(&DOORS.map(str::to_owned)) {
+            ready if ready.len() == count => Ok(()),
+            ready => Err(format!("{ready:?}")),
+        }
+    })
+    .await;
+}
+
 /// 2. Each line on every server before the next one, replicas first.
 async fn gtids(scene: &Scene) {
-    let order = ["mysql-2", "mysql-1", "mysql-0"];
     for line in [
         "SET PERSIST enforce_gtid_consistency = WARN",
         "SET PERSIST enforce_gtid_consistency = ON",
         "SET PERSIST gtid_mode = OFF_PERMISSIVE",
         "SET PERSIST gtid_mode = ON_PERMISSIVE",
     ] {
-        for name in order {
+        for name in REPLICAS_FIRST {
             run(scene, name, &[line]).await;
         }
     }
-    for name in order {
+    for name in REPLICAS_FIRST {
         until(&format!("{name} has no anonymous transactions"), SOON, async || {
             let count = "SHOW STATUS LIKE 'Ongoing_anonymous_transaction_count'";
             let count: Option<(String, String)> =
@@ -103,12 +118,75 @@ async fn gtids(scene: &Scene) {
         })
         .await;
     }
-    for name in order {
+    for name in REPLICAS_FIRST {
         run(scene, name, &["SET PERSIST gtid_mode = ON"]).await;
     }
     for name in ["mysql-1", "mysql-2"] {
         let position = "CHANGE REPLICATION SOURCE TO SOURCE_AUTO_POSITION = 1";
         run(scene, name, &["STOP REPLICA", position, "START REPLICA"]).await;
+    }
+}
+
+/// And back: positions first, then the same lines the other way round.
+async fn no_gtids(scene: &Scene, traffic: &Traffic) {
+    for name in ["mysql-1", "mysql-2"] {
+        run(scene, name, &["STOP REPLICA"]).await;
+        let mut replica = root(scene, name).await.expect("it runs");
+        let status: Option<mysql_async::Row> =
+            replica.query_first("SHOW REPLICA STATUS").await.expect("root may");
+        let status = status.expect("it replicates");
+        let (file, position): (String, u64) = (
+            status.get("Relay_Source_Log_File").expect("a file"),
+            status.get("Exec_Source_Log_Pos").expect("a position"),
+        );
+        let positions = format!(
+            "CHANGE REPLICATION SOURCE TO SOURCE_AUTO_POSITION = 0, SOURCE_LOG_FILE = '{file}', \
+             SOURCE_LOG_POS = {position}"
+        );
+        run(scene, name, &[&positions, "START REPLICA"]).await;
+    }
+    for name in REPLICAS_FIRST {
+        run(scene, name, &["SET PERSIST gtid_mode = ON_PERMISSIVE"]).await;
+    }
+    traffic.reads_go_to(scene, &[], SOON).await;
+    for name in REPLICAS_FIRST {
+        run(scene, name, &["SET PERSIST gtid_mode = OFF_PERMISSIVE"]).await;
+    }
+    for name in REPLICAS_FIRST {
+        until(&format!("{name} has no transaction with a GTID"), SOON, async || {
+            let owned: Option<String> = root(scene, name)
+                .await?
+                .query_first("SELECT @@GLOBAL.gtid_owned")
+                .await
+                .map_err(|error| error.to_string())?;
+            match owned {
+                Some(owned) if owned.is_empty() => Ok(()),
+                owned => Err(format!("{owned:?}")),
+            }
+        })
+        .await;
+    }
+    caught_up(scene).await;
+    for line in ["SET PERSIST gtid_mode = OFF", "SET PERSIST enforce_gtid_consistency = OFF"] {
+        for name in REPLICAS_FIRST {
+            run(scene, name, &[line]).await;
+        }
+    }
+}
+
+/// Replicas are past all that has a GTID: without them they could not apply it.
+async fn caught_up(scene: &Scene) {
+    let mut source = root(scene, "mysql-0").await.expect("it runs");
+    let executed: Option<String> = source.query_first("SELECT @@gtid_executed").await.expect("it answers");
+    let executed = executed.expect("a row");
+    for name in ["mysql-1", "mysql-2"] {
+        until(&format!("{name} has caught up"), SOON, async || {
+            let has = format!("SELECT GTID_SUBSET('{executed}', @@gtid_executed)");
+            let has: Option<u8> =
+                root(scene, name).await?.query_first(has).await.map_err(|error| error.to_string())?;
+            if has == Some(1) { Ok(()) } else { Err(executed.clone()) }
+        })
+        .await;
     }
 }
 
@@ -191,6 +269,8 @@ async fn partition(scene: &Scene, ordinal: u8) {
 async fn rolled_out(scene: &Scene) {
     scene.kubectl(&["rollout", "status", "statefulset", "mysql", "--timeout=110s"]).await;
 }
+
+const REPLICAS_FIRST: [&str; 3] = ["mysql-2", "mysql-1", "mysql-0"];
 
 /// Past the proxy; the tutorial's root has no password.
 async fn root(scene: &Scene, pod: &str) -> Result<Conn, String> {
