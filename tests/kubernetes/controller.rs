@@ -18,6 +18,7 @@ fn two_controllers_and_one_leader() {
         set_up(scene).await;
         let found = record(scene).await.expect("it is there");
         assert_eq!((&found["primary"], &found["bootstrapped"]), (&"mysql-0".into(), &true.into()), "{found}");
+        a_newcomer_beside_a_frozen_leader(scene).await;
         let traffic = Traffic::start(scene, &DOORS, 1, 2);
         traffic.reads_go_to(scene, &["mysql-1", "mysql-2"], SOON).await;
 
@@ -95,6 +96,32 @@ fn two_controllers_and_one_leader() {
         let errors = tally.write_errors.iter().chain(&tally.read_errors);
         assert!(errors.clone().all(|why| why.contains("readwright-")) && errors.count() <= 6, "{tally}");
     });
+}
+
+/// The leader freezes and its Lease is deleted: who starts then knows of neither. It makes a Lease, and leads only when that
+/// of before would have ended, since whoever had it may go on, and does: never do two lead.
+async fn a_newcomer_beside_a_frozen_leader(scene: &Scene) {
+    let (first, _) = serving(scene, 3, SOON).await;
+    let newcomer = DOORS.into_iter().find(|door| *door != first).expect("there are two");
+    assert!(scene.kubelet.signal(&first, "readwright", Signal::STOP));
+    scene.kubectl(&["delete", "lease", "readwright"]).await;
+    assert!(scene.kubelet.signal(newcomer, "readwright", Signal::KILL));
+    let made_by = |holder: &str| holder.starts_with(&format!("{newcomer}_"));
+    until("it makes a Lease", SOON, async || match holder(scene).await? {
+        holder if made_by(&holder) => Ok(()),
+        holder => Err(holder),
+    })
+    .await;
+    assert!(scene.kubelet.signal(&first, "readwright", Signal::CONT));
+    until("the newcomer leads", SOON, async || {
+        let leads = controller(scene, newcomer).await?["leads"] == true;
+        let other = controller(scene, &first).await?["leads"] == true;
+        assert!(!(leads && other), "two lead");
+        if leads { Ok(()) } else { Err(format!("it does not; the one of before: {other}")) }
+    })
+    .await;
+    assert!(holder(scene).await.is_ok_and(|holder| made_by(&holder)));
+    scene.ready(&DOORS, SOON).await;
 }
 
 /// A server that somebody else has written to gets into the Service, first without a marker, then with that of another
