@@ -58,11 +58,8 @@ pub(crate) struct PreparedText {
     /// One client's second statement of the same text is another one: each has its own cursor and long data.
     pub(crate) copy: u32,
     pub(crate) sql: Box<[u8]>,
-    schema: Option<Arc<[u8]>>,
-    sql_mode: Option<Box<[u8]>>,
-    charset: Option<Box<[u8]>>,
-    collation: Option<Box<[u8]>>,
-    after_reset: bool,
+    /// How the session that prepared it reads texts; see [`Settings::reading`].
+    pub(crate) reading: Settings,
 }
 
 /// What a server knows of one prepared statement on one connection.
@@ -117,21 +114,10 @@ impl Connection {
 
 impl PreparedText {
     pub(crate) fn new(sql: &[u8], settings: &Settings) -> Self {
-        let owned = |name: &[u8]| settings.variable(name).map(Box::from);
-        let mut text = Self {
-            hash: 0,
-            copy: 0,
-            sql: Box::from(sql),
-            schema: settings.schema.clone(),
-            sql_mode: owned(b"sql_mode"),
-            charset: owned(b"character_set_client"),
-            collation: owned(b"collation_connection"),
-            after_reset: settings.after_reset,
-        };
+        let reading = settings.reading();
         let mut hasher = std::hash::DefaultHasher::new();
-        (&text.sql, &text.schema, &text.sql_mode, &text.charset, &text.collation).hash(&mut hasher);
-        text.hash = hasher.finish();
-        text
+        (sql, &reading).hash(&mut hasher);
+        Self { hash: hasher.finish(), copy: 0, sql: Box::from(sql), reading }
     }
 }
 
@@ -150,13 +136,7 @@ impl PartialEq for PreparedText {
 impl PreparedText {
     /// Equal but for [`copy`](Self::copy).
     pub(crate) fn is_same_text(&self, other: &Self) -> bool {
-        self.hash == other.hash
-            && self.sql == other.sql
-            && self.schema == other.schema
-            && self.sql_mode == other.sql_mode
-            && self.charset == other.charset
-            && self.collation == other.collation
-            && self.after_reset == other.after_reset
+        self.hash == other.hash && self.sql == other.sql && self.reading == other.reading
     }
 }
 

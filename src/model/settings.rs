@@ -134,6 +134,35 @@ impl Settings {
         Arc::new(Self { trackers_view, ..self.clone() })
     }
 
+    /// What decides how a text is read, and nothing else.
+    pub(crate) fn reading(&self) -> Self {
+        let mut reading =
+            Self { schema: self.schema.clone(), after_reset: self.after_reset, ..Self::default() };
+        for name in READING {
+            reading.copy_variable(name.as_bytes(), self);
+        }
+        reading
+    }
+
+    /// The same session, but that it reads texts as `other` does. (There is no way back to no schema.)
+    pub(crate) fn reading_as(&self, other: &Self) -> Arc<Self> {
+        let mut settings = self.clone();
+        if let (Some(schema), Some(theirs)) = (&mut settings.schema, &other.schema) {
+            schema.clone_from(theirs);
+        }
+        for name in READING {
+            settings.copy_variable(name.as_bytes(), other);
+        }
+        Arc::new(settings)
+    }
+
+    fn copy_variable(&mut self, name: &[u8], from: &Self) {
+        match from.variable(name) {
+            Some(value) => self.set_variable(name, value),
+            None => self.variables.retain(|(found, _)| **found != *name),
+        }
+    }
+
     pub(crate) fn variable(&self, name: &[u8]) -> Option<&[u8]> {
         find(&self.variables, name)
     }
@@ -223,6 +252,10 @@ fn find<'a>(list: &'a [(Box<[u8]>, Box<[u8]>)], name: &[u8]) -> Option<&'a [u8]>
 
 fn set(list: &mut Vec<(Box<[u8]>, Box<[u8]>)>, name: &[u8], value: &[u8]) {
     match list.binary_search_by(|(found, _)| (**found).cmp(name)) {
+/// The variables that decide how a text is read.
+const READING: [&str; 4] =
+    ["sql_mode", "character_set_client", "character_set_connection", "collation_connection"];
+
         Ok(at) => list[at].1 = Box::from(value),
         Err(at) => list.insert(at, (Box::from(name), Box::from(value))),
     }

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::backend::connection::{Connection, Executed, Identity};
+use crate::backend::connection::{Connection, Executed, Identity, PreparedText};
 use crate::backend::reset;
 use crate::model::health::Health;
 use crate::model::topology::{Server, Topology};
@@ -394,33 +394,10 @@ impl ClientSession {
         {
             prepared::push_close(&mut prelude.bytes, old);
         }
-        if cache.find(&known.text).is_none() {
-            let packet = prepared::prepare_packet(&known.text);
-            let order = Order {
-                prelude: &prelude.bytes,
-                prelude_answers: prelude.answers,
-                waits: prelude.waits,
-                body: Body::Bytes(&packet),
-                answer: Answer::Prepared,
-                keep_error: |_| true,
-                keep_late_error: |_| false,
-                deliver: Deliver::Discard,
-                number: None,
-                tells_all: false,
-            };
-            match self.exchange(&order).await? {
-                (Relayed::Answered(_), answer) => {
-                    self.applied();
-                    let bytes = self.remember_prepared(&known.text, answer.id);
-                    *prelude = Prelude { bytes, ..Prelude::default() };
-                }
-                (Relayed::Kept { code, mut packet }, _) => {
-                    // It answered a PREPARE of ours; the client's command may have more frames.
-                    packet[3] = self.client.frames;
-                    return Ok(Err(Relayed::Kept { code, packet }));
-                }
-                (other, _) => return Ok(Err(other)),
-            }
+        if cache.find(&known.text).is_none()
+            && let Some(relayed) = self.prepare_on_server(&known.text, prelude).await?
+        {
+            return Ok(Err(relayed));
         }
         let Some(lease) = self.hold.as_mut() else { return Ok(Ok(Vec::new())) };
         let Some(on_server) = lease.connection().prepared.find(&known.text) else {
@@ -433,6 +410,68 @@ impl ClientSession {
             on_server,
             self.identity.capabilities.contains(Capabilities::QUERY_ATTRIBUTES),
         )))
+    }
+
+    /// Has the connection in hand prepare a statement of the client's, as its text was read when the client sent it. What is
+    /// left to be said before the EXECUTE is in `prelude`. Some: an exchange that went otherwise.
+    async fn prepare_on_server(
+        &mut self,
+        text: &Arc<PreparedText>,
+        prelude: &mut Prelude,
+    ) -> Result<Option<Relayed>, Broken> {
+        let session = Arc::clone(self.session.settings());
+        let reading = session.reading_as(&text.reading);
+        let reads_otherwise = *reading != *session;
+        if reads_otherwise {
+            if let Some(refused) = self.say(prelude).await? {
+                return Ok(Some(refused));
+            }
+            let Some(lease) = self.hold.as_mut() else { return Ok(None) };
+            prelude.answers = reset::write_difference(lease.connection(), &reading, &mut prelude.bytes);
+        }
+        let packet = prepared::prepare_packet(text);
+        let order = Order {
+            waits: prelude.waits,
+            body: Body::Bytes(&packet),
+            answer: Answer::Prepared,
+            keep_error: |_| true,
+            ..Order::alone(&prelude.bytes, prelude.answers)
+        };
+        let (mut relayed, answer) = self.exchange(&order).await?;
+        let bytes = match &mut relayed {
+            Relayed::Answered(_) => self.remember_prepared(text, answer.id),
+            Relayed::Kept { packet, .. } => {
+                // It answered a PREPARE of ours; the client's command may have more frames.
+                packet[3] = self.client.frames;
+                Vec::new()
+            }
+            _ => return Ok(Some(relayed)),
+        };
+        self.applied();
+        *prelude = Prelude { bytes, ..Prelude::default() };
+        if reads_otherwise && let Some(lease) = self.hold.as_mut() {
+            let connection = lease.connection();
+            connection.applied = reading;
+            prelude.answers = reset::write_difference(connection, &session, &mut prelude.bytes);
+            if let Some(refused) = self.say(prelude).await? {
+                return Ok(Some(refused));
+            }
+        }
+        Ok(matches!(relayed, Relayed::Kept { .. }).then_some(relayed))
+    }
+
+    /// Sends what makes the connection in hand look like the session. Some: the server said no.
+    async fn say(&mut self, prelude: &mut Prelude) -> Result<Option<Relayed>, Broken> {
+        let said = std::mem::take(prelude);
+        let alone = Order { waits: said.waits, ..Order::alone(&said.bytes, said.answers) };
+        if !said.bytes.is_empty()
+            && let (refused @ (Relayed::PreludeRefused(_) | Relayed::NotFresh), _) =
+                self.exchange(&alone).await?
+        {
+            return Ok(Some(refused));
+        }
+        self.applied();
+        Ok(None)
     }
 
     async fn exchange(&mut self, order: &Order<'_>) -> Result<(Relayed, PreparedAnswer), Broken> {

@@ -356,6 +356,45 @@ fn statements_outlive_connections_tables_and_the_cache() {
 }
 
 #[test]
+fn a_statement_means_what_it_meant_when_it_was_prepared() {
+    run(async {
+        let cluster = Cluster::shared().await;
+        super::proxy().await;
+        let both = ["p1", "p2"].map(|schema| {
+            format!("CREATE DATABASE {schema}; CREATE TABLE {schema}.t (s TEXT); INSERT INTO {schema}.t VALUES ('{schema}');")
+        });
+        cluster.script(&both.concat()).await;
+        cluster.caught_up().await;
+        // Each connection keeps one statement, so all are prepared anew where they are executed.
+        let proxy = Proxy::start(cluster, "pool: {prepared_per_connection: 1, linger_ms: 0}").await;
+        let mut raw = Raw::connect(proxy.port(), APP, USUAL).await;
+        raw.run("USE p1").await;
+        let mut statements = Vec::new();
+        for sql in [
+            "SELECT CONCAT(s, \"-\", DATABASE()) FROM t LIMIT 1",
+            "SELECT CONCAT(s, \"-\", DATABASE()) FROM t LIMIT 1 FOR UPDATE",
+            "UPDATE t SET s = CONCAT(s, \"!\")",
+        ] {
+            statements.push(raw.prepare(sql).await.expect("it may"));
+        }
+        raw.run("USE p2").await;
+        raw.run("SET sql_mode = 'ANSI_QUOTES', character_set_client = latin1").await;
+        for round in 0..4 {
+            let expected = format!("p1{}-p1", "!".repeat(round));
+            for statement in &statements[..2] {
+                let rows = rows(raw.execute(statement.id, 0, &[], &[], &[]).await);
+                assert_eq!(String::from_utf8_lossy(text(&rows[0])), expected);
+            }
+            let updated = raw.execute(statements[2].id, 0, &[], &[], &[]).await;
+            assert!(matches!(&updated[..], [Outcome::Done(done)] if done.affected_rows == 1), "{updated:?}");
+            // The session itself reads as it has said since.
+            assert_eq!(raw.text("SELECT \"s\" FROM t").await, "p2");
+            assert_eq!(raw.text("SELECT CONCAT(DATABASE(), @@character_set_client)").await, "p2latin1");
+        }
+    });
+}
+
+#[test]
 fn executes_with_attributes_decide_where_they_run() {
     run(async {
         let proxy = proxy().await;
