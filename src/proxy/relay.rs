@@ -12,6 +12,8 @@ use tokio::time::{Instant, sleep};
 use super::forward::{
     Body, Broken, ClientEnd, HEADER, forward_file, poll_client_gone, send, send_command, send_some,
 };
+use super::mend::is_read_only_refusal;
+use super::reply;
 use crate::backend::connection::Connection;
 use crate::model::settings::Trackers;
 use crate::routing::session::Answered;
@@ -39,6 +41,8 @@ pub(super) struct Order<'a> {
     pub(super) number: Option<Number>,
     /// The server's trackers are as the client has set them: all that they tell is for the client.
     pub(super) tells_all: bool,
+    /// It is a part of a read-only transaction that a replica has.
+    pub(super) of_replica_transaction: bool,
 }
 
 /// A number that the session knows better than its server.
@@ -63,6 +67,7 @@ impl<'a> Order<'a> {
             deliver: Deliver::Discard,
             number: None,
             tells_all: false,
+            of_replica_transaction: false,
         }
     }
 }
@@ -137,6 +142,7 @@ pub(super) async fn exchange(
         room: 1,
         delivered: false,
         tells_all: order.tells_all,
+        of_replica_transaction: order.of_replica_transaction,
         answered: Answered::default(),
     };
     if order.waits {
@@ -174,6 +180,7 @@ struct Relay<'a, A> {
     room: usize,
     delivered: bool,
     tells_all: bool,
+    of_replica_transaction: bool,
     answered: Answered,
 }
 
@@ -330,6 +337,9 @@ impl<A: Attend> Relay<'_, A> {
             }),
             Packet::Error => response::read_error_code(&bytes[HEADER..]).map(|code| {
                 self.answered.error = Some(code);
+                if self.of_replica_transaction && is_read_only_refusal(code, bytes) {
+                    left = reword_refusal(bytes);
+                }
             }),
             Packet::Prepared => {
                 if let [id @ .., _, _, _, _] = &mut bytes[HEADER + 1..HEADER + 9] {
@@ -456,6 +466,16 @@ impl<A: Attend> Relay<'_, A> {
     fn malformed(&self, error: Malformed) -> Broken {
         Broken::Server { delivered: self.delivered, error: io::Error::new(io::ErrorKind::InvalidData, error) }
     }
+}
+
+/// Makes a replica's refusal, which stands behind results, that of a read-only transaction, as the primary words it; the
+/// packet's new length.
+fn reword_refusal(packet: &mut [u8]) -> usize {
+    let words = reply::error(&reply::read_only_transaction());
+    let Some(place) = packet.get_mut(HEADER..words.len()) else { return packet.len() };
+    place.copy_from_slice(&words[HEADER..]);
+    packet[..HEADER - 1].copy_from_slice(&words[..HEADER - 1]);
+    words.len()
 }
 
 /// Takes status and session changes out of an OK packet and leaves in it what the client asked for; its new length.

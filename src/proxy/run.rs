@@ -211,6 +211,8 @@ impl ClientSession {
             deliver: work.deliver,
             number: self.number_for(statement, work),
             tells_all: statement.needs.trackers,
+            of_replica_transaction: self.session.in_transaction()
+                && self.hold.as_ref().is_some_and(|lease| !self.snapshot.is_primary(&lease.server().id)),
         };
         let _in_flight = self.hold.as_ref().map(|lease| lease.server().load.enter());
         match self.exchange(&order).await {

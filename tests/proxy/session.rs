@@ -119,6 +119,10 @@ fn a_read_only_transaction_goes_on_where_the_server_would_go_on() {
         raw.run("START TRANSACTION READ ONLY").await;
         assert_eq!(raw.run("BEGIN").await.status & FLAGS, FLAGS);
         assert_ne!(raw.text(WHERE).await, "0");
+        // What is refused behind results is refused in the same words.
+        let outcomes = raw.query_all(&format!("{WHERE}; UPDATE d.one SET t = t WHERE id = 1")).await;
+        let [Outcome::Rows { .. }, Outcome::Refused(refusal)] = &outcomes[..] else { panic!("{outcomes:?}") };
+        assert_eq!((refusal.code, &*refusal.state), (1792, "25006"), "{}", refusal.text);
         assert_eq!(raw.run("START TRANSACTION READ WRITE").await.status & FLAGS, 1);
         raw.run("UPDATE d.one SET t = t WHERE id = 1").await;
         raw.run("ROLLBACK").await;
