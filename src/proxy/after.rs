@@ -282,7 +282,9 @@ impl ClientSession {
         // A SET of literals gives the same values every time, and drivers begin every session with one.
         let plain = !text.is_empty() && text.len() < 200 && !text.iter().any(|byte| b"@(".contains(byte));
         let plain = plain && self.session.settings().variable(b"default_collation_for_utf8mb4").is_none();
-        let text: Box<[u8]> = Box::from(text);
+        // Of SET CHARACTER SET also the schema decides.
+        let schema = self.session.settings().schema.as_deref().unwrap_or_default();
+        let text: Box<[u8]> = [text, b"\0", schema].concat().into();
         let known = if plain { self.shared.values.get(&text) } else { None };
         let values = match known {
             Some(values) => values,

@@ -90,7 +90,7 @@ struct Shared {
     classifier: Arc<Classifier>,
     routines: RoutinesNow,
     settings: Interner,
-    /// By the text of a SET: values that no tracker reports.
+    /// By the text of a SET and the schema: values that no tracker reports.
     values: quick_cache::sync::Cache<Box<[u8]>, Arc<[Box<[u8]>]>>,
     verdicts: Verdicts,
     hold: Hold,
