@@ -73,7 +73,7 @@ fn behind_the_proxy(release: Release) {
         }
         own_writes_are_seen(&mut conn).await;
         its_own_sql(&mut conn).await;
-        sessions(&mut conn).await;
+        sessions(&proxy, &mut conn).await;
 
         // A replica that stops, and one that lags.
         let mut replica = cluster.connect(1, ROOT).await;
@@ -159,7 +159,7 @@ async fn its_own_sql(conn: &mut Conn) {
     }
 }
 
-async fn sessions(conn: &mut Conn) {
+async fn sessions(proxy: &Proxy, conn: &mut Conn) {
     conn.query_drop("SET SESSION sql_mode = 'ANSI_QUOTES', @mine = 5").await.expect("it may");
     for _ in 0..10 {
         let row: Option<(String, i32)> =
@@ -169,6 +169,21 @@ async fn sessions(conn: &mut Conn) {
             conn.exec_first("SELECT i, t FROM t WHERE i = ?", (7,)).await.expect("it answers");
         assert_eq!(row, Some((7, "row".to_owned())));
     }
+    // A connection that a replica makes for this session is given the collation of its results by number.
+    let mut fresh = proxy.connect(APP).await;
+    for sql in ["USE d", "SET NAMES latin1 COLLATE latin1_bin", "SET character_set_client = utf8mb4"] {
+        fresh.query_drop(sql).await.expect("it may");
+    }
+    let sql = "SELECT @@server_id, CONCAT_WS(' ', @@character_set_client, @@character_set_results, \
+               @@collation_connection) FROM t WHERE i = 7";
+    let mut at_replicas = 0;
+    for _ in 0..10 {
+        let row: Option<(u32, String)> = fresh.query_first(sql).await.expect("it answers");
+        let (server, seen) = row.expect("a row");
+        assert_eq!(seen, "utf8mb4 latin1 latin1_bin");
+        at_replicas += u32::from(server > 100);
+    }
+    assert!(at_replicas > 0, "every replica refused what makes the session");
     conn.query_drop("START TRANSACTION").await.expect("it may");
     conn.query_drop("INSERT INTO t VALUES (600, 'rolled back')").await.expect("it may");
     assert_eq!(server_of(conn, "SELECT COUNT(*) FROM t WHERE i = 600").await, 1);

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use crate::model::settings::{Assignment, CHARACTER_SETS, Settings, Trackers, TrackersView, UNSET};
+use crate::model::settings::{
+    Assignment, CHARACTER_SETS, RESULTS_COLLATION, Settings, Trackers, TrackersView, UNSET,
+};
 use crate::sql::{REPLAYABLE, is_replayable};
 use crate::wire::command::{COM_INIT_DB, COM_QUERY, COM_SET_OPTION};
 use crate::wire::flags::Capabilities;
@@ -51,7 +53,8 @@ pub(crate) fn write_difference(connection: &Connection, settings: &Arc<Settings>
             }
         }
     }
-    if character_sets(connection, settings) != character_sets(connection, applied) {
+    let speaks = |settings| (character_sets(connection, settings), results_collation(settings));
+    if speaks(settings) != speaks(applied) {
         sql.extend_from_slice(if sql.len() == head { b"SET " } else { b", " });
         write_character_sets(connection, settings, &mut sql);
     }
@@ -82,15 +85,18 @@ fn default_character_set<'a>(connection: &'a Connection, settings: &Settings, na
     list.iter().find(|(variable, _)| *variable == name).map_or(&b""[..], |(_, value)| value)
 }
 
-/// Begins with SET NAMES where it can: the collation that results have is seen in no variable, and only NAMES and the login
-/// give them another one than their character set's own.
+fn results_collation(settings: &Settings) -> Option<&[u8]> {
+    settings.variable(RESULTS_COLLATION.as_bytes()).filter(|number| !number.is_empty())
+}
+
+/// Begins with SET NAMES where the session has not set what results have: only that gives them the login's collation, of
+/// which just the name is known. Any other collation is assigned by its number, and a character set's own by the set's name.
 fn write_character_sets(connection: &Connection, settings: &Settings, sql: &mut Vec<u8>) {
     let sets = character_sets(connection, settings);
     let defaults = CHARACTER_SETS.map(|name| default_character_set(connection, settings, name));
-    let all_set = sets.iter().all(|(_, is_set)| *is_set);
-    let base = if all_set { sets.map(|(value, _)| value) } else { defaults };
-    let [client, of_connection, results, collation] = base;
-    let named = client == of_connection && client == results;
+    let [client, of_connection, results, collation] = defaults;
+    let [_, _, (_, sets_results), _] = sets;
+    let named = !sets_results && client == of_connection && client == results;
     if named {
         sql.extend_from_slice(b"NAMES '");
         sql.extend_from_slice(client);
@@ -100,14 +106,16 @@ fn write_character_sets(connection: &Connection, settings: &Settings, sql: &mut 
     }
     let mut first = !named;
     // The connection's set comes before its collation, which it changes.
-    for (name, ((value, _), base)) in CHARACTER_SETS.into_iter().zip(sets.into_iter().zip(base)) {
-        if named && value == base {
+    for (name, ((value, _), default)) in CHARACTER_SETS.into_iter().zip(sets.into_iter().zip(defaults)) {
+        if named && value == default {
             continue;
         }
         sql.extend_from_slice(if std::mem::take(&mut first) { &b"SESSION "[..] } else { b", SESSION " });
         sql.extend_from_slice(name.as_bytes());
         sql.push(b'=');
-        write_value(name.as_bytes(), value, sql);
+        let is_results = name == "character_set_results" && !value.is_empty();
+        let number = results_collation(settings).filter(|_| is_results);
+        write_value(name.as_bytes(), number.unwrap_or(value), sql);
     }
 }
 
@@ -242,6 +250,21 @@ pub(crate) fn user_variable_literal(packets: &[Vec<u8>]) -> Option<Vec<u8>> {
         literal.extend_from_slice(b",NULL");
     }
     Some(literal)
+}
+
+/// The number of the collation that the first column of an answer has, which is a text. Empty: the session has
+/// `resultset_metadata = NONE`.
+pub(crate) fn collation_of_texts(packets: &[Vec<u8>]) -> Box<[u8]> {
+    let number = || {
+        let mut definition = Reader::new(packets.get(1).filter(|packet| packet.starts_with(b"\x03def"))?);
+        for _ in 0..6 {
+            definition.lenenc_bytes().ok()?;
+        }
+        // The length of what follows.
+        definition.u8().ok()?;
+        definition.u16().ok()
+    };
+    number().map_or_else(Box::default, |number| number.to_string().into_bytes().into())
 }
 
 /// Names are quoted with backticks, which no sql_mode changes.

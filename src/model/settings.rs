@@ -168,6 +168,9 @@ impl Settings {
     }
 
     pub(crate) fn set_variable(&mut self, name: &[u8], value: &[u8]) {
+        if name == b"character_set_results" {
+            self.variables.retain(|(found, _)| **found != *RESULTS_COLLATION.as_bytes());
+        }
         set(&mut self.variables, name, value);
     }
 
@@ -241,9 +244,17 @@ pub(crate) const UNSET: &[u8] = b"X''";
 pub(crate) const CHARACTER_SETS: [&str; 4] =
     ["character_set_client", "character_set_connection", "character_set_results", "collation_connection"];
 
+/// Stands among the variables for what no variable shows: the number of the collation that results have. None: that of
+/// the login, or the one that `character_set_results` has by default. It goes when that is set.
+pub(crate) const RESULTS_COLLATION: &str = "collation_results";
+
 fn is_character_set(name: &[u8]) -> bool {
-    CHARACTER_SETS.iter().any(|known| known.as_bytes() == name)
+    CHARACTER_SETS.iter().chain([&RESULTS_COLLATION]).any(|known| known.as_bytes() == name)
 }
+
+/// The variables that decide how a text is read.
+const READING: [&str; 4] =
+    ["sql_mode", "character_set_client", "character_set_connection", "collation_connection"];
 
 fn find<'a>(list: &'a [(Box<[u8]>, Box<[u8]>)], name: &[u8]) -> Option<&'a [u8]> {
     let at = list.binary_search_by(|(found, _)| (**found).cmp(name)).ok()?;
@@ -252,10 +263,6 @@ fn find<'a>(list: &'a [(Box<[u8]>, Box<[u8]>)], name: &[u8]) -> Option<&'a [u8]>
 
 fn set(list: &mut Vec<(Box<[u8]>, Box<[u8]>)>, name: &[u8], value: &[u8]) {
     match list.binary_search_by(|(found, _)| (**found).cmp(name)) {
-/// The variables that decide how a text is read.
-const READING: [&str; 4] =
-    ["sql_mode", "character_set_client", "character_set_connection", "collation_connection"];
-
         Ok(at) => list[at].1 = Box::from(value),
         Err(at) => list.insert(at, (Box::from(name), Box::from(value))),
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::backend::reset;
+use crate::model::settings::RESULTS_COLLATION;
 use crate::routing::session::{Answered, PinCause};
 use crate::routing::{Decision, Target};
 use crate::sql::{Cause, Counts, Effect, Kind, Question, Reason, Release, Statement};
@@ -307,7 +308,12 @@ impl ClientSession {
     }
 
     pub(super) async fn ask_variables(&mut self, names: &[Box<str>]) -> Option<Vec<Box<[u8]>>> {
-        let columns: Vec<String> = names.iter().map(|name| format!("IFNULL(@@SESSION.{name},'')")).collect();
+        let columns = names.iter().map(|name| match &**name {
+            // Any text will do: the answer says it of each column.
+            RESULTS_COLLATION => String::from("IFNULL(@@SESSION.character_set_results,'')"),
+            name => format!("IFNULL(@@SESSION.{name},'')"),
+        });
+        let columns: Vec<String> = columns.collect();
         let deadline = self.shared.server_deadline;
         let connection = self.hold.as_mut()?.connection();
         // A session's sql_select_limit may be 0.
@@ -324,7 +330,14 @@ impl ClientSession {
             }
         };
         let mut row = Reader::new(packets.get(packets.len().checked_sub(2)?)?);
-        names.iter().map(|_| row.lenenc_bytes().ok().map(Box::from)).collect()
+        let values = names.iter().map(|name| {
+            let value = row.lenenc_bytes().ok()?;
+            match &**name {
+                RESULTS_COLLATION => Some(reset::collation_of_texts(&packets)),
+                _ => Some(Box::from(value)),
+            }
+        });
+        values.collect()
     }
 
     /// State that the statement does not explain.

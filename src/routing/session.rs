@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::model::gtid::{BadGtidSet, Watermark};
-use crate::model::settings::{Interner, Settings, Trackers};
+use crate::model::settings::{Interner, RESULTS_COLLATION, Settings, Trackers};
 use crate::sql::{
     Access, Cause, Charset, Dialect, Effect, Isolation, Kind, Reason, Release, Statement, is_replayable,
 };
@@ -344,11 +344,17 @@ impl Session {
                 let is_asked = |name: &str| {
                     // A text that writes keeps its connection, and its warnings, which a question would wipe away.
                     let reads = statement.kind != Kind::Write;
-                    let is_silent =
-                        || Trackers::VARIABLES.contains(&name) || reads && name == "collation_connection";
+                    let is_silent = || {
+                        Trackers::VARIABLES.contains(&name)
+                            || reads && matches!(name, "collation_connection" | RESULTS_COLLATION)
+                    };
                     !is_reported(name, answered) && (succeeded || statement.several && is_silent())
                 };
                 missing.extend(names.iter().filter(|name| is_asked(name)).cloned());
+                if names.iter().any(|name| **name == *"character_set_results") && is_asked(RESULTS_COLLATION)
+                {
+                    missing.push(Box::from(RESULTS_COLLATION));
+                }
             }
         }
         if let Some(changes) = &answered.changes {

@@ -283,6 +283,59 @@ fn settings_follow_the_session_and_no_other() {
     });
 }
 
+/// The numbers of the collations that texts have, and the variables that say which character sets a session speaks.
+async fn speech(raw: &mut Raw) -> String {
+    const ASK: &str = "SELECT 'text', @@character_set_client, @@character_set_connection, \
+         IFNULL(@@character_set_results, 'none'), @@collation_connection FROM d.home";
+    let mut seen = String::new();
+    for sql in [String::from(ASK), format!("{ASK} FOR UPDATE")] {
+        let Outcome::Rows { columns, mut rows, .. } = raw.query(&sql).await else { panic!("{sql}") };
+        let numbers: Vec<_> = columns.iter().map(|column| &column[column.len() - 12..][..2]).collect();
+        // Rows of different servers are the same but for what they are read from.
+        seen.push_str(&format!("{numbers:?} {}\n", rows.remove(0).escape_ascii()));
+    }
+    seen
+}
+
+#[test]
+fn results_have_the_collation_that_the_session_wanted() {
+    run(async {
+        let proxy = narrow().await;
+        let cluster = Cluster::shared().await;
+        cluster.script("CREATE DATABASE d_bin COLLATE utf8mb4_bin").await;
+        cluster.caught_up().await;
+        let primary = cluster.server(0).port();
+        for statements in [
+            &[][..],
+            &["SET collation_connection = utf8mb4_bin"],
+            &["SET NAMES utf8mb4 COLLATE utf8mb4_bin"],
+            &["SET NAMES utf8mb4 COLLATE utf8mb4_bin", "SET collation_connection = utf8mb4_general_ci"],
+            &["SET NAMES latin1 COLLATE latin1_bin", "SET character_set_results = latin1"],
+            &["SET NAMES latin1 COLLATE latin1_bin", "SET character_set_client = utf8mb4"],
+            &["SET NAMES utf8mb4 COLLATE utf8mb4_bin, collation_connection = utf8mb4_general_ci"],
+            &["SET CHARACTER SET DEFAULT", "SET collation_connection = utf8mb4_bin"],
+            &["SET CHARACTER SET utf8mb4"],
+            &["USE d_bin", "SET CHARACTER SET utf8mb4"],
+            &["SET character_set_results = utf8mb4"],
+            &["SET character_set_results = 46"],
+            &["SET character_set_results = 46", "SET character_set_results = NULL"],
+            &["SET NAMES binary"],
+        ] {
+            let mut direct = Raw::connect(primary, APP, USUAL).await;
+            let mut one = Raw::connect(proxy.port(), APP, USUAL).await;
+            let mut other = Raw::connect(proxy.port(), APP, USUAL).await;
+            for sql in statements {
+                direct.run(sql).await;
+                one.run(sql).await;
+                // The connection that they share is made to look like this one.
+                other.run("SET NAMES latin1 COLLATE latin1_german1_ci").await;
+                speech(&mut other).await;
+            }
+            assert_eq!(speech(&mut one).await, speech(&mut direct).await, "{statements:?}");
+        }
+    });
+}
+
 #[test]
 fn insert_ids_and_warnings_are_the_sessions_own() {
     run(async {
