@@ -1,6 +1,7 @@
 //! One client of a case: carries its steps out and writes down all that it sees, but for what must differ between two
 //! servers.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -27,8 +28,10 @@ pub(crate) struct Player {
     finds: bool,
     /// The session has set what it wants to be told of its transactions.
     asks_of_transactions: bool,
-    /// The last answer was an error. What has changed before that the next answer tells, if nobody has asked before.
-    failed: bool,
+    in_transaction: bool,
+    /// The last answer was an error, or ended with rows in the old form. What has changed before that the next answer tells,
+    /// if nobody has asked before.
+    untold: bool,
 }
 
 pub(crate) fn is_over(seen: &str) -> bool {
@@ -37,7 +40,8 @@ pub(crate) fn is_over(seen: &str) -> bool {
 
 /// A read-only transaction runs on a replica. What would do harm there is refused when the transaction has read; and where it
 /// is ended for a statement that only the primary can run, the answer does not tell of the end.
-pub(crate) fn is_known(expected: &str, seen: &str) -> bool {
+/// And what the primary has locked is read on replicas.
+pub(crate) fn is_known(action: &Action, expected: &str, seen: &str) -> bool {
     const REFUSED: &str = "Readwright: this read-only transaction has read on a replica";
     /// SESSION_TRACK_TRANSACTION_STATE: there is none.
     const ENDED: &str = " changed 5:\\x08________";
@@ -45,7 +49,14 @@ pub(crate) fn is_known(expected: &str, seen: &str) -> bool {
         // A statement that was executed with a cursor, and then without, may get no answer of a server (seen in 9.7.4).
         return true;
     }
-    seen.contains(REFUSED) || expected.contains(ENDED) && !seen.contains(ENDED)
+    /// ER_LOCK_WAIT_TIMEOUT.
+    const WAITED: &str = "refused 1205 ";
+    let reads = match action {
+        Action::Query(sql) => !sql.contains(" FOR UPDATE") && !sql.contains(" LOCK IN SHARE MODE"),
+        _ => false,
+    };
+    let reads_what_is_locked = reads && expected.starts_with(WAITED) && seen.starts_with("rows");
+    seen.contains(REFUSED) || reads_what_is_locked || expected.contains(ENDED) && !seen.contains(ENDED)
 }
 
 /// Ends what an earlier case left behind and others would wait for: its prepared transactions. Its connections let go of
@@ -76,7 +87,8 @@ impl Player {
             statements: HashMap::new(),
             finds: true,
             asks_of_transactions: false,
-            failed: false,
+            in_transaction: false,
+            untold: false,
         }
     }
 
@@ -98,11 +110,20 @@ impl Player {
         if seen.is_empty() {
             return seen;
         }
+        let transactions: Vec<bool> = transactions(&seen).collect();
+        if self.in_transaction || transactions.contains(&true) {
+            // What session_track_gtids is cannot be changed for a question in a transaction.
+            seen = seen.replace("\\x03OFF", "\\x08OWN_GTID");
+        }
+        self.in_transaction = transactions.last().copied().unwrap_or(self.in_transaction);
         if !self.asks_of_transactions {
             seen = without_transactions(&seen);
         }
-        let failed = seen.contains("refused ");
-        if std::mem::replace(&mut self.failed, failed) { without_changes(&seen) } else { seen }
+        let untold = seen.contains("refused ")
+            || self.capabilities & flag::DEPRECATE_EOF == 0 && seen.contains("rows ");
+        // The answer to a PREPARE tells nothing of the session.
+        let stays = self.untold && !seen.contains(" status=");
+        if std::mem::replace(&mut self.untold, untold || stays) { without_changes(&seen) } else { seen }
     }
 
     async fn carry_out(&mut self, action: &Action) -> String {
@@ -134,7 +155,16 @@ impl Player {
                 let Some(prepared) = self.statements.get(slot).copied() else { return String::new() };
                 self.finds = false;
                 self.execute(prepared, parameters, *cursor).await;
-                self.results().await
+                let seen = self.results().await;
+                // A NULL has the type that the parameter had before on its connection.
+                let has_null = parameters.iter().any(|parameter| matches!(parameter, Parameter::Null));
+                let has_text = parameters.iter().any(|parameter| matches!(parameter, Parameter::Text(_)));
+                match (has_null, has_text && seen.starts_with("rows")) {
+                    (true, _) => without_definitions(&seen),
+                    // Row by row, or once: servers take it for a number when the statement is prepared, or executed.
+                    (false, true) => without_warnings(&seen),
+                    (false, false) => seen,
+                }
             }
             Action::Fetch(slot, count) => {
                 let Some(prepared) = self.statements.get(slot) else { return String::new() };
@@ -193,6 +223,8 @@ impl Player {
                     Err(refusal) => tell_refusal(&refusal),
                 }
             }
+            // Of the servers, not of a client.
+            Action::HoldUpReplicas => String::new(),
             Action::Pause => {
                 sleep(Duration::from_millis(15)).await;
                 String::new()
@@ -297,6 +329,35 @@ fn without_changes(seen: &str) -> String {
     format!("{}{}{rest}", &first[..told], &first[columns..])
 }
 
+/// Whether the session was in a transaction at the end of each result.
+fn transactions(seen: &str) -> impl Iterator<Item = bool> {
+    let flags =
+        seen.split(" status=0x").skip(1).filter_map(|rest| u16::from_str_radix(rest.get(..4)?, 16).ok());
+    flags.map(|flags| flags & 1 != 0)
+}
+
+fn without_definitions(seen: &str) -> String {
+    let results = seen.split(" | ").map(|result| result.split(" [").next().unwrap_or_default());
+    results.collect::<Vec<_>>().join(" | ")
+}
+
+/// A row of SHOW CREATE TABLE without the next number of its table, and how long it is: no replica hears of numbers that
+/// nobody has used.
+fn without_next_number(row: &[u8]) -> Cow<'_, [u8]> {
+    const CREATE: &[u8] = b"CREATE TABLE `";
+    const NEXT: &[u8] = b" AUTO_INCREMENT=";
+    let Some(text) = row.windows(CREATE.len()).position(|part| part == CREATE) else { return row.into() };
+    let length = match row[..text] {
+        [.., 0xFC, _, _] => 3,
+        _ => 1,
+    };
+    let (name, text) = (&row[..text - length], &row[text..]);
+    let at = text.windows(NEXT.len()).position(|part| part == NEXT).unwrap_or(text.len());
+    let digits = text[at..].iter().skip(NEXT.len()).take_while(|byte| byte.is_ascii_digit()).count();
+    let rest = text.get(at + NEXT.len() + digits..).unwrap_or_default();
+    [name, &text[..at], rest].concat().into()
+}
+
 /// These commands repeat the number of warnings that the statement before left, which only its connection knows.
 fn without_warnings(seen: &str) -> String {
     let words = seen.split(' ').filter(|word| !word.starts_with("warnings="));
@@ -311,7 +372,7 @@ fn tell(outcome: &Outcome) -> String {
         Outcome::Rows { columns, rows, end } => {
             let mut seen = String::from("rows");
             for row in rows {
-                let _ = write!(seen, " ({})", row.escape_ascii());
+                let _ = write!(seen, " ({})", without_next_number(row).escape_ascii());
             }
             let end = match end {
                 Ok(done) => tell_done(done),

@@ -44,6 +44,8 @@ pub(crate) enum Action {
     },
     /// Long enough for the proxy to give connections back.
     Pause,
+    /// Replicas apply nothing for a moment, and serve reads on.
+    HoldUpReplicas,
 }
 
 #[derive(Clone, Debug)]
@@ -88,7 +90,22 @@ pub(crate) fn case(seed: u64) -> Wanted {
             steps.push(Step { who, action: Action::Query(random.one(FOUND_ROWS).to_owned()) });
         }
     }
+    hold_up_replicas(seed, &mut steps);
     Wanted { capabilities, steps }
+}
+
+/// In a third of the cases, now and then.
+fn hold_up_replicas(seed: u64, steps: &mut Vec<Step>) {
+    let mut random = Random(seed.rotate_left(32));
+    if random.below(3) > 0 {
+        return;
+    }
+    for Step { who, action } in std::mem::take(steps) {
+        if random.below(6) == 0 {
+            steps.push(Step { who, action: Action::HoldUpReplicas });
+        }
+        steps.push(Step { who, action });
+    }
 }
 
 /// A function that sets session state, hidden in a view, is only seen in OK packets; without the flag rows end with EOF.

@@ -8,16 +8,18 @@
 use std::env;
 use std::fmt::Write as _;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::time::Duration;
 
 use act::Player;
 use futures_util::FutureExt;
-use generate::{Step, Wanted};
+use generate::{Action, Step, Wanted};
+use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use support::cluster::{Cluster, ROOT};
 use support::proxy::Proxy;
 use support::raw::{Outcome, Raw, USUAL};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 mod act;
 mod generate;
@@ -31,6 +33,8 @@ const SEED: u64 = 1;
 
 /// How long a step may take. Locks are waited for one second.
 const STEP: Duration = Duration::from_secs(20);
+/// How long replicas are held up.
+const HELD_UP: Duration = Duration::from_millis(60);
 /// How often a case that differs is run again to make it smaller.
 const SHRINKING: u32 = 150;
 
@@ -68,6 +72,33 @@ struct Scene {
     single: Cluster,
     cluster: Cluster,
     proxy: Proxy,
+}
+
+/// Replicas that apply nothing: what their root has locked nobody may change.
+struct HeldUp {
+    locked: Vec<Conn>,
+    until: Instant,
+}
+
+impl HeldUp {
+    /// Lets them go on in the middle of what happens, when it is time.
+    async fn during<T>(held_up: &mut Option<Self>, happens: impl Future<Output = T>) -> T {
+        let mut happens = pin!(happens);
+        if let Some(held) = held_up {
+            tokio::select! {
+                seen = &mut happens => return seen,
+                () = sleep_until(held.until) => {}
+            }
+            Self::end(held_up.take()).await;
+        }
+        happens.await
+    }
+
+    async fn end(held_up: Option<Self>) {
+        for mut root in held_up.map(|held| held.locked).unwrap_or_default() {
+            root.query_drop("UNLOCK TABLES").await.expect("root may");
+        }
+    }
 }
 
 /// Where two sessions part.
@@ -133,14 +164,19 @@ impl Scene {
             }
         }
         let mut last = 0;
+        let mut held_up = None;
         for (at, step) in case.steps.iter().enumerate() {
             if std::mem::replace(&mut last, step.who) != step.who {
                 // A session is promised its own writes, and those of others only later.
+                HeldUp::end(held_up.take()).await;
                 self.cluster.caught_up().await;
             }
+            if matches!(step.action, Action::HoldUpReplicas) && held_up.is_none() {
+                held_up = Some(self.hold_up_replicas().await);
+            }
             let expected = act(&mut one[step.who], step).await;
-            let seen = act(&mut other[step.who], step).await;
-            let is_known = act::is_known(&expected, &seen);
+            let seen = HeldUp::during(&mut held_up, act(&mut other[step.who], step)).await;
+            let is_known = act::is_known(&step.action, &expected, &seen);
             if expected != seen && !is_known {
                 found =
                     Some(Difference { step: at, text: format!("  server: {expected}\n  proxy:  {seen}") });
@@ -150,7 +186,20 @@ impl Scene {
                 break;
             }
         }
+        HeldUp::end(held_up).await;
         found
+    }
+
+    async fn hold_up_replicas(&self) -> HeldUp {
+        let mut locked = Vec::new();
+        for ordinal in 1..self.cluster.servers().len() {
+            let mut root = self.cluster.connect(ordinal, ROOT).await;
+            // One whose statements do not end for so long is left alone.
+            if root.query_drop("FLUSH TABLES WITH READ LOCK").await.is_ok() {
+                locked.push(root);
+            }
+        }
+        HeldUp { locked, until: Instant::now() + HELD_UP }
     }
 
     /// The clients of a case, each with its own schema, as it was at the beginning.
