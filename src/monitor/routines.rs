@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -18,12 +18,16 @@ use crate::sql::{Classifier, Dialect, Routine, Routines};
 const INTERVAL: Duration = Duration::from_secs(10);
 /// How long the primary may take to tell of them.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a session that has changed a routine waits until that is known.
+/// How long a session waits until what it has asked is known.
 const WAIT: Duration = Duration::from_secs(2);
 
 /// Asks at once what a session needs to know. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct RoutinesNow(mpsc::Sender<Request>);
+pub(crate) struct RoutinesNow {
+    requests: mpsc::Sender<Request>,
+    /// Who asks for locks has it.
+    turn: Arc<Semaphore>,
+}
 
 /// The other end of [`RoutinesNow`], for [`run`].
 #[derive(Debug)]
@@ -40,26 +44,28 @@ enum Request {
 impl RoutinesNow {
     pub(crate) fn channel() -> (Self, RoutinesRequests) {
         let (sender, receiver) = mpsc::channel(64);
-        (Self(sender), RoutinesRequests(receiver))
+        (Self { requests: sender, turn: Arc::new(Semaphore::new(1)) }, RoutinesRequests(receiver))
     }
 
     /// Comes back when the routines of this moment are known, or after a bounded time.
     pub(crate) async fn look(&self) {
         let (done, looked) = oneshot::channel();
         let _ = timeout(WAIT, async {
-            if self.0.send(Request::Look(done)).await.is_ok() {
+            if self.requests.send(Request::Look(done)).await.is_ok() {
                 let _ = looked.await;
             }
         })
         .await;
     }
 
-    /// How many named locks this connection has on the primary at this address. None: nobody can tell within a bounded time.
+    /// How many named locks this connection has on the primary at this address. None: nobody can tell at once. That is so, too,
+    /// while another session asks: those who take locks all the time must not wait for each other here.
     pub(crate) async fn locks(&self, address: &Address, connection: u32) -> Option<u64> {
+        let _turn = self.turn.try_acquire().ok()?;
         let (found, locks) = oneshot::channel();
         let request = Request::Locks { address: address.clone(), connection, found };
         let asked = timeout(WAIT, async {
-            self.0.send(request).await.ok()?;
+            self.requests.send(request).await.ok()?;
             locks.await.ok()
         });
         asked.await.ok()?
