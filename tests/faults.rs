@@ -219,6 +219,26 @@ fn a_replica_that_dies_or_hangs_is_no_error() {
     });
 }
 
+/// A primary that nobody has given up yet: neither logins nor reads wait for it.
+#[test]
+fn a_primary_that_hangs_keeps_nobody_from_reading() {
+    run(async {
+        let cluster = cluster(2).await;
+        let patient =
+            "monitor: {timeout_ms: 600000}\npool: {connect_timeout_ms: 600000}\nusers: {recheck_ms: 0}";
+        let proxy = Proxy::start(&cluster, patient).await;
+        for expected in [1, 2] {
+            serves_reads(&proxy, expected, true).await;
+        }
+        drop(Raw::connect(proxy.port(), APP, USUAL).await);
+        cluster.server(0).freeze();
+        let mut client = Raw::connect(proxy.port(), APP, USUAL).await;
+        let answer = client.query("SELECT n FROM d.one WHERE id = 1").await;
+        cluster.server(0).thaw();
+        assert!(!matches!(answer, Outcome::Refused(_)), "{answer:?}");
+    });
+}
+
 #[test]
 fn writes_wait_for_a_primary_that_restarts() {
     run(async {

@@ -21,6 +21,7 @@ pub(crate) mod users;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -450,8 +451,9 @@ impl Shared {
     }
 }
 
-/// Asks the primary, or while there is none any server that serves reads, whether it lets somebody in. While there is
-/// neither, or those there were do not answer, it waits as a statement does, and leaves time to say that nobody came.
+/// Asks the primary, or while there is none any server that serves reads, whether it lets somebody in. While the primary is
+/// silent, who serves reads may let somebody in, and refuses nobody. While there is neither, or those there were do not
+/// answer, it waits as a statement does, and leaves time to say that nobody came.
 struct AskServer(Arc<Shared>);
 
 impl Check for AskServer {
@@ -474,7 +476,19 @@ impl Check for AskServer {
             let primary = topology.writer().map(|writer| Arc::clone(writer.server()));
             let mut silent = true;
             for server in primary.iter().chain(topology.readers()) {
-                match self.0.pools.check_login(server, &identity, &settings).await {
+                let mut word = pin!(self.0.pools.check_login(server, &identity, &settings));
+                let said = match timeout(SILENT, &mut word).await {
+                    Ok(said) => said,
+                    Err(_) => {
+                        self.0.probe_now(&server.id);
+                        let others = topology.readers().filter(|other| other.id != server.id);
+                        tokio::select! {
+                            said = &mut word => said,
+                            () = self.let_in_by(others, &identity, &settings) => Ok(()),
+                        }
+                    }
+                };
+                match said {
                     Ok(()) => return Ok(()),
                     Err(LeaseError::Connect(_, error)) if !error.retry_elsewhere() => {
                         return Err(error.into());
@@ -494,6 +508,26 @@ impl Check for AskServer {
         }
     }
 }
+
+impl AskServer {
+    /// Returns when one of the servers lets this client in, and never when none does.
+    async fn let_in_by<'a>(
+        &self,
+        servers: impl Iterator<Item = &'a Arc<Server>>,
+        identity: &Arc<Identity>,
+        settings: &Arc<Settings>,
+    ) {
+        for server in servers {
+            if self.0.pools.check_login(server, identity, settings).await.is_ok() {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+}
+
+/// A server that has not let somebody in, nor refused to, within this time may be about to be given up.
+const SILENT: Duration = Duration::from_millis(500);
 
 /// The primary, or while there is none any server that is up.
 fn primary(topology: &Topology) -> Option<&Up> {
