@@ -1,8 +1,8 @@
-//! `cargo bench --bench bootstrap -- [--mib N] [--watch-s N]`: how long the controller takes to bring a replica up that has N MiB
+//! `cargo bench --bench bootstrap -- [--mib N] [--watch-s N] [--together]`: how long the controller takes to bring a replica up that has N MiB
 //! to copy (2048), what the copy costs the donor, and what a client of the primary notices of it. First from the primary,
-//! since there is no other donor, then from a replica, then from a replica within a limit. All servers share this machine: they
-//! compete for its processors and its disk, which servers of their own would not. Prints a table; ends with 1 when a client
-//! got an error.
+//! since there is no other donor, then from a replica, then from a replica within a limit. The primary and the client have the
+//! first processor to themselves, as on machines of their own; `--together` has all of them share what there is. The disk they
+//! always share. Prints a table; ends with 1 when a client got an error.
 
 #![expect(clippy::print_stdout, reason = "it prints a table")]
 
@@ -31,7 +31,11 @@ fn main() {
         at.and_then(|at| arguments.get(at + 1)).map_or(default, |value| value.parse().expect("a number"))
     };
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("bootstrap-{}", std::process::id()));
-    let bench = Bench { folder, watch: Duration::from_secs(option("--watch-s", 10)) };
+    let together = arguments.iter().any(|argument| argument == "--together");
+    let last = std::thread::available_parallelism().expect("it is known").get() - 1;
+    let others = (!together).then(|| format!("1-{last}"));
+    let bench = Bench { folder, watch: Duration::from_secs(option("--watch-s", 10)), others };
+    bench.keep_on("0", std::process::id());
     let runtime = tokio::runtime::Runtime::new().expect("a runtime can be made");
     let errors = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).expect("a signal can be waited for");
@@ -50,6 +54,8 @@ struct Bench {
     folder: PathBuf,
     /// How long the client is watched before and after a copy.
     watch: Duration,
+    /// The processors of the demo and the servers beside the primary; None when all share all of them.
+    others: Option<String>,
 }
 
 /// `readwright demo`. It and its servers end when this is dropped.
@@ -131,8 +137,31 @@ impl Bench {
         // A Ctrl-C is for this program, which then ends the demo.
         command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let demo = Demo(command.spawn().expect("it was built"));
+        // Its servers are where it is, but for the primary.
+        self.keep_on(self.others.as_deref().unwrap_or_default(), demo.0.id());
         self.until(0, "SELECT COUNT(*) FROM ctl.cluster WHERE NOT @@read_only").await;
+        self.keep_on("0", self.process(0).await);
         demo
+    }
+
+    /// From now on the process, with all that it starts, runs on these processors only.
+    fn keep_on(&self, processors: &str, process: u32) {
+        if self.others.is_none() {
+            return;
+        }
+        let moved = Command::new("taskset")
+            .args(["-acp", processors, &process.to_string()])
+            .stdout(Stdio::null())
+            .status()
+            .expect("util-linux is there");
+        assert!(moved.success(), "there is a second processor (else --together)");
+    }
+
+    /// The id of a server's process.
+    async fn process(&self, ordinal: usize) -> u32 {
+        let file: String = self.row(ordinal, "SELECT @@pid_file").await.expect("it serves");
+        let text = std::fs::read_to_string(file).expect("mysqld wrote it");
+        text.trim().parse().expect("the id of a process")
     }
 
     /// Rows of random bytes, past the binary log: a copy brings them all the same.
@@ -215,12 +244,7 @@ impl Watch {
     /// The client begins a turn every ten milliseconds, or at once when it is late: it reads a row anywhere in the data and
     /// inserts one.
     async fn start(bench: &Bench, donor: usize) -> Self {
-        let mut processes = [0_u32; 2];
-        for (process, ordinal) in processes.iter_mut().zip([0, donor]) {
-            let file: String = bench.row(ordinal, "SELECT @@pid_file").await.expect("it serves");
-            let text = std::fs::read_to_string(file).expect("mysqld wrote it");
-            *process = text.trim().parse().expect("the id of a process");
-        }
+        let processes = [bench.process(0).await, bench.process(donor).await];
         let mut session = bench.connect(0, "app").await.expect("the demo's account");
         let (stop, mut stopped) = tokio::sync::oneshot::channel();
         let mut work = JoinSet::new();
