@@ -84,8 +84,26 @@ impl ClientSession {
         }
         if !self.session.in_transaction() && statement.kind != Kind::Previous {
             self.bring_user_variables_home().await;
+            if !self.session.pins().is_empty() && !self.may_stay(statement) {
+                // What a view has set in the transaction nobody can bring along, and here each write would be refused.
+                if let Some(lease) = &self.hold {
+                    let told = reply::left_on_a_replica(&lease.server().id);
+                    self.refuse(&told).await?;
+                }
+                return Err(End::ServerLost);
+            }
         }
         Ok(None)
+    }
+
+    /// True when a statement outside transactions may run on a replica that the session is bound to.
+    fn may_stay(&self, statement: &Statement) -> bool {
+        match statement.kind {
+            Kind::Read => self.session.autocommit(),
+            Kind::Begin(said) => self.session.access(said) == Access::ReadOnly,
+            Kind::Anywhere | Kind::Previous | Kind::AskRoute | Kind::Kill { .. } => true,
+            Kind::Write => false,
+        }
     }
 
     async fn end_on_replica(&mut self) {

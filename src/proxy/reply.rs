@@ -79,6 +79,15 @@ pub(super) fn lost(server: &ServerId, bound: bool) -> ErrPacket {
     ErrPacket::new(1053, "08S01", format!("Readwright: the connection to {server} was lost; {text}"))
 }
 
+/// The session has state on a replica, from a read-only transaction that is over, and wants the primary.
+pub(super) fn left_on_a_replica(server: &ServerId) -> ErrPacket {
+    let text = format!(
+        "Readwright: a view of the last read-only transaction has left session state on {server}, which takes no writes; \
+         connect again"
+    );
+    ErrPacket::new(1053, "08S01", text)
+}
+
 pub(super) fn draining() -> ErrPacket {
     ErrPacket::new(1053, "08S01", "Readwright: the proxy is stopping; connect again")
 }

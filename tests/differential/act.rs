@@ -40,7 +40,7 @@ pub(crate) fn is_over(seen: &str) -> bool {
 
 /// A read-only transaction runs on a replica. What would do harm there is refused when the transaction has read; and where it
 /// is ended for a statement that only the primary can run, the answer does not tell of the end.
-/// And what the primary has locked is read on replicas.
+/// What a view has set there cannot come along to the primary. And what the primary has locked is read on replicas.
 pub(crate) fn is_known(action: &Action, expected: &str, seen: &str) -> bool {
     const REFUSED: &str = "Readwright: this read-only transaction has read on a replica";
     /// SESSION_TRACK_TRANSACTION_STATE: there is none.
@@ -56,7 +56,11 @@ pub(crate) fn is_known(action: &Action, expected: &str, seen: &str) -> bool {
         _ => false,
     };
     let reads_what_is_locked = reads && expected.starts_with(WAITED) && seen.starts_with("rows");
-    seen.contains(REFUSED) || reads_what_is_locked || expected.contains(ENDED) && !seen.contains(ENDED)
+    const LEFT: &str = "has left session state on";
+    seen.contains(REFUSED)
+        || seen.contains(LEFT)
+        || reads_what_is_locked
+        || expected.contains(ENDED) && !seen.contains(ENDED)
 }
 
 /// Ends what an earlier case left behind and others would wait for: its prepared transactions. Its connections let go of

@@ -708,3 +708,27 @@ fn a_text_that_fails_behind_what_a_view_has_set_keeps_its_session() {
         assert_eq!(raw.text("SELECT @behind FROM d.home").await, "7");
     });
 }
+
+#[test]
+fn what_a_view_has_set_on_a_replica_is_never_left_behind_unsaid() {
+    run(async {
+        let proxy = proxy().await;
+        Cluster::shared()
+            .await
+            .script(
+                "DELIMITER //\nCREATE FUNCTION d.marks() RETURNS INT NO SQL BEGIN SET @mark = 7; RETURN 1; END//\n\
+                 CREATE VIEW d.marking AS SELECT d.marks() AS one//",
+            )
+            .await;
+        for sql in ["UPDATE d.one SET t = t WHERE id = 0", "BEGIN"] {
+            let mut raw = Raw::connect(proxy.port(), APP, USUAL).await;
+            raw.run("START TRANSACTION READ ONLY").await;
+            assert_eq!(raw.text("SELECT one FROM d.marking").await, "1");
+            raw.run("COMMIT").await;
+            // Where it was set it can be read.
+            assert_eq!(raw.text("SELECT @mark FROM d.home").await, "7");
+            let Outcome::Refused(refusal) = raw.query(sql).await else { panic!("{sql} was carried out") };
+            assert!(refusal.text.contains("has left session state on mysql-"), "{refusal:?}");
+        }
+    });
+}
