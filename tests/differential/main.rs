@@ -27,8 +27,8 @@ mod generate;
 mod support;
 
 /// Without a word from the environment: so many cases, and no longer than this.
-const CASES: u64 = 150;
-const USUAL_TIME: Duration = Duration::from_secs(75);
+const CASES: u64 = 500;
+const USUAL_TIME: Duration = Duration::from_secs(300);
 const SEED: u64 = 1;
 
 /// How long a step may take. Locks are waited for one second.
