@@ -132,14 +132,14 @@ fn many_clients_connect_while_none_is_accepted() {
         proxy.freeze();
         let streams = join_all((0..500).map(|_| TcpStream::connect(("127.0.0.1", proxy.port()))));
         let streams = timeout(Duration::from_secs(60), streams).await.expect("in time");
+        let streams: Vec<_> = streams.into_iter().map(|stream| stream.expect("it listens")).collect();
         let patience = Instant::now() + Duration::from_secs(20);
         while not_accepted(proxy.port()) < 500 {
             assert!(Instant::now() < patience, "{} have a place", not_accepted(proxy.port()));
             sleep(Duration::from_millis(20)).await;
         }
         proxy.thaw();
-        for stream in streams {
-            let mut stream = stream.expect("it listens");
+        for mut stream in streams {
             timeout(Duration::from_secs(60), stream.read_u8()).await.expect("in time").expect("a greeting");
         }
     });

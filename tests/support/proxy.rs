@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use mysql_async::Conn;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use serde_yaml_ng::Value;
 use tokio::time::{Instant, sleep};
 
@@ -173,9 +173,12 @@ impl Proxy {
         self.signal(Signal::TERM);
     }
 
-    /// Stops it where it is, until [`thaw`](Self::thaw).
+    /// Stops it where it is, until [`thaw`](Self::thaw). Returns when all of its threads have stopped: the signal goes to one of
+    /// them, and the others run on until that one runs.
     pub(crate) fn freeze(&self) {
         self.signal(Signal::STOP);
+        let stopped = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(Pid::from_child(&self.child)), stopped).expect("it is our child");
     }
 
     pub(crate) fn thaw(&self) {
@@ -183,8 +186,7 @@ impl Proxy {
     }
 
     fn signal(&self, signal: Signal) {
-        let process = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("ids are positive");
-        kill_process(process, signal).expect("it is our child");
+        kill_process(Pid::from_child(&self.child), signal).expect("it is our child");
     }
 
     /// Waits for it to end by itself.
