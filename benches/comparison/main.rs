@@ -57,17 +57,19 @@ struct Arguments {
     only: Vec<String>,
     /// Lanes beside Readwright's; empty for all.
     beside: Vec<String>,
+    /// Another build of Readwright.
+    build: Option<PathBuf>,
 }
 
-const HELP: &str = "benches/compare [--seconds N] [--rounds N] [--only PART,...] [--beside LANE,...]
-  Lanes beside Readwright: direct, haproxy, router, router splitting.
+const HELP: &str = "benches/compare [--seconds N] [--rounds N] [--only PART,...] [--beside LANE,...] [--build PROGRAM]
+  Lanes beside Readwright: direct, haproxy, router, router splitting; with --build, another build of Readwright.
   Tests: point-1 point-8 point-64 (text and prepared), read-write, bulk, connect, calls, idle, many.";
 
 fn main() {
     // A thousand clients on both sides of a proxy.
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
-    let mut arguments = Arguments { seconds: 5, rounds: 3, only: Vec::new(), beside: Vec::new() };
+    let mut arguments = Arguments { seconds: 5, rounds: 3, only: Vec::new(), beside: Vec::new(), build: None };
     let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
     while let Some(word) = words.next() {
         let mut value = || words.next().unwrap_or_else(|| usage());
@@ -75,6 +77,7 @@ fn main() {
             "--seconds" => arguments.seconds = value().parse().unwrap_or_else(|_| usage()),
             "--rounds" => arguments.rounds = value().parse().unwrap_or_else(|_| usage()),
             "--only" => arguments.only = value().split(',').map(str::to_owned).collect(),
+            "--build" => arguments.build = Some(value().into()),
             "--beside" => arguments.beside = value().split(',').map(str::to_owned).collect(),
             _ => usage(),
         }
@@ -112,24 +115,19 @@ async fn compare(arguments: &Arguments) {
             Err(reason) => println!("without {name}: {reason}"),
         }
     }
-    let proxy = if wanted_proxy() {
-        let proxy = Proxy::start(&cluster, OVERRIDES).await;
-        lanes.push(Lane {
-            name: "readwright",
-            port: proxy.port(),
-            account: APP,
-            process: Some(proxy.process()),
-        });
-        Some(proxy)
-    } else {
-        None
-    };
-
     if !arguments.beside.is_empty() {
-        lanes.retain(|lane| {
-            lane.name == "readwright" || arguments.beside.iter().any(|name| name == lane.name)
-        });
+        lanes.retain(|lane| arguments.beside.iter().any(|name| name == lane.name));
     }
+    let mut proxies = vec![("readwright", Proxy::start(&cluster, OVERRIDES).await)];
+    if let Some(program) = &arguments.build {
+        proxies.push(("other build", Proxy::start_build(program, &cluster, OVERRIDES).await));
+    }
+    lanes.extend(proxies.iter().map(|(name, proxy)| Lane {
+        name,
+        port: proxy.port(),
+        account: APP,
+        process: Some(proxy.process()),
+    }));
     let tests: Vec<(String, Test)> =
         tests(arguments.seconds).into_iter().filter(|(name, _)| wanted(name)).collect();
     let mut samples: BTreeMap<(usize, usize), Vec<Sample>> = BTreeMap::new();
@@ -156,14 +154,9 @@ async fn compare(arguments: &Arguments) {
     if wanted("many") {
         many_clients(&lanes, &cluster, arguments).await;
     }
-    drop(proxy);
+    drop(proxies);
     drop(rivals);
     cluster.close().await;
-}
-
-/// For trying the comparison itself.
-fn wanted_proxy() -> bool {
-    std::env::var_os("COMPARE_WITHOUT_READWRIGHT").is_none()
 }
 
 async fn with_tree(tree: Option<&Path>, cluster: &Cluster, splitting: bool) -> Result<Rival, String> {

@@ -30,6 +30,9 @@ fn of(cluster: &Cluster) -> Vec<(&str, u16)> {
     cluster.servers().iter().map(|server| (server.name(), server.port())).collect()
 }
 
+/// The build that is tested.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_readwright");
+
 /// The account of the admin SQL port.
 pub(crate) const ADMIN: Account = Account { user: "admin", password: "admin-password" };
 
@@ -40,10 +43,19 @@ impl Proxy {
         Self::start_over(cluster.folder(), &of(cluster), overrides).await
     }
 
+    /// The same with another build of it, for comparing two of them.
+    pub(crate) async fn start_build(program: &Path, cluster: &Cluster, overrides: &str) -> Self {
+        Self::started(program, cluster.folder(), &of(cluster), overrides).await
+    }
+
     /// The same over servers of any kind, as (name, port); its own folder is made in `folder`.
     pub(crate) async fn start_over(folder: &Path, servers: &[(&str, u16)], overrides: &str) -> Self {
+        Self::started(Path::new(PROGRAM), folder, servers, overrides).await
+    }
+
+    async fn started(program: &Path, folder: &Path, servers: &[(&str, u16)], overrides: &str) -> Self {
         for _ in 0..4 {
-            let mut proxy = Self::launch_over(folder, servers, overrides);
+            let mut proxy = Self::launched(program, folder, servers, overrides);
             match proxy.ready(Duration::from_secs(30)).await {
                 Ok(()) => return proxy,
                 // Another process was faster at taking the port.
@@ -56,10 +68,10 @@ impl Proxy {
 
     /// Starts it and does not wait.
     pub(crate) fn launch(cluster: &Cluster, overrides: &str) -> Self {
-        Self::launch_over(cluster.folder(), &of(cluster), overrides)
+        Self::launched(Path::new(PROGRAM), cluster.folder(), &of(cluster), overrides)
     }
 
-    fn launch_over(folder: &Path, servers: &[(&str, u16)], overrides: &str) -> Self {
+    fn launched(program: &Path, folder: &Path, servers: &[(&str, u16)], overrides: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let folder = folder.join(format!("proxy-{count}"));
@@ -93,9 +105,6 @@ impl Proxy {
         let path = folder.join("config.yaml");
         fs::write(&path, serde_yaml_ng::to_string(&config).expect("it came from YAML")).expect("it is ours");
         let log = File::create(folder.join(LOG)).expect("the folder is ours");
-        // Another build, for comparing two of them.
-        let program = std::env::var_os("READWRIGHT_BINARY");
-        let program = program.unwrap_or_else(|| env!("CARGO_BIN_EXE_readwright").into());
         let child = Command::new(program)
             .arg("run")
             // By this spelling the watchdog knows it as ours.
