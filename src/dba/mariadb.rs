@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::Error;
-use super::probe::{Applier, Channel, Micros, NO_MARKER, Probe, Receiver, ThreadError, ThreadState};
-use super::session::{Fields, Session, first};
+use super::probe::{Applier, Channel, NO_MARKER, Probe, Receiver, ThreadError, ThreadState};
+use super::session::{Fields, Micros, Session, first};
 use crate::model::gtid::GtidSet;
 use crate::model::health::SessionDefaults;
 

@@ -26,11 +26,11 @@ pub(crate) use handover::{
 pub(crate) use locks::named_locks;
 #[cfg(test)]
 pub(crate) use probe::{Applier, Receiver};
-pub(crate) use probe::{Channel, Micros, Probe, ThreadError, ThreadState, probe};
+pub(crate) use probe::{Channel, Probe, ThreadError, ThreadState, probe};
 pub(crate) use replication::{
     Source, drop_channel, fence, follow, renew_password, set_server_id, set_writable, start, stay_stopped,
     stop_receiving,
 };
 pub(crate) use routines::{routines, routines_mark};
-pub(crate) use session::{Answer, Login, Session};
+pub(crate) use session::{Answer, Login, Micros, Session};
 pub(crate) use survey::{CloneRun, CloneState, Survey, data_bytes, survey};

@@ -4,13 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::Error;
-use super::session::{Fields, Session, first};
+use super::session::{Fields, Micros, Session, first};
 use crate::model::gtid::GtidSet;
 use crate::model::health::SessionDefaults;
 use crate::model::version::Version;
-
-/// Microseconds since 1970, by the clock of the server that gave them.
-pub(crate) type Micros = u64;
 
 /// What a server said of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,12 +8,14 @@ use mysql_async::{ClientIdentity, Conn, OptsBuilder, Row, SslOpts};
 use tokio::time::timeout;
 
 use super::error::Error;
-use super::probe::Micros;
 use crate::model::access::{Account, Credential, Secret, ServerTls, TlsMode};
 use crate::model::gtid::GtidSet;
 use crate::model::leadership::Mandate;
 use crate::model::server::Address;
 use crate::model::version::Version;
+
+/// Microseconds since 1970, by the clock of the server that gave them.
+pub(crate) type Micros = u64;
 
 /// How to log in to a server.
 #[derive(Clone, Debug)]
