@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use crate::model::settings::Settings;
 use crate::wire::flags::Capabilities;
 use crate::wire::handshake::Attributes;
+use crate::wire::response::Format;
 use crate::wire::stream::Stream;
-use crate::wire::tracker::Format;
 
 use super::connect::{Credentials, what_matters};
 

@@ -11,8 +11,9 @@ use crate::model::topology::Server;
 use crate::sql::REPLAYABLE;
 use crate::wire::command::COM_PING;
 use crate::wire::packet::{ErrPacket, Reader, push_packet, read_packet};
+use crate::wire::response::Format;
 use crate::wire::stream::Stream;
-use crate::wire::tracker::{Answer, Format, Next, Tracker};
+use crate::wire::tracker::{Answer, Next, Tracker};
 
 use super::connect::{ConnectError, Connector, Request};
 use super::connection::{Connection, Identity, PreparedCache};

@@ -20,8 +20,8 @@ use crate::wire::tracker::Answer;
 use super::forward::Body;
 use super::insert_id::InsertId;
 use super::relay::Number;
-use super::run::Work;
 use super::session::{ClientSession, End, FoundRows};
+use super::work::Work;
 
 impl ClientSession {
     /// Takes in what a statement did to the session and to its connection.

@@ -15,7 +15,7 @@ use crate::backend::connection::Connection;
 use crate::model::settings::Trackers;
 use crate::telemetry::clients::Registration;
 use crate::wire::buffer::{Buffer, UNIT};
-use crate::wire::packet::read_packet;
+use crate::wire::packet::{FULL_FRAME, HEADER, read_packet};
 use crate::wire::stream::Stream;
 
 /// The connection to the client.
@@ -77,8 +77,6 @@ enum FrameEnd {
 }
 
 /// Length and number of a packet, in bytes.
-pub(super) const HEADER: usize = 4;
-const FULL_FRAME: usize = 0xFF_FFFF;
 /// How far a client may run ahead with pipelined commands while one is served.
 const AHEAD: usize = 64 << 10;
 /// A server that takes no byte for so long is as good as gone.

@@ -1,21 +1,19 @@
 //! The connections a session has in hand: taken for a decision, kept for a moment, given back; and what of the session
-//! lives on them (LAST_INSERT_ID, prepared statements).
+//! lives on them (LAST_INSERT_ID).
 
 use std::sync::Arc;
 
-use crate::backend::connection::PreparedText;
 use crate::backend::pool::Lease;
 use crate::model::server::ServerId;
 use crate::model::settings::TrackersView;
-use crate::routing::session::{Answered, PinCause, Session};
+use crate::routing::session::{Answered, Session};
 use crate::routing::{Decision, InHand, Target};
 use crate::sql::{Kind, Statement};
 
 use super::forward::Body;
 use super::insert_id::InsertId;
-use super::prepared;
-use super::run::Tried;
 use super::session::{ClientSession, FoundRows};
+use super::work::Tried;
 
 impl ClientSession {
     /// Takes the connection that was decided on into `hold`. True: it has run the session's last statement.
@@ -246,45 +244,6 @@ impl ClientSession {
         if let Some(lease) = &self.hold {
             self.shared.probe_now(&lease.server().id);
         }
-    }
-
-    /// The connection has prepared this. Returns the commands that close what had to go for it.
-    pub(super) fn remember_prepared(&mut self, text: &Arc<PreparedText>, id: u32) -> Vec<u8> {
-        let mut closes = Vec::new();
-        let capacity = self.shared.pools.prepared_per_connection();
-        let kept = self.pinned_statements();
-        if let Some(lease) = self.hold.as_mut() {
-            let cache = &mut lease.connection().prepared;
-            for old in
-                cache.forget(text).into_iter().chain(cache.insert(Arc::clone(text), id, capacity, &kept))
-            {
-                prepared::push_close(&mut closes, old);
-            }
-        }
-        closes
-    }
-
-    /// Those with an open cursor or long data on the connection in hand.
-    fn pinned_statements(&self) -> Vec<Arc<PreparedText>> {
-        let pinned = self.session.pins().iter().filter_map(|pin| match pin.cause {
-            PinCause::Prepared(id) => self.statements.find(id),
-            _ => None,
-        });
-        pinned.map(|known| Arc::clone(&known.text)).collect()
-    }
-
-    /// The server has no room for prepared statements: closes those that this connection keeps for reuse. False when
-    /// there were none.
-    pub(super) async fn close_prepared(&mut self) -> bool {
-        let mut closes = Vec::new();
-        let kept = self.pinned_statements();
-        if let Some(lease) = self.hold.as_mut() {
-            for id in lease.connection().prepared.take_all(&kept) {
-                prepared::push_close(&mut closes, id);
-            }
-        }
-        self.send_to_server(&closes).await;
-        !closes.is_empty() && self.hold.is_some()
     }
 }
 

@@ -12,8 +12,8 @@ use crate::wire::tracker::Answer;
 use super::forward::Body;
 use super::relay::Deliver;
 use super::reply;
-use super::run::{REFUSED_BY_REPLICA, Ran, TRIES, Tried, Work};
 use super::session::{ClientSession, End};
+use super::work::{REFUSED_BY_REPLICA, Ran, TRIES, Tried, Work};
 
 /// How a transaction began, and whether another server could still take it over unseen.
 #[derive(Clone, Copy, Debug, Default)]

@@ -18,9 +18,7 @@ use crate::wire::handshake::{
     AUTH_MORE_DATA, Answer, Attributes, AuthSwitch, ChangeUser, Greeting, HandshakeResponse, MAX_AUTH_PACKET,
     MAX_PACKET, is_impermissible, is_too_old, parse_ssl_request,
 };
-use crate::wire::packet::{
-    ErrPacket, Inbox, Packet, WireError, encode_ok, encode_ok_with_schema, push_packet, write_all,
-};
+use crate::wire::packet::{ErrPacket, Inbox, Packet, WireError, push_packet, write_all};
 use crate::wire::response::{self, status};
 use crate::wire::stream::{Peer, Stream};
 use crate::wire::tls::{Acceptor, TlsError};
@@ -374,7 +372,8 @@ impl<'a> Conversation<'a> {
         let schema =
             claim.schema.as_deref().filter(|_| claim.capabilities.contains(Capabilities::SESSION_TRACK));
         let ok = response::Ok { status: status::AUTOCOMMIT, ..response::Ok::default() };
-        let ok = schema.map_or_else(|| encode_ok(ok), |schema| encode_ok_with_schema(ok, schema));
+        let ok = schema
+            .map_or_else(|| response::encode_ok(ok), |schema| response::encode_ok_with_schema(ok, schema));
         if fast {
             self.write(&[&[AUTH_MORE_DATA, FAST_AUTH_SUCCESS], &ok]).await?;
         } else {

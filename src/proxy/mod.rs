@@ -4,20 +4,26 @@
 mod after;
 mod command;
 mod dry_run;
+mod errors;
 mod forward;
+mod frame;
 mod hand;
 mod hold;
 mod insert_id;
+mod kill;
 mod leave;
 pub(crate) mod login;
 mod mend;
 mod patience;
+mod position;
 mod prepared;
 mod relay;
 mod reply;
 mod run;
 mod session;
+mod statements;
 pub(crate) mod users;
+mod work;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;

@@ -4,10 +4,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::backend::connection::PreparedText;
+use crate::backend::connection::{OnServer, PreparedText};
 use crate::sql::{Dialect, Statement};
-use crate::wire::command::{COM_STMT_CLOSE, COM_STMT_PREPARE, Execute};
-use crate::wire::packet::push_packet;
+use crate::wire::buffer::Buffer;
+use crate::wire::command::{COM_STMT_CLOSE, COM_STMT_PREPARE, CURSORS, Execute, read_execute};
+use crate::wire::packet::{HEADER, push_packet};
+
+use super::forward::Body;
+use super::frame::payload_of;
 
 /// The statements of one client, by the id it knows.
 #[derive(Debug, Default)]
@@ -103,11 +107,40 @@ pub(super) fn execute_with_types(payload: &[u8], execute: &Execute, types: &[u8]
     packet
 }
 
+/// The bytes of an EXECUTE for a connection that knows the statement by this id and these types. Empty when those in
+/// the inbox will do, in which the id has been put.
+pub(super) fn execute_bytes(
+    inbox: &mut Buffer,
+    body: Body<'_>,
+    known: &Prepared,
+    on_server: &OnServer,
+    attributes: bool,
+) -> Vec<u8> {
+    let Body::Inbox(length) = body else { return Vec::new() };
+    let bytes = &mut inbox.bytes_mut()[..length];
+    if let Some(place) = bytes.get_mut(HEADER + 1..HEADER + 5) {
+        place.copy_from_slice(&on_server.id.to_le_bytes());
+    }
+    if known.types.is_empty() || *known.types == *on_server.types {
+        return Vec::new();
+    }
+    let payload = payload_of(bytes);
+    match read_execute(&payload, known.parameters, attributes) {
+        Ok(execute) if execute.parameters.as_ref().is_some_and(|parameters| parameters.types.is_empty()) => {
+            execute_with_types(&payload, &execute, &known.types)
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// True when the EXECUTE at the front of these bytes opens a cursor.
+pub(super) fn has_cursor(bytes: &[u8]) -> bool {
+    bytes.get(HEADER + 5).is_some_and(|flags| flags & CURSORS != 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::command::read_execute;
-
     #[test]
     fn types_are_put_in() {
         let unbound = b"\x17\x01\0\0\0\x00\x01\0\0\0\x00\x00\x05\0\0\0";

@@ -9,16 +9,17 @@ use std::task::Poll;
 use tokio::io::AsyncWrite;
 use tokio::time::{Instant, sleep};
 
+use super::errors::is_read_only_refusal;
 use super::forward::{
-    Body, Broken, ClientEnd, HEADER, forward_file, poll_client_gone, send, send_command, send_some,
+    Body, Broken, ClientEnd, forward_file, poll_client_gone, send, send_command, send_some,
 };
-use super::mend::is_read_only_refusal;
 use super::reply;
 use crate::backend::connection::Connection;
 use crate::model::settings::Trackers;
 use crate::routing::session::Answered;
 use crate::telemetry::clients::Signals;
 use crate::wire::buffer::{BULK, Buffer, UNIT};
+use crate::wire::packet::HEADER;
 use crate::wire::response::{self, Change, Malformed};
 use crate::wire::tracker::{Answer, Next, Packet, Tracker};
 

@@ -6,7 +6,7 @@ use crate::model::server::ServerId;
 use crate::model::topology::Topology;
 use crate::routing::session::Session;
 use crate::wire::flags::Capabilities;
-use crate::wire::packet::{ErrPacket, WireError, encode_ok, push_packet};
+use crate::wire::packet::{ErrPacket, WireError, push_packet};
 use crate::wire::response;
 
 use super::hold::NotHeld;
@@ -25,7 +25,7 @@ pub(super) fn ok(session: &Session) -> Vec<u8> {
     push_packet(
         &mut out,
         1,
-        &encode_ok(response::Ok { status: session.status(), ..response::Ok::default() }),
+        &response::encode_ok(response::Ok { status: session.status(), ..response::Ok::default() }),
     );
     out
 }

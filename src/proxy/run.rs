@@ -7,73 +7,24 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::backend::connection::{Connection, Executed, Identity, PreparedText};
+use crate::backend::connection::{Connection, Identity};
 use crate::backend::reset;
 use crate::model::health::Health;
 use crate::model::topology::{Server, Topology};
-use crate::routing::session::Answered;
 use crate::routing::{self, Circumstances, Decision, Freshness, InHand, Target};
 use crate::sql::{Access, Isolation, Kind, Statement};
 use crate::telemetry::clients::Signals;
-use crate::wire::flags::Capabilities;
-use crate::wire::packet::{ErrPacket, push_packet};
+use crate::wire::packet::push_packet;
 use crate::wire::tracker::Answer;
 
+use super::errors::{may_be_mended, may_be_mended_late};
 use super::forward::{Body, Broken};
 use super::hold::Held;
 use super::leave::Begun;
-use super::mend::{ER_UNKNOWN_STMT_HANDLER, may_be_mended, may_be_mended_late};
-use super::relay::{self, Attend, Deliver, Order, PreparedAnswer, Relayed};
+use super::relay::{self, Attend, Order, PreparedAnswer, Relayed};
 use super::session::{ClientSession, End};
-use super::{Shared, command, prepared, reply};
-
-/// How a command is carried to a server.
-#[derive(Clone, Copy)]
-pub(super) struct Work<'a> {
-    pub(super) body: Body<'a>,
-    pub(super) answer: Answer,
-    pub(super) deliver: Deliver,
-    /// The client's prepared statement that this executes.
-    pub(super) execute: Option<u32>,
-    /// Where the SQL text stands in the inbox, for what is to be learned of it.
-    pub(super) sql: Option<(usize, usize)>,
-}
-
-/// What running a command came to, when the client has its answer.
-#[derive(Debug, Default)]
-pub(super) struct Ran {
-    /// None when the proxy answered with an error of its own.
-    pub(super) answered: Option<Answered>,
-    pub(super) prepared: PreparedAnswer,
-}
-
-/// One try's end, seen by the loop over tries.
-pub(super) enum Tried {
-    Done(Ran),
-    /// Another server shall do it.
-    Elsewhere(&'static str),
-    /// The primary shall do it.
-    AtPrimary(&'static str),
-    /// The same again: the server had forgotten a prepared statement.
-    Again,
-    /// There is no primary that takes writes; in the end the client is told so, in these words if there are any.
-    NoPrimary(Option<ErrPacket>),
-    /// The proxy says no.
-    Refused(ErrPacket),
-}
-
-/// The commands of ours before a command of the client's.
-#[derive(Default)]
-pub(super) struct Prelude {
-    bytes: Vec<u8>,
-    answers: u32,
-    waits: bool,
-}
-
-/// A statement is tried on at most so many connections, waiting for a primary apart.
-pub(super) const TRIES: u32 = 4;
-/// The label of a statement that a replica refused and the primary ran.
-pub(super) const REFUSED_BY_REPLICA: &str = "refused-by-replica";
+use super::work::{Prelude, REFUSED_BY_REPLICA, Ran, Tried, Work};
+use super::{Shared, reply};
 
 impl ClientSession {
     pub(super) async fn run_command(&mut self, statement: &Statement, work: Work<'_>) -> Result<Ran, End> {
@@ -335,148 +286,7 @@ impl ClientSession {
         Ok(prelude)
     }
 
-    /// Of a statement that failed, and may have committed before, no server tells what: the session has seen all that the
-    /// primary has committed by now.
-    async fn learn_writes(&mut self) {
-        if let Ok(position) = self.primary_position().await {
-            self.writes_untold = self.session.has_seen(position.as_bytes()).is_err();
-        }
-    }
-
-    /// What the primary has committed by now.
-    async fn primary_position(&mut self) -> Result<String, Tried> {
-        let failed = || Tried::AtPrimary("primary-position-unknown");
-        let snapshot = Arc::clone(&self.snapshot);
-        let writer = snapshot.writer().ok_or_else(failed)?;
-        let deadline = self.shared.server_deadline;
-        let position = match self.session.dialect().mariadb {
-            true => "SELECT @@GLOBAL.gtid_binlog_pos LIMIT 1",
-            false => "SELECT @@GLOBAL.gtid_executed LIMIT 1",
-        };
-        let held = self.hold.as_mut().filter(|lease| lease.server().id == writer.server().id);
-        let packets = if let Some(lease) = held {
-            crate::backend::query(lease.connection(), position, deadline).await.map_err(|_| failed())?
-        } else {
-            let settings = self.session.settings();
-            let leased = self.shared.pools.lease_writer(&writer, &self.identity, settings).await;
-            let mut lease = leased.map_err(|_| failed())?;
-            let packets = crate::backend::query(lease.connection(), position, deadline).await;
-            let packets = packets.map_err(|_| failed())?;
-            lease.release(self.last_activity);
-            packets
-        };
-        let row = packets.len().checked_sub(2).and_then(|at| packets.get(at)).ok_or_else(failed)?;
-        let (length, size) = crate::wire::response::read_length(row).ok_or_else(failed)?;
-        let text = row.get(size..).filter(|text| text.len() as u64 == length).ok_or_else(failed)?;
-        // Only what a GTID set can have goes into our statement.
-        crate::model::gtid::GtidSet::parse(std::str::from_utf8(text).map_err(|_| failed())?)
-            .map(|set| set.to_string())
-            .map_err(|_| failed())
-    }
-
-    /// Makes sure that the connection knows the statement, and gives the bytes of the EXECUTE for it; empty when those
-    /// in the inbox will do. The inner Err is an exchange that went otherwise.
-    async fn ready_to_execute(
-        &mut self,
-        id: u32,
-        prelude: &mut Prelude,
-        body: Body<'_>,
-    ) -> Result<Result<Vec<u8>, Relayed>, Broken> {
-        let Some(known) = self.statements.find(id).cloned() else {
-            let packet = reply::error(&reply::unknown_statement(id, "EXECUTE"));
-            return Ok(Err(Relayed::Kept { code: ER_UNKNOWN_STMT_HANDLER, packet }));
-        };
-        // Long data comes before anybody knows how the statement will be executed.
-        let cursor = matches!(body, Body::Inbox(_)) && command::has_cursor(self.client.inbox.bytes());
-        let Some(lease) = self.hold.as_mut() else { return Ok(Ok(Vec::new())) };
-        let cache = &mut lease.connection().prepared;
-        if !cursor
-            && cache.find(&known.text).is_some_and(|on_server| on_server.executed == Executed::WithCursor)
-            && let Some(old) = cache.forget(&known.text)
-        {
-            prepared::push_close(&mut prelude.bytes, old);
-        }
-        if cache.find(&known.text).is_none()
-            && let Some(relayed) = self.prepare_on_server(&known.text, prelude).await?
-        {
-            return Ok(Err(relayed));
-        }
-        let Some(lease) = self.hold.as_mut() else { return Ok(Ok(Vec::new())) };
-        let Some(on_server) = lease.connection().prepared.find(&known.text) else {
-            return Ok(Ok(Vec::new()));
-        };
-        Ok(Ok(command::execute_bytes(
-            &mut self.client.inbox,
-            body,
-            &known,
-            on_server,
-            self.identity.capabilities.contains(Capabilities::QUERY_ATTRIBUTES),
-        )))
-    }
-
-    /// Has the connection in hand prepare a statement of the client's, as its text was read when the client sent it. What is
-    /// left to be said before the EXECUTE is in `prelude`. Some: an exchange that went otherwise.
-    async fn prepare_on_server(
-        &mut self,
-        text: &Arc<PreparedText>,
-        prelude: &mut Prelude,
-    ) -> Result<Option<Relayed>, Broken> {
-        let session = Arc::clone(self.session.settings());
-        let reading = session.reading_as(&text.reading);
-        let reads_otherwise = *reading != *session;
-        if reads_otherwise {
-            if let Some(refused) = self.say(prelude).await? {
-                return Ok(Some(refused));
-            }
-            let Some(lease) = self.hold.as_mut() else { return Ok(None) };
-            prelude.answers = reset::write_difference(lease.connection(), &reading, &mut prelude.bytes);
-        }
-        let packet = prepared::prepare_packet(text);
-        let order = Order {
-            waits: prelude.waits,
-            body: Body::Bytes(&packet),
-            answer: Answer::Prepared,
-            keep_error: |_| true,
-            ..Order::alone(&prelude.bytes, prelude.answers)
-        };
-        let (mut relayed, answer) = self.exchange(&order).await?;
-        let bytes = match &mut relayed {
-            Relayed::Answered(_) => self.remember_prepared(text, answer.id),
-            Relayed::Kept { packet, .. } => {
-                // It answered a PREPARE of ours; the client's command may have more frames.
-                packet[3] = self.client.frames;
-                Vec::new()
-            }
-            _ => return Ok(Some(relayed)),
-        };
-        self.applied();
-        *prelude = Prelude { bytes, ..Prelude::default() };
-        if reads_otherwise && let Some(lease) = self.hold.as_mut() {
-            let connection = lease.connection();
-            connection.applied = reading;
-            prelude.answers = reset::write_difference(connection, &session, &mut prelude.bytes);
-            if let Some(refused) = self.say(prelude).await? {
-                return Ok(Some(refused));
-            }
-        }
-        Ok(matches!(relayed, Relayed::Kept { .. }).then_some(relayed))
-    }
-
-    /// Sends what makes the connection in hand look like the session. Some: the server said no.
-    async fn say(&mut self, prelude: &mut Prelude) -> Result<Option<Relayed>, Broken> {
-        let said = std::mem::take(prelude);
-        let alone = Order { waits: said.waits, ..Order::alone(&said.bytes, said.answers) };
-        if !said.bytes.is_empty()
-            && let (refused @ (Relayed::PreludeRefused(_) | Relayed::NotFresh), _) =
-                self.exchange(&alone).await?
-        {
-            return Ok(Some(refused));
-        }
-        self.applied();
-        Ok(None)
-    }
-
-    async fn exchange(&mut self, order: &Order<'_>) -> Result<(Relayed, PreparedAnswer), Broken> {
+    pub(super) async fn exchange(&mut self, order: &Order<'_>) -> Result<(Relayed, PreparedAnswer), Broken> {
         let Some(lease) = self.hold.as_mut() else {
             let error = std::io::Error::from(std::io::ErrorKind::NotConnected);
             return Err(Broken::Server { delivered: false, error });

@@ -19,10 +19,10 @@ use crate::routing::session::Session;
 use crate::sql::Dialect;
 use crate::telemetry::clients::Signals;
 use crate::wire::buffer::UNIT;
-use crate::wire::packet::ErrPacket;
+use crate::wire::packet::{ErrPacket, FULL_FRAME, HEADER};
 
-use super::command::{self, Frames};
 use super::forward::{self, ClientEnd};
+use super::frame::{Frame, Frames, frames, is_taken_whole};
 use super::insert_id::InsertId;
 use super::leave::Begun;
 use super::patience::Patience;
@@ -88,14 +88,6 @@ pub(super) enum End {
     ServerLost,
 }
 
-/// The command at the front of the inbox.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Frame {
-    /// Header and payload; for a command of several frames that is streamed, what of it is in the inbox.
-    pub(super) length: usize,
-    pub(super) streamed: bool,
-}
-
 /// What FOUND_ROWS() says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FoundRows {
@@ -114,8 +106,6 @@ enum Happened {
     Alarm,
 }
 
-const HEADER: usize = 4;
-const FULL_FRAME: usize = 0xFF_FFFF;
 /// How much of a command that is streamed must be seen first.
 const HEAD: usize = 64 << 10;
 /// How often an idle session that keeps warnings looks whether somebody needs its connection.
@@ -221,9 +211,9 @@ impl ClientSession {
                 if let Some(&command) = rest.first() {
                     need = HEADER + length;
                     if length == FULL_FRAME {
-                        match command::frames(bytes, self.client.max_packet) {
+                        match frames(bytes, self.client.max_packet) {
                             Frames::Whole(length) => return Ok(Frame { length, streamed: false }),
-                            Frames::Need(more) if command::is_taken_whole(command) => need = more,
+                            Frames::Need(more) if is_taken_whole(command) => need = more,
                             Frames::Need(_) if bytes.len() >= HEAD => {
                                 return Ok(Frame { length: HEAD, streamed: true });
                             }

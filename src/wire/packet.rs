@@ -9,7 +9,6 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use zeroize::Zeroizing;
 
 use super::flags::Capabilities;
-use super::response;
 
 /// Length (3 bytes) and sequence number of a frame.
 /// <https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_packets.html>
@@ -413,31 +412,6 @@ fn early_sqlstate(code: u16) -> [u8; 5] {
     }
 }
 
-/// The payload of an OK packet with neither text nor session state.
-/// <https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_ok_packet.html>
-pub(crate) fn encode_ok(ok: response::Ok) -> Vec<u8> {
-    let mut out = vec![OK];
-    push_lenenc(&mut out, ok.affected_rows);
-    push_lenenc(&mut out, ok.last_insert_id);
-    out.extend_from_slice(&ok.status.to_le_bytes());
-    out.extend_from_slice(&ok.warnings.to_le_bytes());
-    out
-}
-
-/// The same for a client with CLIENT_SESSION_TRACK that has this schema from now on.
-pub(crate) fn encode_ok_with_schema(ok: response::Ok, schema: &[u8]) -> Vec<u8> {
-    const SCHEMA: u8 = 1;
-    let mut out =
-        encode_ok(response::Ok { status: ok.status | response::status::SESSION_STATE_CHANGED, ..ok });
-    let (mut name, mut change) = (Vec::new(), vec![SCHEMA]);
-    push_lenenc_bytes(&mut name, schema);
-    push_lenenc_bytes(&mut change, &name);
-    // An empty info text, then the changes.
-    push_lenenc_bytes(&mut out, b"");
-    push_lenenc_bytes(&mut out, &change);
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use std::pin::Pin;
@@ -529,12 +503,6 @@ mod tests {
         assert_eq!(ErrPacket::parse(b"\x00\x15\x04"), None);
         assert_eq!(ErrPacket::new(1045, "28000", "No").to_string(), "ERROR 1045 (28000): No");
         assert_eq!(ErrPacket::new(1040, "08004", "No").encode(Capabilities::NONE), b"\xff\x10\x04No");
-    }
-
-    #[test]
-    fn ok_packets() {
-        let ok = response::Ok { affected_rows: 1, last_insert_id: 256, status: 0x4002, warnings: 3 };
-        assert_eq!(encode_ok(ok), b"\0\x01\xfc\x00\x01\x02\x40\x03\0");
     }
 
     proptest! {

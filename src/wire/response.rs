@@ -2,8 +2,7 @@
 //! the only thing it ever changes is to leave out session changes that a client did not ask for.
 //! <https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_response_packets.html>
 
-use super::packet::{push_lenenc_bytes, push_packet};
-use super::tracker::Format;
+use super::packet::{OK, push_lenenc, push_lenenc_bytes, push_packet};
 
 /// Status flags of OK and EOF packets that the proxy acts on.
 /// <https://dev.mysql.com/doc/dev/mysql-server/latest/mysql__com_8h.html#a1d854e841086925be1883e4d7b4e8cad>
@@ -23,6 +22,13 @@ pub(crate) struct Ok {
     pub(crate) last_insert_id: u64,
     pub(crate) status: u16,
     pub(crate) warnings: u16,
+}
+
+/// How the connection's two sides agreed to write answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Format {
+    pub(crate) deprecate_eof: bool,
+    pub(crate) optional_metadata: bool,
 }
 
 /// One entry of the session-state part of an OK packet.
@@ -274,6 +280,30 @@ fn write_length(buffer: &mut [u8; 9], value: usize) -> &[u8] {
     &buffer[..=size]
 }
 
+/// The payload of an OK packet with neither text nor session state.
+/// <https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_ok_packet.html>
+pub(crate) fn encode_ok(ok: Ok) -> Vec<u8> {
+    let mut out = vec![OK];
+    push_lenenc(&mut out, ok.affected_rows);
+    push_lenenc(&mut out, ok.last_insert_id);
+    out.extend_from_slice(&ok.status.to_le_bytes());
+    out.extend_from_slice(&ok.warnings.to_le_bytes());
+    out
+}
+
+/// The same for a client with CLIENT_SESSION_TRACK that has this schema from now on.
+pub(crate) fn encode_ok_with_schema(ok: Ok, schema: &[u8]) -> Vec<u8> {
+    const SCHEMA: u8 = 1;
+    let mut out = encode_ok(Ok { status: ok.status | status::SESSION_STATE_CHANGED, ..ok });
+    let (mut name, mut change) = (Vec::new(), vec![SCHEMA]);
+    push_lenenc_bytes(&mut name, schema);
+    push_lenenc_bytes(&mut change, &name);
+    // An empty info text, then the changes.
+    push_lenenc_bytes(&mut out, b"");
+    push_lenenc_bytes(&mut out, &change);
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -356,6 +386,12 @@ mod tests {
             assert_eq!(read_length(&written), Some((value as u64, written.len())));
             assert_eq!(read_length(&written[..written.len() - 1]), None);
         }
+    }
+
+    #[test]
+    fn ok_packets() {
+        let ok = Ok { affected_rows: 1, last_insert_id: 256, status: 0x4002, warnings: 3 };
+        assert_eq!(encode_ok(ok), b"\0\x01\xfc\x00\x01\x02\x40\x03\0");
     }
 
     #[test]

@@ -64,7 +64,8 @@ fn definition(name: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::tracker::{Answer, Format, Next, Tracker};
+    use crate::wire::response::Format;
+    use crate::wire::tracker::{Answer, Next, Tracker};
 
     #[test]
     fn the_tracker_reads_it_to_its_end() {

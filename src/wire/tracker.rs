@@ -2,7 +2,8 @@
 //! pass as they are and hands out the few packets that matter (OK, ERR, EOF, PREPARE's first, LOCAL INFILE).
 //! <https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_com_query_response.html>
 
-use super::response::{Malformed, read_length, status};
+use super::packet::{FULL_FRAME, HEADER};
+use super::response::{Format, Malformed, read_length, status};
 
 /// What kind of answer a command has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,13 +20,6 @@ pub(crate) enum Answer {
     Status,
     /// COM_STATISTICS: one packet of text.
     Text,
-}
-
-/// How the connection's two sides agreed to write answers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Format {
-    pub(crate) deprecate_eof: bool,
-    pub(crate) optional_metadata: bool,
 }
 
 /// What comes next in the bytes given to [`Tracker::next`].
@@ -95,9 +89,6 @@ enum Phase {
     End,
 }
 
-const HEADER: usize = 4;
-/// The largest payload of one frame; a packet that fills it goes on in the next frame.
-const FULL_FRAME: usize = 0xFF_FFFF;
 /// Packets that must be seen whole are small; a server that sends a larger one is not speaking the protocol.
 const MAX_CONTROL: usize = 4 << 20;
 

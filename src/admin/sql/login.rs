@@ -66,7 +66,7 @@ pub(super) async fn login(mut stream: Stream, door: &Door) -> Result<Entered, Lo
     let (sequence, right) = prove(&mut stream, door, &nonce, &response, packet.sequence).await?;
     if right {
         let ok = response::Ok { affected_rows: 0, last_insert_id: 0, status: AUTOCOMMIT, warnings: 0 };
-        packet::write_packet(&mut stream, sequence, &packet::encode_ok(ok))
+        packet::write_packet(&mut stream, sequence, &response::encode_ok(ok))
             .await
             .map_err(LoginError::Wire)?;
         return Ok(Entered { stream, capabilities });
