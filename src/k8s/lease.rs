@@ -90,9 +90,10 @@ async fn turn(access: &Access, name: &str, candidate: &mut Candidate) -> Result<
         };
         match written {
             Ok(lease) => {
-                candidate.holds(lease, begun);
-                if let Some(from) = candidate.acts_from.filter(|from| *from == begun + DURATION) {
-                    let wait_s = from.saturating_duration_since(Instant::now()).as_secs();
+                let made = candidate.made;
+                candidate.holds(lease, begun, Instant::now());
+                if made {
+                    let wait_s = DURATION.as_secs();
                     tracing::info!(lease = name, wait_s, "there was no lease: whoever had one may still act");
                 }
                 return Ok(());
@@ -226,13 +227,13 @@ impl Candidate {
         }
     }
 
-    /// The server has written it as we wanted, by a request that `begun` then.
-    fn holds(&mut self, lease: Lease, begun: Instant) {
+    /// The server has written it as we wanted, between these two moments.
+    fn holds(&mut self, lease: Lease, begun: Instant, answered: Instant) {
         let term = lease.spec.as_ref().and_then(|spec| spec.lease_transitions);
         self.term = term.and_then(|term| u32::try_from(term).ok()).unwrap_or(0);
         // Who acts by a lease that was deleted renewed that before this one was made.
         if std::mem::take(&mut self.made) {
-            self.acts_from = Some(begun + DURATION);
+            self.acts_from = Some(answered + DURATION);
         }
         (self.until, self.other) = (Some(begun + RENEW), None);
         (self.held, self.leader) = (Some(lease), Some(Arc::clone(&self.me)));

@@ -52,7 +52,7 @@ fn turn(candidate: &mut Candidate, api: &mut Api, now: Instant) {
         let lease = candidate.held.clone().or_else(|| api.lease.clone());
         let wanted = candidate.next(lease.as_ref(), now);
         match api.carry_out(wanted) {
-            Ok(Some(lease)) => return candidate.holds(lease, now),
+            Ok(Some(lease)) => return candidate.holds(lease, now, now),
             Ok(None) => return,
             Err(()) => candidate.held = None,
         }
@@ -167,6 +167,34 @@ fn a_lease_that_was_deleted_is_its_holders_first() {
 }
 
 #[test]
+fn who_makes_a_lease_waits_from_when_it_was_made() {
+    let (begin, mut api) = (Instant::now(), Api::default());
+    let (mut a, mut b) = (candidate("a"), candidate("b"));
+    let late = b.next(None, begin);
+    turn(&mut a, &mut api, begin);
+    turn(&mut a, &mut api, begin + seconds(14));
+    api.lease = None;
+    let lease = api.carry_out(late).expect("there is none").expect("it is written");
+    b.holds(lease, begin, begin + seconds(14));
+    turn(&mut b, &mut api, begin + seconds(16));
+    for (at, leads) in [(15, false), (16, false), (23, false)] {
+        assert_eq!(
+            (a.leads_at(begin + seconds(at)), b.leads_at(begin + seconds(at))),
+            (true, leads),
+            "at {at} s"
+        );
+    }
+    turn(&mut b, &mut api, begin + seconds(25));
+    for (at, leads) in [(28, false), (29, true)] {
+        assert_eq!(
+            (a.leads_at(begin + seconds(at)), b.leads_at(begin + seconds(at))),
+            (false, leads),
+            "at {at} s"
+        );
+    }
+}
+
+#[test]
 fn terms_count_leaders() {
     let (begin, mut api) = (Instant::now(), Api::default());
     let (mut a, mut b) = (candidate("a"), candidate("b"));
@@ -226,7 +254,7 @@ proptest! {
                             wanted[who] = Some((candidate.next(lease.as_ref(), now), now));
                         }
                         Some((wanted, begun)) => match api.carry_out(wanted) {
-                            Ok(Some(lease)) => candidate.holds(lease, begun),
+                            Ok(Some(lease)) => candidate.holds(lease, begun, now),
                             Ok(None) => {}
                             Err(()) => candidate.held = None,
                         },
