@@ -69,7 +69,8 @@ fn main() {
     // A thousand clients on both sides of a proxy.
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
-    let mut arguments = Arguments { seconds: 5, rounds: 3, only: Vec::new(), beside: Vec::new(), build: None };
+    let mut arguments =
+        Arguments { seconds: 5, rounds: 3, only: Vec::new(), beside: Vec::new(), build: None };
     let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
     while let Some(word) = words.next() {
         let mut value = || words.next().unwrap_or_else(|| usage());
