@@ -225,6 +225,7 @@ impl ClientSession {
             &payload,
             self.identity.capabilities,
             self.identity.collation,
+            self.client.nonce,
             &shared.login,
             &check,
         );
@@ -236,6 +237,7 @@ impl ClientSession {
             }
             Err(_) => return Err(End::IdleTooLong),
         };
+        self.client.nonce = claimed.nonce;
         let settings = Settings::with_schema(claimed.schema.map(Arc::from));
         self.identity = Arc::new(Identity {
             credentials: claimed.credentials,

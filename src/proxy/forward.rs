@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use crate::backend::connection::Connection;
 use crate::model::settings::Trackers;
 use crate::telemetry::clients::Registration;
+use crate::wire::auth::Nonce;
 use crate::wire::buffer::{Buffer, UNIT};
 use crate::wire::packet::{FULL_FRAME, HEADER, read_packet};
 use crate::wire::stream::Stream;
@@ -34,6 +35,8 @@ pub(super) struct ClientEnd {
     pub(super) write_limit: Duration,
     /// The largest command, in bytes.
     pub(super) max_packet: u64,
+    /// The last that it was given to answer to.
+    pub(super) nonce: Nonce,
 }
 
 /// The bytes of the command itself, header included.

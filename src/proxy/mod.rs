@@ -396,6 +396,7 @@ impl Shared {
             frames: 1,
             write_limit: self.limits.client_write,
             max_packet: self.limits.max_packet.min(defaults.max_allowed_packet),
+            nonce: claimed.nonce,
         };
         let settings = Settings::with_schema(claimed.schema.map(Arc::from));
         let dialect = self.dialect(&identity);

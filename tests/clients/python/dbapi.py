@@ -255,17 +255,23 @@ def check_cancel():
 
 
 def check_reset():
-    if DRIVER != "mysql-connector-python":
-        raise Missing("the driver has no pool")
-    from mysql.connector import pooling
+    if DRIVER == "mysql-connector-python":
+        from mysql.connector import pooling
 
-    options = {key: value for key, value in login.items() if value is not None}
-    pool = pooling.MySQLConnectionPool(pool_name=DRIVER, pool_size=1, **options)
-    session = pool.get_connection()
+        options = {key: value for key, value in login.items() if value is not None}
+        pool = pooling.MySQLConnectionPool(pool_name=DRIVER, pool_size=1, **options)
+        session = pool.get_connection()
+    elif DRIVER == "mysqlclient":
+        session = connect()
+    else:
+        raise Missing("the driver has no pool, and no other reset")
     for sql in ["SET @mine = 5", "SET sql_mode = ''", "CREATE TEMPORARY TABLE mine (id INT)"]:
         rows(session, sql)
-    session.close()
-    session = pool.get_connection()
+    if DRIVER == "mysql-connector-python":
+        session.close()
+        session = pool.get_connection()
+    else:
+        session.change_user(common.USER, common.PASSWORD, common.SCHEMA)
     ((mine, mode),) = rows(session, "SELECT @mine, @@sql_mode")
     assert mine is None and mode, (mine, mode)
     expect(1146, "42S02", lambda: rows(session, "SELECT * FROM mine"))

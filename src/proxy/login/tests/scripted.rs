@@ -419,7 +419,7 @@ async fn change_of_user() {
                 None => client.expect_ok(sequence).await,
             }
         };
-        let change = change_user(&mut far, &packet, capabilities, 45, &context, &server);
+        let change = change_user(&mut far, &packet, capabilities, 45, Nonce([1; 20]), &context, &server);
         let ((), changed) = Box::pin(async { tokio::join!(client, change) }).await;
         match changed {
             Ok(changed) => {
@@ -430,6 +430,40 @@ async fn change_of_user() {
             }
             Err(error) => assert!(code.is_some(), "{error}"),
         }
+    }
+}
+
+/// As MariaDB's C library changes users: what it says first answers to the last nonce, and it reads no other.
+#[tokio::test]
+async fn a_change_of_user_that_answers_to_the_last_nonce() {
+    let context = context(true, MINUTE);
+    let server = knowing_ann(&context);
+    let capabilities = RELAYED - Capabilities::CONNECT_WITH_DB;
+    let last = Nonce([3; 20]);
+    for (password, code) in [(&b"secret"[..], None), (b"wrong", Some(1045))] {
+        let (near, far) = UnixStream::pair().expect("a socket pair");
+        let mut far = Stream::unix(far);
+        let answer = answer_native(password, &last);
+        let request = ChangeUser {
+            user: b"ann".to_vec(),
+            answer: Answer::new(answer.clone()),
+            schema: None,
+            collation: Some(255),
+            plugin: Some(Plugin::Native.name().as_bytes().to_vec()),
+            attributes: Attributes::default(),
+        };
+        let packet = [&b"\x11"[..], &request.encode(capabilities)].concat();
+        let client = async {
+            let greeting = Greeting::parse(&captured_greeting()).expect("a greeting");
+            let mut client = Client { stream: Stream::unix(near), greeting };
+            let Some(code) = code else { return client.expect_ok(1).await };
+            client.expect_switch(1, Plugin::Native).await;
+            client.send(2, &answer).await;
+            client.expect_error(3, code).await;
+        };
+        let change = change_user(&mut far, &packet, capabilities, 45, last, &context, &server);
+        let ((), changed) = Box::pin(async { tokio::join!(client, change) }).await;
+        assert_eq!(changed.is_ok(), code.is_none());
     }
 }
 
