@@ -267,11 +267,33 @@ func driverChecks() []check {
 			defer db.Close()
 			s := session(db)
 			exec(s, "DELETE FROM notes")
-			// The driver closes the connection when a context ends; it tells nobody the id that KILL needs.
+			// The driver tells nobody the id that KILL needs; the server does.
+			id := one[uint64](s, "SELECT CONNECTION_ID()")
+			ended := make(chan error)
+			go func() {
+				_, err := s.ExecContext(background, "SELECT SLEEP(60) FROM expected")
+				ended <- err
+			}()
+			for wait := true; wait; {
+				select {
+				case err := <-ended:
+					refused(err, 1317, "70100")
+					wait = false
+				case <-time.After(200 * time.Millisecond):
+					must(db.Exec("KILL QUERY ?", id))
+				}
+			}
+			equal(one[int](s, "SELECT 5"), 5)
+			must(db.Exec("KILL ?", id))
+			_, err := s.ExecContext(background, "DO 1")
+			equal(err != nil, true)
+			s.Close()
+			// It closes the connection when a context ends.
+			s = session(db)
 			short, cancel := context.WithTimeout(background, 200*time.Millisecond)
 			defer cancel()
 			begin := time.Now()
-			_, err := s.QueryContext(short, "SELECT SLEEP(60)")
+			_, err = s.QueryContext(short, "SELECT SLEEP(60)")
 			equal(errors.Is(err, context.DeadlineExceeded) && time.Since(begin) < 30*time.Second, true)
 			s.Close()
 			ok(db.Ping())

@@ -75,7 +75,8 @@ fn expected() -> [Vec<Value>; 3] {
     ]
 }
 
-/// The driver's own types are compared after its conversions: by text all comes as bytes. Dates have no type in it.
+/// The driver's own types are compared after its conversions: by text all comes as bytes. Dates have no type in it: see
+/// [`DATES`].
 fn alike(found: &Value, wanted: &Value) -> bool {
     fn is<T: FromValue + PartialEq>(found: &Value, wanted: &T) -> bool {
         from_value_opt::<T>(found.clone()).is_ok_and(|found| found == *wanted)
@@ -90,11 +91,20 @@ fn alike(found: &Value, wanted: &Value) -> bool {
     }
 }
 
+/// `day`, `moment` and `span` as texts.
+const DATES: [[&str; 3]; 2] = [
+    ["2024-02-29", "2024-12-31 23:59:59.123456", "-12:34:56.123456"],
+    ["1000-01-01", "1000-01-01 00:00:00.000000", "00:00:00.000000"],
+];
+
 /// Reads what was written, in both ways: the servers compare it too.
 async fn written(conn: &mut Conn) -> Checked {
     assert_eq!(conn.query::<u32, _>("SELECT id FROM same ORDER BY id").await?, [1, 2, 3]);
     let texts: Vec<Row> = conn.query("SELECT * FROM types WHERE id > 0 ORDER BY id").await?;
     let binary: Vec<Row> = conn.exec("SELECT * FROM types WHERE id > ? ORDER BY id", (0,)).await?;
+    for (row, dates) in texts.iter().zip(DATES) {
+        assert_eq!([9, 10, 11].map(|at| row.get::<String, _>(at)), dates.map(|date| Some(date.to_owned())));
+    }
     for rows in [texts, binary] {
         assert_eq!(rows.len(), 3);
         for (row, wanted) in rows.into_iter().zip(expected()) {

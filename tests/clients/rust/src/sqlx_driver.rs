@@ -3,11 +3,17 @@
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions, MySqlSslMode};
-use sqlx::{Connection, Executor, MySqlConnection, Row};
+use sqlx::mysql::types::{MySqlTime, MySqlTimeSign};
+use sqlx::mysql::{
+    MySqlArguments, MySqlConnectOptions, MySqlPool, MySqlPoolOptions, MySqlRow, MySqlSslMode,
+};
+use sqlx::query::Query;
+use sqlx::types::chrono::{NaiveDate, NaiveDateTime};
+use sqlx::types::{BigDecimal, JsonValue};
+use sqlx::{Connection, Executor, MySql, MySqlConnection, Row};
 
 use crate::report::{self, Checked, missing};
-use crate::{ALTERS, COLUMNS, ERRORS, blob, given, insert_types, tls};
+use crate::{ALTERS, ERRORS, blob, given, insert_types, tls};
 
 fn options() -> MySqlConnectOptions {
     MySqlConnectOptions::new()
@@ -45,18 +51,142 @@ async fn connects() -> Checked {
     Ok(())
 }
 
-/// By text: the rows go from table to table, and come back as they are written there.
+/// A row of `types`, in the driver's own types.
+#[derive(Debug, Default, PartialEq)]
+struct Types {
+    id: i32,
+    tiny: Option<i8>,
+    small: Option<u16>,
+    big: Option<i64>,
+    huge: Option<u64>,
+    wide: Option<f64>,
+    narrow: Option<f32>,
+    exact: Option<BigDecimal>,
+    flags: Option<u16>,
+    day: Option<NaiveDate>,
+    moment: Option<NaiveDateTime>,
+    span: Option<MySqlTime>,
+    vintage: Option<u16>,
+    word: Option<String>,
+    bytes: Option<Vec<u8>>,
+    document: Option<JsonValue>,
+    choice: Option<String>,
+    several: Option<String>,
+}
+
+impl Types {
+    fn read(row: &MySqlRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            id: row.try_get("id")?,
+            tiny: row.try_get("tiny")?,
+            small: row.try_get("small")?,
+            big: row.try_get("big")?,
+            huge: row.try_get("huge")?,
+            wide: row.try_get("wide")?,
+            narrow: row.try_get("narrow")?,
+            exact: row.try_get("exact")?,
+            flags: row.try_get("flags")?,
+            day: row.try_get("day")?,
+            moment: row.try_get("moment")?,
+            span: row.try_get("span")?,
+            vintage: row.try_get("vintage")?,
+            word: row.try_get("word")?,
+            bytes: row.try_get("bytes")?,
+            document: row.try_get("document")?,
+            choice: row.try_get("choice")?,
+            several: row.try_get("several")?,
+        })
+    }
+
+    fn bind<'q>(&'q self, sql: &'q str) -> Query<'q, MySql, MySqlArguments> {
+        sqlx::query(sql)
+            .bind(self.id)
+            .bind(self.tiny)
+            .bind(self.small)
+            .bind(self.big)
+            .bind(self.huge)
+            .bind(self.wide)
+            .bind(self.narrow)
+            .bind(&self.exact)
+            .bind(self.flags)
+            .bind(self.day)
+            .bind(self.moment)
+            .bind(self.span)
+            .bind(self.vintage)
+            .bind(&self.word)
+            .bind(&self.bytes)
+            .bind(&self.document)
+            .bind(&self.choice)
+            .bind(&self.several)
+    }
+}
+
+fn expected() -> [Types; 3] {
+    let day = |year, month, day| NaiveDate::from_ymd_opt(year, month, day).expect("a day");
+    let full = Types {
+        id: 1,
+        tiny: Some(-128),
+        small: Some(65535),
+        big: Some(i64::MIN),
+        huge: Some(u64::MAX),
+        wide: Some(-1.5e300),
+        narrow: Some(0.5),
+        exact: "12345678901234567890123456.0123456789".parse().ok(),
+        flags: Some(513),
+        day: Some(day(2024, 2, 29)),
+        moment: day(2024, 12, 31).and_hms_micro_opt(23, 59, 59, 123_456),
+        span: MySqlTime::new(MySqlTimeSign::Negative, 12, 34, 56, 123_456).ok(),
+        vintage: Some(2155),
+        word: Some("Grüße 😀 '\"\\%".to_owned()),
+        bytes: Some(b"\x00\xff'\\\"\n\x1a".to_vec()),
+        document: "{\"a\": [1, null, \"ü\"], \"b\": 1.5}".parse().ok(),
+        choice: Some("b".to_owned()),
+        several: Some("x,z".to_owned()),
+    };
+    let least = Types {
+        id: 2,
+        tiny: Some(0),
+        small: Some(0),
+        big: Some(0),
+        huge: Some(0),
+        wide: Some(0.0),
+        narrow: Some(-0.25),
+        exact: "-0.0000000001".parse().ok(),
+        flags: Some(0),
+        day: Some(day(1000, 1, 1)),
+        moment: day(1000, 1, 1).and_hms_opt(0, 0, 0),
+        span: Some(MySqlTime::ZERO),
+        vintage: Some(1901),
+        word: Some(String::new()),
+        bytes: Some(Vec::new()),
+        document: Some(JsonValue::Array(Vec::new())),
+        choice: Some("a".to_owned()),
+        several: Some(String::new()),
+    };
+    [full, least, Types { id: 3, ..Types::default() }]
+}
+
+/// What was written: the servers compare it too. In both ways, whichever wrote it.
+async fn written(conn: &mut MySqlConnection) -> Checked {
+    let same: Vec<i32> = sqlx::query_scalar("SELECT id FROM same ORDER BY id").fetch_all(&mut *conn).await?;
+    assert_eq!(same, [1, 2, 3]);
+    let texts = conn.fetch_all("SELECT * FROM types ORDER BY id").await?;
+    let query = sqlx::query("SELECT * FROM types WHERE id > ? ORDER BY id").bind(0);
+    let binary = query.fetch_all(&mut *conn).await?;
+    for rows in [texts, binary] {
+        let rows = rows.iter().map(Types::read).collect::<Result<Vec<_>, _>>()?;
+        assert_eq!(rows, expected());
+    }
+    Ok(())
+}
+
+/// The driver puts no values into texts: the rows go from table to table.
 async fn text() -> Checked {
     let pool = pool().await;
     let mut conn = pool.acquire().await?;
     conn.execute("DELETE FROM types").await?;
     conn.execute("INSERT INTO types SELECT * FROM expected").await?;
-    let rows = conn.fetch_all("SELECT id, exact, word, document FROM types ORDER BY id").await?;
-    assert_eq!(rows.len(), 3);
-    assert_eq!(rows[0].try_get_unchecked::<String, _>(1)?, "12345678901234567890123456.0123456789");
-    assert_eq!(rows[0].try_get::<String, _>(2)?, "Grüße 😀 '\"\\%");
-    assert_eq!(rows[2].try_get::<Option<String>, _>(2)?, None);
-    Ok(())
+    written(&mut conn).await
 }
 
 async fn prepared() -> Checked {
@@ -64,38 +194,10 @@ async fn prepared() -> Checked {
     let mut conn = pool.acquire().await?;
     conn.execute("DELETE FROM types").await?;
     let insert = insert_types();
-    sqlx::query(&insert)
-        .bind(1)
-        .bind(-128_i8)
-        .bind(65535_u16)
-        .bind(i64::MIN)
-        .bind(u64::MAX)
-        .bind(-1.5e300)
-        .bind(0.5_f32)
-        .bind("12345678901234567890123456.0123456789")
-        .bind(513_u16)
-        .bind("2024-02-29")
-        .bind("2024-12-31 23:59:59.123456")
-        .bind("-12:34:56.123456")
-        .bind(2155)
-        .bind("Grüße 😀 '\"\\%")
-        .bind(&b"\x00\xff'\\\"\n\x1a"[..])
-        .bind("{\"a\": [1, null, \"ü\"], \"b\": 1.5}")
-        .bind("b")
-        .bind("x,z")
-        .execute(&mut *conn)
-        .await?;
-    let mut nothing = sqlx::query(&insert).bind(3);
-    for _ in 1..COLUMNS {
-        nothing = nothing.bind(None::<String>);
+    for row in expected() {
+        row.bind(&insert).execute(&mut *conn).await?;
     }
-    nothing.execute(&mut *conn).await?;
-    let same: Vec<i32> = sqlx::query_scalar("SELECT id FROM same ORDER BY id").fetch_all(&mut *conn).await?;
-    assert_eq!(same, [1, 3]);
-    let row = sqlx::query("SELECT * FROM types WHERE id = ?").bind(1).fetch_one(&mut *conn).await?;
-    assert_eq!((row.try_get::<i64, _>(3)?, row.try_get::<u64, _>(4)?), (i64::MIN, u64::MAX));
-    assert_eq!((row.try_get::<f64, _>(5)?, row.try_get::<f32, _>(6)?), (-1.5e300, 0.5));
-    assert_eq!(row.try_get::<Vec<u8>, _>(14)?, b"\x00\xff'\\\"\n\x1a");
+    written(&mut conn).await?;
     let mut other = pool.acquire().await?;
     for sql in ALTERS {
         sqlx::query("SELECT word FROM notes WHERE id < ?").bind(0).fetch_all(&mut *conn).await?;
@@ -199,9 +301,28 @@ async fn errors() -> Checked {
     Ok(())
 }
 
-/// A statement that is given up costs its connection; the pool goes on with another.
 async fn cancel() -> Checked {
     let pool = pool().await;
+    let mut conn = pool.acquire().await?;
+    for kill in ["KILL QUERY", "KILL"] {
+        let id: u64 = sqlx::query_scalar("SELECT CONNECTION_ID()").fetch_one(&mut *conn).await?;
+        let mut sleeping = Box::pin(conn.execute("SELECT SLEEP(60) FROM expected"));
+        let ended = loop {
+            match tokio::time::timeout(Duration::from_millis(200), &mut sleeping).await {
+                Ok(ended) => break ended,
+                // What is gone before a second attempt has no such id (1094).
+                Err(_) => drop(pool.execute(&*format!("{kill} {id}")).await),
+            }
+        };
+        drop(sleeping);
+        if kill == "KILL QUERY" {
+            refused(ended, 1317, "70100");
+            assert_eq!(sqlx::query_scalar::<_, i64>("SELECT 5").fetch_one(&mut *conn).await?, 5);
+        } else {
+            assert!(ended.is_err() || conn.ping().await.is_err());
+        }
+    }
+    // A statement that is given up costs its connection; the pool goes on with another.
     let sleeping = sqlx::query("SELECT SLEEP(60)").execute(&pool);
     assert!(tokio::time::timeout(Duration::from_millis(300), sleeping).await.is_err());
     assert_eq!(sqlx::query_scalar::<_, i64>("SELECT 5").fetch_one(&pool).await?, 5);

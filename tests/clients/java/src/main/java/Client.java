@@ -317,6 +317,10 @@ final class Client {
         other.join();
       }
       equal(one(session, "SELECT 5"), "5");
+      try (Connection other = connect("")) {
+        run(other, "KILL " + one(session, "SELECT CONNECTION_ID()"));
+      }
+      equal(session.isValid(5), false);
     }
   }
 
