@@ -197,7 +197,7 @@ fn what_is_in_the_way_of_a_start() {
         assert_eq!(status.code(), Some(2));
         assert_eq!(bad.log().lines().count(), 2, "{}", bad.log());
 
-        let nobody = "topology: {servers: [{name: mysql-0, address: \"127.0.0.1:1\"}]}";
+        let nobody = "topology: {servers: [{name: mysql-0, address: \"127.0.0.1:1\"}]}\nrouting: {primary_wait_ms: 1000}";
         let mut alone = Proxy::launch(cluster, nobody);
         assert!(alone.ready(Duration::from_secs(8)).await.is_err());
         let log = alone.log();
@@ -205,5 +205,7 @@ fn what_is_in_the_way_of_a_start() {
         assert_eq!(http_get(alone.http(), "/readyz").map(|(status, _)| status), Some(503), "{log}");
         let http = alone.http().to_string();
         assert_eq!(readwright(&["status", "--address", &http]).0, Some(1));
+        let refused = alone.try_connect(APP).await.expect_err("nobody could say who that is").to_string();
+        assert!(refused.contains("no MySQL server") && refused.contains("127.0.0.1:1"), "{refused}");
     });
 }

@@ -476,7 +476,7 @@ impl Check for AskServer {
         });
         let settings = Settings::with_schema(login.schema.map(Arc::from));
         let settings = self.0.settings.intern(&Arc::new(settings));
-        let mut why = String::from("no server is known to be up");
+        let mut why = None;
         loop {
             let _ = timeout_at(patience, snapshots.wait_for(somebody)).await;
             let topology = Arc::clone(&snapshots.borrow_and_update());
@@ -504,13 +504,17 @@ impl Check for AskServer {
                         self.0.probe_now(&server.id);
                         silent &=
                             matches!(&error, LeaseError::Connect(_, error) if error.server_error().is_none());
-                        why = error.to_string();
+                        why = Some(error.to_string());
                     }
                 }
             }
             // One that is silent may be known to be away by now, and others serve.
             if !silent || !matches!(timeout_at(patience, snapshots.changed()).await, Ok(Ok(()))) {
-                return Err(CheckError::Unavailable(why));
+                let unproven = || topology.unproven().map(|(id, problem)| format!("{id}: {problem}"));
+                let why = why.or_else(unproven);
+                return Err(CheckError::Unavailable(
+                    why.unwrap_or_else(|| "no server is known to be up".into()),
+                ));
             }
         }
     }
