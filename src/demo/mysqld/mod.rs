@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -301,19 +301,24 @@ impl Instance {
         self.ready(START).await
     }
 
-    /// Makes it hang: it keeps its connections and answers nothing.
+    /// Makes it hang: it keeps its connections and answers nothing. Returns when all of its threads have stopped: the signal
+    /// goes to one of them, and the others run on until that one runs.
     pub(crate) fn freeze(&self) {
-        self.signal(Signal::STOP);
+        if let Some(process) = self.signal(Signal::STOP) {
+            let stopped = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+            // An error: it has ended, and somebody has noticed.
+            let _ = waitid(WaitId::Pid(process), stopped);
+        }
     }
 
     pub(crate) fn thaw(&self) {
         self.signal(Signal::CONT);
     }
 
-    fn signal(&self, signal: Signal) {
-        if let State::Ready(process) = *self.state.borrow() {
-            send(process, signal);
-        }
+    /// The process that was sent it.
+    fn signal(&self, signal: Signal) -> Option<Pid> {
+        let State::Ready(process) = *self.state.borrow() else { return None };
+        send(process, signal)
     }
 }
 
@@ -486,15 +491,17 @@ async fn end_leftovers(folder: &Path) {
             return;
         }
         let signal = if Instant::now() > patience { Signal::KILL } else { Signal::TERM };
-        processes.into_iter().for_each(|process| send(process, signal));
+        for process in processes {
+            send(process, signal);
+        }
         sleep(Duration::from_millis(100)).await;
     }
 }
 
-fn send(process: u32, signal: Signal) {
-    if let Some(pid) = i32::try_from(process).ok().and_then(Pid::from_raw) {
-        let _ = kill_process(pid, signal);
-    }
+/// None: there is no such process.
+fn send(process: u32, signal: Signal) -> Option<Pid> {
+    let pid = Pid::from_raw(i32::try_from(process).ok()?)?;
+    kill_process(pid, signal).ok().map(|()| pid)
 }
 
 fn describe_exit(status: io::Result<ExitStatus>, log: &str) -> String {
