@@ -31,7 +31,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        let ended = within(Duration::from_secs(60), || servers(&self.0) == 0);
+        let ended = within(Duration::from_secs(120), || servers(&self.0) == 0);
         let _ = fs::remove_dir_all(&self.0);
         assert!(ended || std::thread::panicking(), "servers are still running in {}", self.0.display());
     }
@@ -156,7 +156,7 @@ fn signals_end_it_with_all_its_servers() {
     let (mut child, _) = start();
     signal(&child, "KILL");
     child.wait().expect("it ends");
-    assert!(within(Duration::from_secs(60), || servers(&folder.0) == 0), "servers outlive the demo");
+    assert!(within(Duration::from_secs(120), || servers(&folder.0) == 0), "servers outlive the demo");
 }
 
 #[test]

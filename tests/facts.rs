@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 mod support;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The first column of all rows, with commas; an error as `error NUMBER`.
 async fn ask(server: &mut Conn, sql: &str) -> String {

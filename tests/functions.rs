@@ -138,7 +138,7 @@ async fn explain(version: &str, statements: impl Iterator<Item = &str>) -> Vec<S
     let lines: String = statements.flat_map(|sql| [sql, "\n"]).collect();
     let write = async move { input.write_all(lines.as_bytes()).await.expect("it reads") };
     let both = async { tokio::join!(write, child.wait_with_output()).1 };
-    let output = timeout(Duration::from_secs(60), both).await.expect("in time").expect("it runs");
+    let output = timeout(Duration::from_secs(120), both).await.expect("in time").expect("it runs");
     let said = String::from_utf8(output.stdout).expect("as it was written");
     said.lines().map(|line| line.rsplit_once('\t').expect("three columns").0.to_owned()).collect()
 }

@@ -246,10 +246,10 @@ async fn nobody_gets_in(cluster: &Cluster, overrides: &str) {
             }
         }
     };
-    let refused = timeout(Duration::from_secs(30), refused).await.expect("it starts");
+    let refused = timeout(Duration::from_secs(60), refused).await.expect("it starts");
     assert_eq!(refused.code, 1429, "{refused}");
     proxy.terminate();
-    proxy.ended(Duration::from_secs(30)).await.expect("it ends when it is told to");
+    proxy.ended(Duration::from_secs(60)).await.expect("it ends when it is told to");
 }
 
 /// Gives the server a certificate for `host` of a new CA; the files of its key, of itself and of the CA.

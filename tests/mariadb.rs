@@ -21,7 +21,7 @@ mod support;
 
 /// Waits until the status says this of a server.
 async fn until(proxy: &Proxy, server: &str, what: impl Fn(&serde_json::Value) -> bool) {
-    let patience = Instant::now() + Duration::from_secs(40);
+    let patience = Instant::now() + Duration::from_secs(120);
     loop {
         let status: serde_json::Value = serde_json::from_str(&proxy.page("/status")).expect("JSON");
         let servers = status["servers"].as_array().expect("a list");
@@ -280,7 +280,7 @@ async fn client(
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
-    let output = timeout(Duration::from_secs(30), run).await.expect("in time").expect("it runs");
+    let output = timeout(Duration::from_secs(120), run).await.expect("in time").expect("it runs");
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }

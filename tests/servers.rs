@@ -64,8 +64,8 @@ fn a_server_comes_back_after_stop_crash_freeze_and_clone() {
         let ended = connection.query_drop(clone).await.unwrap_err();
         assert!(ended.to_string().contains("3707"), "{ended}");
         let restart = state.wait_for(|state| *state == State::Starting);
-        tokio::time::timeout(Duration::from_secs(30), restart).await.unwrap().unwrap();
-        replica.ready(Duration::from_secs(30)).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(120), restart).await.unwrap().unwrap();
+        replica.ready(Duration::from_secs(120)).await.unwrap();
         cluster.replicate(1).await;
         cluster.caught_up().await;
     });

@@ -124,17 +124,13 @@ impl Scene {
         allow(cluster).await;
         let rows: String = (0..1000).map(|number| format!("row {number}\n")).collect();
         fs::write(cluster.folder().join("rows.txt"), rows).expect("the folder is ours");
-        let proxy =
-            async |tls| Proxy::start(cluster, &format!("{PATIENT}\nclient_tls: {{mode: {tls}}}")).await;
+        let proxy = async |tls| Proxy::start(cluster, &format!("client_tls: {{mode: {tls}}}")).await;
         let (plain, encrypted) = (proxy("disabled").await, proxy("required").await);
         // Some drivers log in without TLS only where their password is known, as with a server.
         drop(plain.connect(APP).await);
         Self { cluster, plain, encrypted }
     }
 }
-
-/// A machine that is busy with other things must not make a server look dead.
-const PATIENT: &str = "pool: {connect_timeout_ms: 15000}\nmonitor: {timeout_ms: 10000, failures: 3}";
 
 /// What drivers need of the servers.
 async fn allow(cluster: &Cluster) {

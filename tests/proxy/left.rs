@@ -113,7 +113,7 @@ fn found_rows_are_the_sessions_own() {
             )
             .await;
         // One connection to each server: what is left on it the other client's next statement overwrites.
-        let narrow = Proxy::start(cluster, "pool: {max_per_server: 1, linger_ms: 0}").await;
+        let narrow = Proxy::start(cluster, "pool: {max_per_server: 1, linger_ms: 0, wait_ms: 5000}").await;
         let calculated = "SELECT SQL_CALC_FOUND_ROWS id FROM d.found WHERE id > 1 LIMIT 1";
         for (sql, found) in [
             ("SELECT id FROM d.found", "4"),

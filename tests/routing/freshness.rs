@@ -21,14 +21,15 @@ const RECOVER: &str = "STOP REPLICA; CHANGE REPLICATION SOURCE TO SOURCE_DELAY=0
 fn reads_are_never_older_than_they_may_be() {
     support::run(async {
         let scene = Scene::enter().await;
-        let hasty = Proxy::start(scene.cluster, "").await;
-        let global = Proxy::start(scene.cluster, "routing: {consistency: global}").await;
+        let patient = Proxy::start(scene.cluster, "routing: {gtid_wait_ms: 5000}").await;
+        let hasty = Proxy::start(scene.cluster, "routing: {gtid_wait_ms: 1000}").await;
+        let global = Proxy::start(scene.cluster, "routing: {consistency: global, gtid_wait_ms: 1000}").await;
         let mut wrong = Vec::new();
         let mut value = 10_000;
         for (situation, [one, two]) in SITUATIONS {
             replica(scene.cluster, 1, one).await;
             replica(scene.cluster, 2, two).await;
-            for (proxy, name) in [(&scene.proxy, "patient"), (&hasty, "hasty")] {
+            for (proxy, name) in [(&patient, "patient"), (&hasty, "hasty")] {
                 let mut client = Client::connect(proxy.port(), APP).await;
                 for _ in 0..2 {
                     value += 1;

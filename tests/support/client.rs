@@ -14,7 +14,7 @@ use super::cluster::Cluster;
 pub(crate) async fn mysql(cluster: &Cluster, arguments: &[&str], statements: &str) -> Result<String, String> {
     let client: PathBuf = cluster.home().installation().client("mysql").expect("the client is there");
     let mut run = Command::new(client)
-        .args(["--no-defaults", "--batch", "--skip-column-names", "--connect-timeout=10"])
+        .args(["--no-defaults", "--batch", "--skip-column-names", "--connect-timeout=60"])
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -28,9 +28,9 @@ pub(crate) async fn mysql(cluster: &Cluster, arguments: &[&str], statements: &st
         let _ = input.write_all(statements.as_bytes()).await;
     };
     let both = async { tokio::join!(write, run.wait_with_output()).1 };
-    let Output { status, stdout, stderr } = timeout(Duration::from_secs(60), both)
+    let Output { status, stdout, stderr } = timeout(Duration::from_secs(120), both)
         .await
-        .expect("the client ends within 60 s")
+        .expect("the client ends in time")
         .expect("it can be waited for");
     if status.success() {
         return Ok(String::from_utf8_lossy(&stdout).trim().to_owned());

@@ -91,7 +91,7 @@ impl MariaDb {
     }
 
     async fn reachable(&self, ordinal: usize) -> Conn {
-        let patience = Instant::now() + Duration::from_secs(60);
+        let patience = Instant::now() + Duration::from_secs(120);
         loop {
             match connect(self.servers[ordinal].port, ROOT).await {
                 Ok(conn) => return conn,

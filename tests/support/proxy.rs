@@ -56,7 +56,7 @@ impl Proxy {
     async fn started(program: &Path, folder: &Path, servers: &[(&str, u16)], overrides: &str) -> Self {
         for _ in 0..4 {
             let mut proxy = Self::launched(program, folder, servers, overrides);
-            match proxy.ready(Duration::from_secs(30)).await {
+            match proxy.ready(Duration::from_secs(90)).await {
                 Ok(()) => return proxy,
                 // Another process was faster at taking the port.
                 Err(reason) if reason.contains("in use") => {}
@@ -90,7 +90,7 @@ impl Proxy {
             "listen: {{address: \"127.0.0.1:{port}\"}}\n\
              topology: {{kind: fixed, servers: [{}]}}\n\
              account: {{user: {}, password_file: \"{}\"}}\n\
-             monitor: {{interval_ms: 100, damping_ms: 300}}\n\
+             {PATIENT}\
              admin: {{http: \"127.0.0.1:{http}\", sql: \"127.0.0.1:{sql}\", user: {}, password_file: \"{}\"}}\n",
             servers.join(", "),
             MONITOR.user,
@@ -223,7 +223,7 @@ impl Drop for Proxy {
 
 /// Status and body. None when nobody answers.
 pub(crate) fn http_get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
-    let deadline = Duration::from_secs(3);
+    let deadline = Duration::from_secs(30);
     let mut stream = TcpStream::connect_timeout(&address, deadline).ok()?;
     stream.set_read_timeout(Some(deadline)).ok()?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;
@@ -246,3 +246,11 @@ fn lay_over(below: &mut Value, above: Value) {
 }
 
 const LOG: &str = "readwright.log";
+
+/// A machine that is busy with other things must neither make a server look dead, nor send a read to the primary, nor cost a
+/// client its turn. What a limit does is shown by the tests that set it.
+const PATIENT: &str = "\
+    limits: {login_s: 60}\n\
+    pool: {connect_timeout_ms: 30000, wait_ms: 60000}\n\
+    monitor: {interval_ms: 100, timeout_ms: 10000, failures: 3, damping_ms: 300}\n\
+    routing: {gtid_wait_ms: 20000}\n";

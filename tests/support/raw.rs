@@ -18,6 +18,7 @@ pub(crate) mod flag {
     pub(crate) const CONNECT_WITH_DB: u32 = 1 << 3;
     pub(crate) const COMPRESS: u32 = 1 << 5;
     pub(crate) const LOCAL_FILES: u32 = 1 << 7;
+    pub(crate) const IGNORE_SPACE: u32 = 1 << 8;
     pub(crate) const INTERACTIVE: u32 = 1 << 10;
     pub(crate) const MULTI_STATEMENTS: u32 = 1 << 16;
     pub(crate) const MULTI_RESULTS: u32 = 1 << 17;
@@ -109,7 +110,7 @@ pub(crate) struct PreparedAs {
     pub(crate) parameters: u16,
 }
 
-const DEADLINE: Duration = Duration::from_secs(40);
+const DEADLINE: Duration = Duration::from_secs(90);
 const FULL_FRAME: usize = 0xFF_FFFF;
 const MORE_RESULTS: u16 = 0x0008;
 const CURSOR_EXISTS: u16 = 0x0040;
@@ -324,7 +325,7 @@ impl Raw {
     /// True when the other side closes the connection without another byte.
     pub(crate) async fn is_closed(&mut self) -> bool {
         let mut byte = [0];
-        let read = timeout(Duration::from_secs(10), self.stream.read(&mut byte)).await;
+        let read = timeout(DEADLINE, self.stream.read(&mut byte)).await;
         matches!(read, Ok(Ok(0) | Err(_)))
     }
 

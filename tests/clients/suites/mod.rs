@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::support::cluster::{Cluster, ROOT};
 use super::support::proxy::Proxy;
-use super::{PATIENT, allow, fetched, program, sources, support};
+use super::{allow, fetched, program, sources, support};
 
 #[test]
 fn mysql_async() {
@@ -81,7 +81,7 @@ async fn outcomes(suite: &str, tools: &Path, behind: Behind) -> Outcomes {
             // Tests look from one session at what another has just done.
             let overrides = format!(
                 "client_tls: {{certificate_file: \"{certificate}\", key_file: \"{key}\"}}\n\
-                 routing: {{consistency: global}}\n{PATIENT}"
+                 routing: {{consistency: global}}"
             );
             Some(Proxy::start(&cluster, &overrides).await)
         }
