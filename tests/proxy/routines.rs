@@ -47,7 +47,7 @@ fn functions_that_only_read_run_on_replicas_until_they_do_more() {
         let cluster = Cluster::shared().await;
         let body = "RETURNS BIGINT READS SQL DATA RETURN (SELECT server FROM d.home)";
         cluster.script(&format!("CREATE FUNCTION d.past() {body}")).await;
-        let patience = Instant::now() + Duration::from_secs(60);
+        let patience = Instant::now() + Duration::from_secs(120);
         loop {
             let mut client = Raw::connect(proxy.port(), APP, USUAL).await;
             if client.text("SELECT d.past() > 0").await == "1" {
@@ -90,7 +90,7 @@ fn a_lock_that_a_routine_takes_holds_the_session() {
         // It goes with the session.
         client.query_all("CALL d.takes_too('left')").await;
         drop(client);
-        let patience = Instant::now() + Duration::from_secs(30);
+        let patience = Instant::now() + Duration::from_secs(60);
         while other.text("SELECT IS_FREE_LOCK('left')").await != "1" {
             assert!(Instant::now() < patience, "the lock of a session that is gone is held");
             sleep(Duration::from_millis(20)).await;

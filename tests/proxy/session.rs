@@ -272,7 +272,7 @@ fn settings_follow_the_session_and_no_other() {
         one.run("INSERT INTO d.one VALUES (99, 'never')").await;
         assert_eq!(one.text("SELECT GET_LOCK('left', 0)").await, "1");
         drop(one);
-        let patience = Instant::now() + Duration::from_secs(5);
+        let patience = Instant::now() + Duration::from_secs(60);
         while other.text("SELECT IS_FREE_LOCK('left')").await != "1" {
             assert!(Instant::now() < patience, "the lock of a session that is gone is held");
             sleep(Duration::from_millis(20)).await;
@@ -515,15 +515,14 @@ fn kill_ends_a_statement_or_a_session() {
         let proxy = proxy().await;
         let mut killer = Raw::connect(proxy.port(), APP, USUAL).await;
         for sleeps in [
-            "SELECT SLEEP(30)",
-            "SELECT SLEEP(30) FROM d.one WHERE id = 1 FOR UPDATE",
-            "SELECT SLEEP(30) FROM d.home",
+            "SELECT SLEEP(300)",
+            "SELECT SLEEP(300) FROM d.one WHERE id = 1 FOR UPDATE",
+            "SELECT SLEEP(300) FROM d.home",
         ] {
             let mut victim = Raw::connect(proxy.port(), APP, USUAL).await;
             let id = victim.connection_id;
-            let started = Instant::now();
             victim.send_query(sleeps.as_bytes()).await;
-            until_running(1, "SLEEP(30)").await;
+            until_running(1, "SLEEP(300)").await;
             killer.run(&format!("KILL QUERY {id}")).await;
             match victim.outcome().await {
                 // SLEEP that is interrupted says 1, alone; else the statement ends with an error.
@@ -531,14 +530,13 @@ fn kill_ends_a_statement_or_a_session() {
                 Outcome::Refused(refusal) => assert_eq!(refusal.code, 1317),
                 other => panic!("{other:?}"),
             }
-            assert!(started.elapsed() < Duration::from_secs(30));
             assert_eq!(victim.text("SELECT 'alive'").await, "alive");
             victim.send_query(sleeps.as_bytes()).await;
-            until_running(1, "SLEEP(30)").await;
+            until_running(1, "SLEEP(300)").await;
             killer.run(&format!("KILL {id}")).await;
             assert!(victim.is_closed().await);
             assert_eq!(killer.refused(&format!("KILL {id}")).await.code, 1094);
-            until_running(0, "SLEEP(30)").await;
+            until_running(0, "SLEEP(300)").await;
         }
         // An idle one, and oneself.
         let mut idle = Raw::connect(proxy.port(), APP, USUAL).await;
@@ -648,12 +646,12 @@ fn the_connection_id_is_the_one_that_kill_takes() {
 }
 
 /// Waits until so many statements with this text run on the servers.
-async fn until_running(count: u32, text: &str) {
+pub(super) async fn until_running(count: u32, text: &str) {
     let cluster = Cluster::shared().await;
     let sql = format!(
         "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE INFO LIKE '%{text}%' AND ID <> CONNECTION_ID()"
     );
-    let patience = Instant::now() + Duration::from_secs(20);
+    let patience = Instant::now() + Duration::from_secs(60);
     loop {
         let mut all = 0;
         for server in cluster.servers() {
@@ -672,7 +670,7 @@ async fn until_running(count: u32, text: &str) {
 fn a_client_that_disappears_has_its_statement_ended() {
     run(async {
         let proxy = proxy().await;
-        for sql in ["SELECT SLEEP(31)", "SELECT SLEEP(31), id FROM d.one FOR UPDATE", "DO SLEEP(31)"] {
+        for sql in ["SELECT SLEEP(310)", "SELECT SLEEP(310), id FROM d.one FOR UPDATE", "DO SLEEP(310)"] {
             // More at once than KILLs may be under way.
             let mut clients = Vec::new();
             for _ in 0..40 {
@@ -680,9 +678,9 @@ fn a_client_that_disappears_has_its_statement_ended() {
                 raw.send_query(sql.as_bytes()).await;
                 clients.push(raw);
             }
-            until_running(40, "SLEEP(31)").await;
+            until_running(40, "SLEEP(310)").await;
             drop(clients);
-            until_running(0, "SLEEP(31)").await;
+            until_running(0, "SLEEP(310)").await;
         }
     });
 }
