@@ -613,7 +613,7 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
                 let login = against(&packets, &tail, false);
-                tokio::time::timeout(Duration::from_secs(5), login).await.expect("an end").ok();
+                tokio::time::timeout(Duration::from_secs(60), login).await.expect("an end").ok();
             });
         }
     }

@@ -72,7 +72,8 @@ async fn copies_that_are_disturbed_are_made_again() {
     controlled.end().await;
     let mut controlled = Controlled::start(&demo, Some(SLOW)).expect("its own record");
     reach(&mut controlled, WELL).await;
-    assert_eq!(ask(&demo, 2, BEGAN).await, began, "it was not begun anew");
+    let acts = || format!("it was begun anew: {:#?}", controlled.progress.borrow().acts);
+    assert_eq!(ask(&demo, 2, BEGAN).await, began, "{}", acts());
     assert_eq!(ask(&demo, 2, rows).await, "12");
     controlled.end().await;
     demo.stop().await.expect("it stops");
