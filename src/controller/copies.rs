@@ -1,6 +1,6 @@
 //! Follows copies from look to look: whether one moves, how far it is, and what it came to. Pure: time is given.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -14,6 +14,8 @@ use crate::model::server::ServerId;
 pub(super) struct Copies {
     /// Those that run, or whose end is to be told.
     open: BTreeMap<ServerId, Copy>,
+    /// Since when nobody does one that is said to be in progress.
+    dead_since: BTreeMap<ServerId, Instant>,
     /// Bytes of those that are complete.
     total: u64,
 }
@@ -30,12 +32,20 @@ struct Copy {
 impl Copies {
     /// Takes in what the servers say of copies to them.
     pub(super) fn look(&mut self, nodes: &[Node], now: Instant, acts: &mut Acts) {
-        self.open.retain(|id, _| nodes.iter().any(|node| node.endpoint.id == *id));
+        let is_there = |id: &ServerId| nodes.iter().any(|node| node.endpoint.id == *id);
+        self.open.retain(|id, _| is_there(id));
+        self.dead_since.retain(|id, _| is_there(id));
         for node in nodes {
             let id = &node.endpoint.id;
+            let run = node.seen().and_then(|seen| seen.survey.clone.as_ref());
+            match run {
+                Some(run) if run.state == CloneState::Dead => {
+                    self.dead_since.entry(id.clone()).or_insert(now);
+                }
+                _ => drop(self.dead_since.remove(id)),
+            }
             // One that does not answer may be starting again after its copy.
-            let Some(seen) = node.seen() else { continue };
-            let Some(run) = &seen.survey.clone else { continue };
+            let Some(run) = run else { continue };
             match run.state {
                 CloneState::Running => self.runs(id, run, now, acts),
                 CloneState::Completed if self.open.remove(id).is_some() => {
@@ -78,11 +88,20 @@ impl Copies {
         self.total
     }
 
+    /// Servers whose copy is complete, perhaps, and whose process goes down to start again with it.
+    pub(super) fn going_down(&self, now: Instant) -> BTreeSet<ServerId> {
+        let lately = self.dead_since.iter().filter(|(_, since)| now - **since < GOES_DOWN_WITHIN);
+        lately.map(|(id, _)| id.clone()).collect()
+    }
+
     /// How long each has not moved a byte.
     pub(super) fn stalled_for(&self, now: Instant) -> BTreeMap<ServerId, Duration> {
         self.open.iter().map(|(id, copy)| (id.clone(), now - copy.moved)).collect()
     }
 }
+
+/// A copy reads as one that broke off while the old process of its server goes down, and for ever when that was killed.
+pub(super) const GOES_DOWN_WITHIN: Duration = Duration::from_secs(20);
 
 pub(super) fn progress(run: &CloneRun) -> CopyProgress {
     CopyProgress {
@@ -150,6 +169,33 @@ mod tests {
         copies.ended(&story::id(1), Instant::now());
         copies.look(&world.nodes, Instant::now(), &mut acts);
         assert_eq!(acts.iter().count(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_goes_down_behind_its_copy() {
+        let mut world = story::well();
+        let mut copies = Copies::default();
+        let mut look = |state: Option<CloneState>| {
+            match state {
+                Some(state) => story::seen(&mut world, 1).survey.clone = Some(story::clone_run(state)),
+                None => story::unreachable(&mut world, 1),
+            }
+            copies.look(&world.nodes, Instant::now(), &mut Acts::default());
+            !copies.going_down(Instant::now()).is_empty()
+        };
+        for (state, going_down) in [
+            (Some(CloneState::Running), false),
+            (Some(CloneState::Dead), true),
+            (Some(CloneState::Dead), true),
+            (Some(CloneState::Dead), true),
+            (Some(CloneState::Dead), false),
+            (Some(CloneState::Failed), false),
+            (Some(CloneState::Dead), true),
+            (None, false),
+        ] {
+            assert_eq!(look(state), going_down, "{state:?}");
+            tokio::time::advance(Duration::from_secs(8)).await;
+        }
     }
 
     #[tokio::test(start_paused = true)]

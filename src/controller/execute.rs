@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::copies::GOES_DOWN_WITHIN;
 use super::observe::Logins;
 use super::plan::Step;
 use super::world::World;
@@ -204,8 +205,6 @@ async fn fence(session: &mut Session, id: &ServerId, impatient: bool) -> Result<
 
 /// How long mysqld may take to come back after a copy: crash recovery of the copied data is part of it.
 const BACK_WITHIN: Duration = Duration::from_secs(900);
-/// How long the old mysqld may still answer after its copy is complete.
-const GOES_DOWN_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Copies, and waits until the server that was overwritten is back and says how the copy ended. However CLONE itself

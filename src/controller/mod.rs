@@ -245,6 +245,7 @@ impl<S: Store> Controller<S> {
             primary_before: self.primary_before.clone(),
             errant_for: self.errant_since.iter().map(|(id, since)| (id.clone(), now - *since)).collect(),
             stalled_for: self.copies.stalled_for(now),
+            going_down: self.copies.going_down(now),
             busy: self.busy.clone(),
             resting: resting.collect(),
             diverged: self.settings.diverged,

@@ -138,6 +138,7 @@ pub(super) fn well() -> World {
         primary_before: gtids("0:1-9"),
         errant_for: BTreeMap::new(),
         stalled_for: BTreeMap::new(),
+        going_down: BTreeSet::new(),
         busy: BTreeSet::new(),
         resting: BTreeMap::new(),
         diverged: Diverged::Hold,

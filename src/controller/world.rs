@@ -101,6 +101,8 @@ pub(crate) struct World {
     pub(crate) errant_for: BTreeMap<ServerId, Duration>,
     /// How long a copy to a server has not moved a byte.
     pub(crate) stalled_for: BTreeMap<ServerId, Duration>,
+    /// Servers that read as if their copy had broken off, which they also do for a moment when it is complete.
+    pub(crate) going_down: BTreeSet<ServerId>,
     /// Servers on which a step of ours still runs.
     pub(crate) busy: BTreeSet<ServerId>,
     /// Servers on which steps were tried, and how long to leave them alone.

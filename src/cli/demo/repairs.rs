@@ -1,7 +1,7 @@
 //! Real servers that break in ways a cluster's servers break, and the controller that has to mend them, or to leave them
 //! alone and say so.
 
-use super::tests::{LONG, ask, reach, start};
+use super::tests::{LONG, answers, ask, reach, start};
 use super::*;
 
 /// Slow enough that a copy of what [`fill`] writes can be disturbed, in MiB/s.
@@ -11,19 +11,6 @@ async fn fill(demo: &Demo) {
     ask(demo, 0, "CREATE TABLE demo.big (id INT AUTO_INCREMENT PRIMARY KEY, b LONGBLOB)").await;
     for _ in 0..12 {
         ask(demo, 0, "INSERT INTO demo.big (b) VALUES (REPEAT('x', 4194304))").await;
-    }
-}
-
-/// Waits until a server answers like this.
-async fn answers(demo: &Demo, server: usize, sql: &str, expected: &str) {
-    let began = Instant::now();
-    loop {
-        let answer = ask(demo, server, sql).await;
-        if answer == expected {
-            return;
-        }
-        assert!(began.elapsed() < LONG, "{sql}: {answer}");
-        sleep(Duration::from_millis(100)).await;
     }
 }
 

@@ -200,6 +200,9 @@ pub(super) fn steps(world: &World, source: &SourceServer<'_>, plan: &mut Plan) {
             plan.steps.push(Step::StayStopped { server: id.clone() });
         }
         match class {
+            Class::CloneBroken if world.going_down.contains(&id) => {
+                plan.say(&id, "starts again with its copy, or that has broken off");
+            }
             Class::Blank | Class::CloneBroken => copy_wanted.push(node),
             Class::BehindPurge => match another_source(world, source, plan, node) {
                 Some(helper) => catch_up_from(world, node, seen, helper, plan),

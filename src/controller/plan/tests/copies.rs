@@ -241,6 +241,11 @@ fn clones_that_broke_off() {
     };
     let classes = "Primary Serving CloneBroken";
     check("in progress, and nobody does it", well(), |w| broken(w, CloneState::Dead), classes, "clone 2<1");
+    let just_now = |w: &mut World| {
+        broken(w, CloneState::Dead);
+        w.going_down.insert(id(2));
+    };
+    check("the same just now: it may be complete", well(), just_now, classes, "");
     check("failed", well(), |w| broken(w, CloneState::Failed), classes, "clone 2<1");
     check(
         "failed before anything was dropped",
