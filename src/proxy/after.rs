@@ -9,7 +9,7 @@ use crate::backend::reset;
 use crate::model::settings::RESULTS_COLLATION;
 use crate::routing::session::{Answered, PinCause};
 use crate::routing::{Decision, Target};
-use crate::sql::{Cause, Counts, Effect, Kind, Question, Reason, Release, Statement};
+use crate::sql::{Cause, Counts, Effect, Ends, Kind, Question, Reason, Release, Statement};
 use crate::telemetry::clients::ServerThread;
 use crate::telemetry::metrics::{self, Outcome};
 use crate::wire::flags::Capabilities;
@@ -44,9 +44,10 @@ impl ClientSession {
                 }
             } else if self.may_be_untold(statement) {
                 // GTIDs are told with the answer itself or never.
-                self.writes_untold |= statement.may_commit();
+                let may_commit = statement.may_commit() || self.has_ended(statement);
+                self.writes_untold |= may_commit;
                 self.untold = true;
-                if statement.may_commit() || !self.is_plainly_at_primary() {
+                if may_commit || !self.is_plainly_at_primary() {
                     Box::pin(self.hear()).await?;
                 }
             }
@@ -166,7 +167,14 @@ impl ClientSession {
 
     /// True when the session may have changed in a statement whose answer does not tell.
     fn may_be_untold(&self, statement: &Statement) -> bool {
-        statement.may_hide() || self.hold.as_ref().is_some_and(|lease| lease.is_spoiled())
+        statement.may_hide()
+            || self.has_ended(statement)
+            || self.hold.as_ref().is_some_and(|lease| lease.is_spoiled())
+    }
+
+    /// True when a transaction has been open that this statement, which has failed, may have ended before it did.
+    fn has_ended(&self, statement: &Statement) -> bool {
+        self.session.in_transaction() && statement.ends != Ends::Nothing
     }
 
     /// True when what is untold can wait for the next answer of the connection in hand.

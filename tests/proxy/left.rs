@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+use mysql_async::prelude::Queryable;
 use tokio::time::sleep;
 
-use super::support::cluster::{APP, Account, Cluster};
+use super::support::cluster::{APP, Account, Cluster, ROOT};
 use super::support::proxy::Proxy;
-use super::support::raw::{Raw, USUAL};
+use super::support::raw::{Outcome, Raw, USUAL, command};
 use super::{proxy, run};
 
+/// The status flag SERVER_STATUS_AUTOCOMMIT.
+const AUTOCOMMIT: u16 = 2;
 /// Longer than a session keeps a connection without need.
 const IDLE: Duration = Duration::from_millis(200);
 
@@ -62,6 +65,39 @@ fn what_a_failed_write_has_set_is_kept() {
         raw.run("INSERT INTO d.unique VALUES (2)").await;
         assert_eq!(raw.text("SELECT server FROM d.home WHERE 2 = (SELECT MAX(id) FROM d.unique)").await, "0");
         raw.run("ROLLBACK").await;
+    });
+}
+
+#[test]
+fn what_is_committed_by_a_statement_that_fails_is_read() {
+    run(async {
+        let proxy = proxy().await;
+        let cluster = Cluster::shared().await;
+        cluster.script("CREATE TABLE d.ended (id INT AUTO_INCREMENT PRIMARY KEY)").await;
+        let mut raw = Raw::connect(proxy.port(), APP, USUAL).await;
+        for (number, fails) in
+            ["TRUNCATE d.nothing", "CREATE TABLE d.ended (id INT)", "LOCK TABLES d.nothing READ"]
+                .iter()
+                .enumerate()
+        {
+            raw.run("BEGIN").await;
+            // No replica has it for a while.
+            let mut roots = Vec::new();
+            for ordinal in [1, 2] {
+                let mut root = cluster.connect(ordinal, ROOT).await;
+                root.query_drop("LOCK TABLES d.ended READ").await.expect("root may");
+                roots.push(root);
+            }
+            raw.run("INSERT INTO d.ended VALUES ()").await;
+            raw.query(fails).await;
+            raw.command(command::PING, b"").await;
+            let Outcome::Done(done) = raw.outcome().await else { panic!("a PING is answered by OK") };
+            assert_eq!(done.status, AUTOCOMMIT, "{fails}");
+            assert_eq!(raw.text("SELECT COUNT(*) FROM d.ended").await, (number + 1).to_string(), "{fails}");
+            for root in &mut roots {
+                root.query_drop("UNLOCK TABLES").await.expect("root may");
+            }
+        }
     });
 }
 
