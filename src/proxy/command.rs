@@ -238,14 +238,17 @@ impl ClientSession {
             Err(_) => return Err(End::IdleTooLong),
         };
         self.client.nonce = claimed.nonce;
-        let settings = Settings::with_schema(claimed.schema.map(Arc::from));
+        let mut settings = Settings::with_schema(claimed.schema.map(Arc::from));
+        // It is a matter of the connection.
+        settings.multi_statements = self.session.settings().multi_statements;
+        let multi_statements = self.session.dialect().multi_statements;
         self.identity = Arc::new(Identity {
             credentials: claimed.credentials,
             capabilities: self.identity.capabilities,
             collation: claimed.collation,
             attributes: claimed.attributes,
         });
-        let dialect = self.shared.dialect(&self.identity);
+        let dialect = Dialect { multi_statements, ..self.shared.dialect(&self.identity) };
         self.start_over(settings, dialect).await;
         self.login = (Arc::clone(self.session.settings()), self.session.dialect());
         let schema = self.session.settings().schema.as_deref().map(String::from_utf8_lossy);

@@ -128,6 +128,8 @@ fn statements_of_one_packet_write_in_order_and_stop_at_an_error() {
                 assert_eq!(single.query_all("DO 1; SELECT 2 FOR UPDATE").await.len(), results);
             }
         }
+        single.change_user(APP, "").await.expect("the password is known");
+        assert_eq!(single.query_all("SELECT 1; SELECT 2").await.len(), 2, "it is the connection's own");
     });
 }
 
