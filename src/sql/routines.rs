@@ -1,11 +1,12 @@
 //! Stored functions and procedures, as far as they matter to a statement that calls them: whether they only read, and
-//! whether they may take a named lock or let one go, which no session tracker tells of. Pure. What a routine declares of itself
+//! whether they may take a named lock, let one go, or give a user variable a value in a way that no session tracker tells of. Pure. What a routine declares of itself
 //! (READS SQL DATA) the server does not enforce, so its body is read as well.
 
 use std::collections::HashMap;
 
 use super::expression::Findings;
 use super::names::Folded;
+use super::scan::TokenKind;
 use super::variables::{self, Assigned};
 use super::walk::Walk;
 use super::{Cause, Dialect, Effect, Kind, Reason, Release, Statement};
@@ -35,6 +36,8 @@ struct Traits {
     only_reads: bool,
     may_lock: bool,
     may_unlock: bool,
+    /// GET DIAGNOSTICS into user variables.
+    diagnoses: bool,
 }
 
 /// What a routine does by itself, and whom it calls.
@@ -58,6 +61,7 @@ impl Routines {
                     only_reads: own.traits.only_reads && own.calls.iter().all(|name| all.only_reads(name)),
                     may_lock: own.traits.may_lock || own.calls.iter().any(|name| all.may_lock(name)),
                     may_unlock: own.traits.may_unlock || own.calls.iter().any(|name| all.may_unlock(name)),
+                    diagnoses: own.traits.diagnoses || own.calls.iter().any(|name| all.diagnoses(name)),
                 };
                 changed |= traits != own.traits;
                 own.traits = traits;
@@ -76,6 +80,7 @@ impl Routines {
                 all.only_reads &= traits.only_reads;
                 all.may_lock |= traits.may_lock;
                 all.may_unlock |= traits.may_unlock;
+                all.diagnoses |= traits.diagnoses;
             }
         }
         Self { by_name }
@@ -93,6 +98,10 @@ impl Routines {
         self.by_name.get(name).is_some_and(|traits| traits.may_unlock)
     }
 
+    fn diagnoses(&self, name: &[u8]) -> bool {
+        self.by_name.get(name).is_some_and(|traits| traits.diagnoses)
+    }
+
     /// Adds to a verdict what is known of the routines that the statement calls.
     pub(super) fn refine(&self, statement: &mut Statement) {
         if statement.calls.is_empty() {
@@ -102,6 +111,9 @@ impl Routines {
             statement.effects.push(Effect::Pin(Cause::NamedLock(None)));
         } else if statement.calls.iter().any(|name| self.may_unlock(name)) {
             statement.effects.push(Effect::Release(Release::NamedLock(None)));
+        }
+        if statement.calls.iter().any(|name| self.diagnoses(name)) {
+            statement.effects.push(Effect::Pin(Cause::UserVariable(None)));
         }
         let only_calls = statement.reason == Reason::UnknownFunction
             && statement.effects.is_empty()
@@ -121,7 +133,9 @@ impl Own {
         dialect.read_sql_mode(routine.sql_mode.as_bytes());
         let (traits, calls) = match routine.body {
             Some(body) => judge(body.as_bytes(), routine.declares_reading, dialect),
-            None => (Traits { only_reads: false, may_lock: true, may_unlock: true }, Vec::new()),
+            None => {
+                (Traits { only_reads: false, may_lock: true, may_unlock: true, diagnoses: false }, Vec::new())
+            }
         };
         Self { names: [name, qualified].map(|name| name.into_bytes().into_boxed_slice()), traits, calls }
     }
@@ -131,7 +145,7 @@ impl Own {
 fn judge(body: &[u8], declares_reading: bool, dialect: Dialect) -> (Traits, Vec<Box<[u8]>>) {
     let mut walk = Walk::of_routine(body, dialect);
     let mut findings = Findings::default();
-    let mut writes = false;
+    let (mut writes, mut diagnoses) = (false, false);
     while let Some(token) = walk.next_of_routine() {
         match Folded::keyword(&token).as_str() {
             "call" => {
@@ -143,6 +157,11 @@ fn judge(body: &[u8], declares_reading: bool, dialect: Dialect) -> (Traits, Vec<
             "set" => {
                 walk.take();
                 writes |= walk.sets_more_than_locals(&mut findings);
+            }
+            "get" => {
+                walk.take();
+                diagnoses |= walk.next_diagnoses();
+                writes = true;
             }
             "create" | "drop" | "alter" | "truncate" | "rename" | "prepare" | "execute" | "lock"
             | "unlock" | "grant" | "revoke" | "flush" | "start" | "commit" | "rollback" | "savepoint"
@@ -173,10 +192,22 @@ fn judge(body: &[u8], declares_reading: bool, dialect: Dialect) -> (Traits, Vec<
         && !walk.needs.last_insert_id
         && !walk.reads_system_variables
         && !walk.is_malformed();
-    (Traits { only_reads: declares_reading && harmless && !writes, may_lock, may_unlock }, walk.calls)
+    let only_reads = declares_reading && harmless && !writes;
+    (Traits { only_reads, may_lock, may_unlock, diagnoses }, walk.calls)
 }
 
 impl<'a> Walk<'a> {
+    /// Behind GET in a routine: true when a user variable is given a value.
+    fn next_diagnoses(&mut self) -> bool {
+        let mut found = false;
+        while self.peek().is_some_and(|token| !token.is_sign(b';')) {
+            let token = self.take();
+            found |=
+                token.is_some_and(|token| token.kind == TokenKind::UserVariable) && self.next_is_sign(b'=');
+        }
+        found
+    }
+
     /// Behind SET in a routine: true unless every name may be a variable of the routine's own.
     fn sets_more_than_locals(&mut self, findings: &mut Findings<'a>) -> bool {
         let mut more = false;
@@ -260,6 +291,7 @@ mod tests {
             "RETURN CONNECTION_ID()",
             "RETURN nobody_knows(1)",
             "BEGIN CALL p(); RETURN 1; END",
+            "BEGIN DECLARE n INT; GET DIAGNOSTICS n = NUMBER; RETURN n; END",
             "RETURN 'text without an end",
         ] {
             assert!(!only_reads(body), "{body}");
@@ -276,6 +308,15 @@ mod tests {
             ("d.locks_too", "DO d.locks()"),
             ("d.shared_name", "RETURN 1"),
             ("e.shared_name", "BEGIN DELETE FROM t; RETURN 1; END"),
+            (
+                "d.says_why",
+                "BEGIN DECLARE EXIT HANDLER FOR SQLEXCEPTION GET STACKED DIAGNOSTICS CONDITION 1 @w = MESSAGE_TEXT; INSERT INTO t VALUES (1); END",
+            ),
+            ("d.says_why_too", "BEGIN CALL says_why(); END"),
+            (
+                "d.knows_why",
+                "BEGIN DECLARE w TEXT; GET DIAGNOSTICS CONDITION 1 w = MESSAGE_TEXT; SELECT w; END",
+            ),
         ];
         check(
             &bodies,
@@ -298,6 +339,9 @@ mod tests {
                 ("CALL reads()", Route::Write),
                 ("SET sql_mode = reads()", Route::Write),
                 ("PREPARE s FROM 'DO locks()'", Route::Pin),
+                ("CALL says_why()", Route::Pin),
+                ("CALL d.says_why_too()", Route::Pin),
+                ("CALL knows_why()", Route::Write),
             ],
         );
     }
