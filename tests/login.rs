@@ -95,6 +95,33 @@ fn the_mysql_client_in_every_way() {
     });
 }
 
+/// Towards a server without TLS the password travels under the server's RSA key.
+#[test]
+fn passwords_under_a_servers_key() {
+    support::run(async {
+        let cluster = Cluster::start(0).await;
+        cluster
+            .script(
+                "CREATE USER ann IDENTIFIED BY 'secret'; CREATE USER old IDENTIFIED WITH sha256_password BY 'secret'",
+            )
+            .await;
+        let proxy = Proxy::start(&cluster, "server_tls: {mode: disabled}").await;
+        let port = format!("--port={}", proxy.port());
+        for user in ["ann", "old"] {
+            for (password, expected) in [("wrong", None), ("secret", Some("Ssl_cipher")), ("wrong", None)] {
+                let login = [format!("-u{user}"), format!("-p{password}")];
+                let arguments = ["--protocol=TCP", "--host=127.0.0.1", &port, &login[0], &login[1]];
+                let said = mysql(&cluster, &arguments, "SHOW STATUS LIKE 'Ssl_cipher'").await;
+                match (&said, expected) {
+                    (Ok(said), Some(expected)) => assert_eq!(said, expected, "{user}"),
+                    (Err(said), None) => assert!(said.starts_with("ERROR 1045 (28000)"), "{user}: {said}"),
+                    _ => panic!("{user}: {said:?}\n{}", proxy.log()),
+                }
+            }
+        }
+    });
+}
+
 #[test]
 fn accounts_change() {
     support::run(async {

@@ -64,13 +64,17 @@ fn behind_the_proxy(release: Release) {
         {
             conn.query_drop(sql).await.expect("the primary may");
         }
-        let plugins: &[_] = match release {
-            Release::Own => &["ed25519"],
-            Release::Newest => &["ed25519", "parsec"],
-        };
-        for plugin in plugins {
-            by_key(&cluster, &proxy, plugin).await;
+        let plugins = add_users(&cluster, release).await;
+        for plugin in &plugins {
+            log_in(&proxy, plugin).await;
         }
+        // (Without TLS caching_sha2_password has to have a key, which MariaDB makes none of by itself.)
+        let open =
+            Proxy::start_over(cluster.folder(), &cluster.servers(), "server_tls: {mode: disabled}").await;
+        for plugin in plugins.iter().filter(|plugin| **plugin != "caching_sha2_password") {
+            log_in(&open, plugin).await;
+        }
+        drop(open);
         own_writes_are_seen(&mut conn).await;
         its_own_sql(&mut conn).await;
         sessions(&proxy, &mut conn).await;
@@ -103,23 +107,41 @@ fn behind_the_proxy(release: Release) {
         conn.query_drop("INSERT INTO t VALUES (1001, 'unseen')").await.expect("the primary may");
         assert_eq!(server_of(&mut conn, "SELECT @@server_id FROM t WHERE i = 1001").await, 100);
         drop(locked);
+        let mut reader = proxy.connect(APP).await;
         primary_goes(&cluster, &proxy).await;
+        replica_goes(&cluster, &mut reader).await;
     });
 }
 
-/// A user whose password the servers know as a key only, and who is called as the plugin is.
-async fn by_key(cluster: &MariaDb, proxy: &Proxy, plugin: &'static str) {
+/// A user for each of the plugins that are MariaDB's own or that it has learned since, called as the plugin is.
+async fn add_users(cluster: &MariaDb, release: Release) -> Vec<&'static str> {
+    let plugins = match release {
+        Release::Own => vec![("ed25519", "auth_ed25519")],
+        Release::Newest => vec![
+            ("ed25519", "auth_ed25519"),
+            ("parsec", "auth_parsec"),
+            ("caching_sha2_password", "auth_mysql_sha2"),
+        ],
+    };
     for ordinal in 0..3 {
         let mut root = cluster.connect(ordinal, ROOT).await;
-        root.query_drop(format!("INSTALL SONAME 'auth_{plugin}'")).await.expect("the package has it");
+        for (_, library) in &plugins {
+            root.query_drop(format!("INSTALL SONAME '{library}'")).await.expect("the package has it");
+        }
     }
     let mut root = cluster.connect(0, ROOT).await;
-    for sql in [
-        format!("CREATE USER {plugin} IDENTIFIED VIA {plugin} USING PASSWORD('secret')"),
-        format!("GRANT SELECT ON d.* TO {plugin}"),
-    ] {
-        root.query_drop(sql).await.expect("root may");
+    for (plugin, _) in &plugins {
+        for sql in [
+            format!("CREATE USER {plugin} IDENTIFIED VIA {plugin} USING PASSWORD('secret')"),
+            format!("GRANT SELECT ON d.* TO {plugin}"),
+        ] {
+            root.query_drop(sql).await.expect("root may");
+        }
     }
+    plugins.into_iter().map(|(plugin, _)| plugin).collect()
+}
+
+async fn log_in(proxy: &Proxy, plugin: &'static str) {
     let account = Account { user: plugin, password: "secret" };
     for _ in 0..5 {
         let mut conn = proxy.connect(account).await;
@@ -127,7 +149,7 @@ async fn by_key(cluster: &MariaDb, proxy: &Proxy, plugin: &'static str) {
     }
     let denied =
         proxy.try_connect(Account { password: "wrong", ..account }).await.expect_err("another password");
-    assert!(denied.to_string().contains("1045"), "{denied}");
+    assert!(denied.to_string().contains("1045"), "{plugin}: {denied}");
 }
 
 /// Each read right after a write, most of them on replicas.
@@ -169,21 +191,22 @@ async fn sessions(proxy: &Proxy, conn: &mut Conn) {
             conn.exec_first("SELECT i, t FROM t WHERE i = ?", (7,)).await.expect("it answers");
         assert_eq!(row, Some((7, "row".to_owned())));
     }
-    // A connection that a replica makes for this session is given the collation of its results by number.
-    let mut fresh = proxy.connect(APP).await;
-    for sql in ["USE d", "SET NAMES latin1 COLLATE latin1_bin", "SET character_set_client = utf8mb4"] {
-        fresh.query_drop(sql).await.expect("it may");
+    for sets in SPEECH {
+        speech_goes_along(proxy, sets).await;
     }
-    let sql = "SELECT @@server_id, CONCAT_WS(' ', @@character_set_client, @@character_set_results, \
-               @@collation_connection) FROM t WHERE i = 7";
-    let mut at_replicas = 0;
-    for _ in 0..10 {
-        let row: Option<(u32, String)> = fresh.query_first(sql).await.expect("it answers");
-        let (server, seen) = row.expect("a row");
-        assert_eq!(seen, "utf8mb4 latin1 latin1_bin");
-        at_replicas += u32::from(server > 100);
+    // What servers tell of a KILL is the client's to hear, where the connection is still there.
+    conn.query_drop("CREATE FUNCTION cut() RETURNS INT NO SQL BEGIN SIGNAL SQLSTATE '70100' SET MYSQL_ERRNO = 1927; RETURN 1; END")
+        .await
+        .expect("the primary may");
+    for _ in 0..5 {
+        match conn.query_drop("SELECT cut() FROM t WHERE i = 7").await {
+            Err(mysql_async::Error::Server(error)) => {
+                assert_eq!((error.code, &*error.state), (1927, "70100"))
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(server_of(conn, "SELECT i FROM t WHERE i = 7").await, 7);
     }
-    assert!(at_replicas > 0, "every replica refused what makes the session");
     conn.query_drop("START TRANSACTION").await.expect("it may");
     conn.query_drop("INSERT INTO t VALUES (600, 'rolled back')").await.expect("it may");
     assert_eq!(server_of(conn, "SELECT COUNT(*) FROM t WHERE i = 600").await, 1);
@@ -192,6 +215,38 @@ async fn sessions(proxy: &Proxy, conn: &mut Conn) {
     conn.query_drop("CREATE TEMPORARY TABLE mine (i INT)").await.expect("it may");
     assert_eq!(server_of(conn, "SELECT COUNT(*) FROM mine").await, 0);
     conn.query_drop("DROP TEMPORARY TABLE mine").await.expect("it may");
+}
+
+/// MariaDB takes the numbers of few collations.
+const SPEECH: [&[&str]; 5] = [
+    &["SET NAMES latin1 COLLATE latin1_bin", "SET character_set_client = utf8mb4"],
+    &["SET NAMES utf8mb4"],
+    &["SET NAMES utf8mb4 COLLATE utf8mb4_unicode_ci"],
+    &["SET character_set_results = latin1"],
+    &["SET character_set_connection = ucs2"],
+];
+
+/// What the session speaks is the same on every connection that serves it, and the collation that results have.
+async fn speech_goes_along(proxy: &Proxy, sets: &[&str]) {
+    let mut conn = proxy.connect(APP).await;
+    for sql in ["USE d"].iter().chain(sets) {
+        conn.query_drop(*sql).await.expect("it may");
+    }
+    let sql = "SELECT @@server_id, HEX(CONCAT_WS(' ', @@character_set_client, @@character_set_connection, \
+               @@character_set_results, @@collation_connection)), 'x' FROM t WHERE i = 7";
+    let mut first = None;
+    let mut at_replicas = 0;
+    for _ in 0..10 {
+        // Writes leave their connection; the read finds another.
+        conn.query_drop("UPDATE t SET t = 'row' WHERE i = 7").await.expect("the primary may");
+        let row: Option<mysql_async::Row> = conn.query_first(sql).await.expect("it answers");
+        let mut row = row.expect("a row");
+        let collation = row.columns_ref()[2].character_set();
+        at_replicas += u32::from(row.take::<u32, _>(0).is_some_and(|server| server > 100));
+        let seen = (row.take::<Vec<u8>, _>(1), collation);
+        assert_eq!(&seen, first.get_or_insert_with(|| seen.clone()), "{sets:?}");
+    }
+    assert!(at_replicas > 0, "{sets:?}: every replica refused what makes the session");
 }
 
 /// Reads go on, and the greeting is MariaDB's.
@@ -210,6 +265,45 @@ async fn primary_goes(cluster: &MariaDb, proxy: &Proxy) {
     }
 }
 
+/// A read's connection is cut off by KILL, or because its server stops: another replica answers, also without a primary.
+async fn replica_goes(cluster: &MariaDb, conn: &mut Conn) {
+    for statement in ["KILL SOFT", "KILL", "SHUTDOWN"] {
+        let mut locks = Vec::new();
+        for ordinal in [1, 2] {
+            let mut root = cluster.connect(ordinal, ROOT).await;
+            root.query_drop("LOCK TABLES d.t WRITE").await.expect("root may");
+            locks.push((ordinal, root, cluster.connect(ordinal, ROOT).await));
+        }
+        let mut read = std::pin::pin!(conn.query_first::<String, _>("SELECT t FROM d.t WHERE i = 7"));
+        let find = "SELECT id FROM information_schema.processlist WHERE user = 'app' AND state LIKE 'Waiting for%lock'";
+        let patience = Instant::now() + Duration::from_secs(40);
+        let (at, thread) = loop {
+            tokio::select! {
+                answer = &mut read => panic!("it does not wait: {answer:?}"),
+                () = sleep(Duration::from_millis(20)) => {}
+            }
+            assert!(Instant::now() < patience, "the read is nowhere");
+            let mut found = None;
+            for (ordinal, _, root) in &mut locks {
+                let thread: Option<u64> = root.query_first(find).await.expect("it answers");
+                found = found.or(thread.map(|thread| (*ordinal, thread)));
+            }
+            if let Some(found) = found {
+                break found;
+            }
+        };
+        locks.retain(|(ordinal, ..)| *ordinal == at);
+        let (_, _, root) = &mut locks[0];
+        let cut = if statement.starts_with("KILL") {
+            format!("{statement} {thread}")
+        } else {
+            statement.to_owned()
+        };
+        root.query_drop(cut).await.expect("root may");
+        assert_eq!(read.await.expect("another replica answers").as_deref(), Some("row"), "{statement}");
+    }
+}
+
 /// Since 11.4 servers have a certificate of their own making, and clients check that of everybody who is not on loopback.
 #[test]
 fn tls_on_both_sides() {
@@ -218,7 +312,9 @@ fn tls_on_both_sides() {
         let mut root = cluster.connect(0, ROOT).await;
         for sql in [
             "INSTALL SONAME 'auth_parsec'",
+            "INSTALL SONAME 'auth_mysql_sha2'",
             "CREATE USER parsec IDENTIFIED VIA parsec USING PASSWORD('secret') REQUIRE SSL",
+            "CREATE USER sha2 IDENTIFIED VIA caching_sha2_password USING PASSWORD('secret') REQUIRE SSL",
         ] {
             root.query_drop(sql).await.expect("root may");
         }
@@ -232,7 +328,8 @@ fn tls_on_both_sides() {
         let proxy = Proxy::start_over(cluster.folder(), &cluster.servers(), &overrides).await;
         let sql = "SELECT VARIABLE_VALUE <> '' FROM information_schema.SESSION_STATUS WHERE VARIABLE_NAME = 'Ssl_cipher'";
         let parsec = Account { user: "parsec", password: "secret" };
-        for account in [APP, parsec] {
+        let sha2 = Account { user: "sha2", password: "secret" };
+        for account in [APP, parsec, sha2] {
             for again in 0..2 {
                 let answer = client(&cluster, (address, port), account, &["--ssl-ca", "ca.pem"], sql).await;
                 assert_eq!(answer.as_deref(), Ok("1\n"), "{account:?} {again}\n{}", proxy.log());

@@ -360,12 +360,13 @@ fn complain(wrong: &mut String, done: &Done, what: &str) {
 
 /// What a proxy sends on its own account makes a connection look like the session; the rest is the client's.
 fn is_of_client(ran: &Ran, sent: &[u8]) -> bool {
-    const OWN: [&str; 11] = [
+    const OWN: [&str; 12] = [
         "SET NAMES '",
         "SET SESSION ",
         "SET @`",
         "SET TRANSACTION ",
         "SELECT IFNULL(@@SESSION.",
+        "SELECT CAST(IFNULL(@@SESSION.",
         "SELECT WAIT_FOR_EXECUTED_GTID_SET('",
         "SELECT LAST_INSERT_ID()",
         "SELECT FOUND_ROWS() LIMIT 1",

@@ -30,6 +30,7 @@ pub(crate) struct Identity {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) stream: Stream,
+    pub(crate) mariadb: bool,
     pub(crate) thread_id: u32,
     pub(crate) capabilities: Capabilities,
     pub(crate) identity: Arc<Identity>,

@@ -47,8 +47,8 @@ pub(crate) async fn open(
         attributes: &identity.attributes,
     };
     let connected = connector.connect(request).await?;
-    let mariadb = connected.version.is_some_and(|version| version.mariadb);
     let mut connection = Connection {
+        mariadb: connected.version.is_some_and(|version| version.mariadb),
         stream: connected.stream,
         thread_id: connected.thread_id,
         capabilities: connected.capabilities,
@@ -63,7 +63,7 @@ pub(crate) async fn open(
         doubtful: false,
         killing: None,
     };
-    let prepared = timeout(connector.timeout(), prepare(&mut connection, mariadb)).await;
+    let prepared = timeout(connector.timeout(), prepare(&mut connection)).await;
     let (initial, globals, uuid) = prepared.map_err(|_| ConnectError::timed_out())??;
     connection.initial = initial;
     connection.globals = globals;
@@ -107,7 +107,8 @@ type Values = Arc<[(&'static str, Box<[u8]>)]>;
 /// What the login left in the variables, what the server would have them, and the server's uuid.
 type Prepared = (Values, Values, Arc<str>);
 
-async fn prepare(connection: &mut Connection, mariadb: bool) -> Result<Prepared, ConnectError> {
+async fn prepare(connection: &mut Connection) -> Result<Prepared, ConnectError> {
+    let mariadb = connection.mariadb;
     let (track, uuid) = if mariadb {
         (track_mariadb(), "server_uid")
     } else {

@@ -9,6 +9,7 @@ use crate::model::settings::{
 use crate::sql::{REPLAYABLE, is_replayable};
 use crate::wire::command::{COM_INIT_DB, COM_QUERY, COM_SET_OPTION};
 use crate::wire::flags::Capabilities;
+use crate::wire::handshake::is_impermissible;
 use crate::wire::packet::{Reader, push_packet};
 
 use super::connection::Connection;
@@ -91,32 +92,46 @@ fn results_collation(settings: &Settings) -> Option<&[u8]> {
 
 /// Begins with SET NAMES where the session has not set what results have: only that gives them the login's collation, of
 /// which just the name is known. Any other collation is assigned by its number, and a character set's own by the set's name.
+/// MariaDB takes few numbers, so SET NAMES gives results the collation of the connection there, if that is of their set.
 fn write_character_sets(connection: &Connection, settings: &Settings, sql: &mut Vec<u8>) {
     let sets = character_sets(connection, settings);
     let defaults = CHARACTER_SETS.map(|name| default_character_set(connection, settings, name));
-    let [client, of_connection, results, collation] = defaults;
-    let [_, _, (_, sets_results), _] = sets;
-    let named = !sets_results && client == of_connection && client == results;
-    if named {
+    let [_, (of_connection, _), (results, sets_results), (collation, _)] = sets;
+    let number = results_collation(settings);
+    let named = if !sets_results {
+        let [client, of_connection, results, collation] = defaults;
+        (client == of_connection && client == results).then_some((client, collation))
+    } else {
+        (connection.mariadb && results == of_connection && may_be_clients(number))
+            .then_some((results, collation))
+    };
+    let named = named.map(|(set, collation)| [set, set, set, collation]);
+    if let Some([set, _, _, collation]) = named {
         sql.extend_from_slice(b"NAMES '");
-        sql.extend_from_slice(client);
+        sql.extend_from_slice(set);
         sql.extend_from_slice(b"' COLLATE '");
         sql.extend_from_slice(collation);
         sql.push(b'\'');
     }
-    let mut first = !named;
+    let mut first = named.is_none();
     // The connection's set comes before its collation, which it changes.
-    for (name, ((value, _), default)) in CHARACTER_SETS.into_iter().zip(sets.into_iter().zip(defaults)) {
-        if named && value == default {
+    for (at, (name, (value, _))) in CHARACTER_SETS.into_iter().zip(sets).enumerate() {
+        if named.is_some_and(|named| named[at] == value) {
             continue;
         }
         sql.extend_from_slice(if std::mem::take(&mut first) { &b"SESSION "[..] } else { b", SESSION " });
         sql.extend_from_slice(name.as_bytes());
         sql.push(b'=');
-        let is_results = name == "character_set_results" && !value.is_empty();
-        let number = results_collation(settings).filter(|_| is_results);
+        let by_number = name == "character_set_results" && !value.is_empty() && !connection.mariadb;
+        let number = number.filter(|_| by_number);
         write_value(name.as_bytes(), number.unwrap_or(value), sql);
     }
+}
+
+/// Whether the collation of this number is one that NAMES takes.
+fn may_be_clients(number: Option<&[u8]>) -> bool {
+    let number = number.and_then(|number| std::str::from_utf8(number).ok()?.parse().ok());
+    number.is_some_and(|number| !is_impermissible(number))
 }
 
 /// The values of the session_track_* variables for a connection that looks like this. None is the server's default.
@@ -203,7 +218,10 @@ pub(crate) fn user_variable_question(name: &[u8]) -> String {
     let mut quoted = Vec::new();
     write_user_variable_name(name, &mut quoted);
     let name = String::from_utf8_lossy(&quoted);
-    format!("SELECT {name},HEX({name}),CHARSET({name}),COLLATION({name}) LIMIT 1")
+    // Binary, since texts come in the session's character set, which may be ucs2.
+    let [hex, charset, collation] =
+        ["HEX", "CHARSET", "COLLATION"].map(|function| format!("CAST({function}({name}) AS BINARY)"));
+    format!("SELECT {name},{hex},{charset},{collation} LIMIT 1")
 }
 
 /// The literal that gives a user variable the value and the type that a server said. None: its answer cannot be read.
@@ -252,11 +270,12 @@ pub(crate) fn user_variable_literal(packets: &[Vec<u8>]) -> Option<Vec<u8>> {
     Some(literal)
 }
 
-/// The number of the collation that the first column of an answer has, which is a text. Empty: the session has
+/// The number of the collation that a column of an answer has, which is a text; the first column is 0. Empty: the session has
 /// `resultset_metadata = NONE`.
-pub(crate) fn collation_of_texts(packets: &[Vec<u8>]) -> Box<[u8]> {
+pub(crate) fn collation_of_texts(packets: &[Vec<u8>], column: usize) -> Box<[u8]> {
     let number = || {
-        let mut definition = Reader::new(packets.get(1).filter(|packet| packet.starts_with(b"\x03def"))?);
+        let mut definition =
+            Reader::new(packets.get(1 + column).filter(|packet| packet.starts_with(b"\x03def"))?);
         for _ in 0..6 {
             definition.lenenc_bytes().ok()?;
         }

@@ -317,9 +317,10 @@ impl ClientSession {
 
     pub(super) async fn ask_variables(&mut self, names: &[Box<str>]) -> Option<Vec<Box<[u8]>>> {
         let columns = names.iter().map(|name| match &**name {
-            // Any text will do: the answer says it of each column.
+            // Any text will do.
             RESULTS_COLLATION => String::from("IFNULL(@@SESSION.character_set_results,'')"),
-            name => format!("IFNULL(@@SESSION.{name},'')"),
+            // Binary, since texts come in the session's character set, which may be ucs2.
+            name => format!("CAST(IFNULL(@@SESSION.{name},'') AS BINARY)"),
         });
         let columns: Vec<String> = columns.collect();
         let deadline = self.shared.server_deadline;
@@ -338,10 +339,10 @@ impl ClientSession {
             }
         };
         let mut row = Reader::new(packets.get(packets.len().checked_sub(2)?)?);
-        let values = names.iter().map(|name| {
+        let values = names.iter().enumerate().map(|(at, name)| {
             let value = row.lenenc_bytes().ok()?;
             match &**name {
-                RESULTS_COLLATION => Some(reset::collation_of_texts(&packets)),
+                RESULTS_COLLATION => Some(reset::collation_of_texts(&packets, at)),
                 _ => Some(Box::from(value)),
             }
         });

@@ -320,6 +320,7 @@ fn results_have_the_collation_that_the_session_wanted() {
             &["SET character_set_results = 46"],
             &["SET character_set_results = 46", "SET character_set_results = NULL"],
             &["SET NAMES binary"],
+            &["SET character_set_results = ucs2", "SET character_set_connection = ucs2"],
         ] {
             let mut direct = Raw::connect(primary, APP, USUAL).await;
             let mut one = Raw::connect(proxy.port(), APP, USUAL).await;
