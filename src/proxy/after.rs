@@ -377,7 +377,11 @@ impl ClientSession {
             Err(_) => None,
         };
         match literal {
-            Some(literal) => self.session.set_user_variable(name, &literal),
+            Some(literal) => {
+                // Else the next session of that connection would find it.
+                Arc::make_mut(&mut lease.connection().applied).set_user_variable(name, &literal);
+                self.session.set_user_variable(name, &literal);
+            }
             None => tracing::warn!("a user variable could not be read; its session stays on a server"),
         }
     }
