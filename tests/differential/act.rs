@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::generate::{Action, Parameter};
+use super::generate::{Action, Ends, Parameter};
 use super::support::cluster::Account;
 use super::support::raw::{Done, Outcome, PreparedAs, Raw, Refusal, command, flag};
 
@@ -24,6 +24,8 @@ pub(crate) struct Player {
     raw: Raw,
     capabilities: u32,
     statements: HashMap<u8, PreparedAs>,
+    /// With what they were executed last.
+    values: HashMap<u8, Vec<Parameter>>,
     /// FOUND_ROWS() is about something.
     finds: bool,
     /// The session has set what it wants to be told of its transactions.
@@ -76,7 +78,7 @@ pub(crate) async fn clean(root: &mut Raw) {
         }
     }
     // One that is not let go of is a difference that the case will find.
-    let patience = Instant::now() + Duration::from_secs(1);
+    let patience = Instant::now() + Duration::from_secs(20);
     while root.text(FREE).await != "1" && Instant::now() < patience {
         sleep(Duration::from_millis(5)).await;
     }
@@ -89,6 +91,7 @@ impl Player {
             raw: raw.expect("the login is accepted"),
             capabilities,
             statements: HashMap::new(),
+            values: HashMap::new(),
             finds: true,
             asks_of_transactions: false,
             in_transaction: false,
@@ -143,6 +146,7 @@ impl Player {
             }
             Action::Prepare(slot, sql) => match self.raw.prepare_with_definitions(sql).await {
                 Ok((prepared, definitions)) => {
+                    self.values.remove(slot);
                     if let Some(old) = self.statements.insert(*slot, prepared) {
                         self.raw.command(command::STMT_CLOSE, &old.id.to_le_bytes()).await;
                     }
@@ -157,18 +161,16 @@ impl Player {
             },
             Action::Execute { slot, parameters, cursor } => {
                 let Some(prepared) = self.statements.get(slot).copied() else { return String::new() };
-                self.finds = false;
-                self.execute(prepared, parameters, *cursor).await;
-                let seen = self.results().await;
-                // A NULL has the type that the parameter had before on its connection.
-                let has_null = parameters.iter().any(|parameter| matches!(parameter, Parameter::Null));
-                let has_text = parameters.iter().any(|parameter| matches!(parameter, Parameter::Text(_)));
-                match (has_null, has_text && seen.starts_with("rows")) {
-                    (true, _) => without_definitions(&seen),
-                    // Row by row, or once: servers take it for a number when the statement is prepared, or executed.
-                    (false, true) => without_warnings(&seen),
-                    (false, false) => seen,
-                }
+                self.values.insert(*slot, parameters.clone());
+                self.executed(prepared, parameters, *cursor, true).await
+            }
+            Action::ExecuteAgain(slot) => {
+                let (Some(prepared), Some(parameters)) = (self.statements.get(slot), self.values.get(slot))
+                else {
+                    return String::new();
+                };
+                let (prepared, parameters) = (*prepared, parameters.clone());
+                self.executed(prepared, &parameters, false, false).await
             }
             Action::Fetch(slot, count) => {
                 let Some(prepared) = self.statements.get(slot) else { return String::new() };
@@ -198,6 +200,7 @@ impl Player {
                 self.results().await
             }
             Action::CloseStatement(slot) => {
+                self.values.remove(slot);
                 if let Some(prepared) = self.statements.remove(slot) {
                     self.raw.command(command::STMT_CLOSE, &prepared.id.to_le_bytes()).await;
                 }
@@ -217,10 +220,13 @@ impl Player {
             }
             Action::Reset => {
                 self.statements.clear();
+                self.values.clear();
                 self.command(command::RESET_CONNECTION, b"").await
             }
+            Action::Kill(ends) => self.kill(*ends).await,
             Action::ChangeUser { other, schema } => {
                 self.statements.clear();
+                self.values.clear();
                 let account = if *other { OTHER_ACCOUNT } else { ACCOUNT };
                 match self.raw.change_user(account, schema).await {
                     Ok(done) => tell_done(&done),
@@ -236,6 +242,20 @@ impl Player {
         }
     }
 
+    async fn kill(&mut self, ends: Ends) -> String {
+        let what = match ends {
+            Ends::Query => "QUERY",
+            Ends::Connection => "CONNECTION",
+        };
+        self.raw.send_query(format!("KILL {what} {}", self.raw.connection_id).as_bytes()).await;
+        let seen = self.results().await;
+        if matches!(ends, Ends::Query) {
+            // The proxy says it by itself, and no server could show that again.
+            self.raw.query("DO 0").await;
+        }
+        seen
+    }
+
     async fn command(&mut self, code: u8, body: &[u8]) -> String {
         self.raw.command(code, body).await;
         self.results().await
@@ -248,7 +268,28 @@ impl Player {
         tell(&Outcome::Rows { columns: Vec::new(), rows, end })
     }
 
-    async fn execute(&mut self, prepared: PreparedAs, parameters: &[Parameter], cursor: bool) {
+    async fn executed(
+        &mut self,
+        prepared: PreparedAs,
+        parameters: &[Parameter],
+        cursor: bool,
+        types: bool,
+    ) -> String {
+        self.finds = false;
+        self.execute(prepared, parameters, cursor, types).await;
+        let seen = self.results().await;
+        // A NULL has the type that the parameter had before on its connection.
+        let has_null = parameters.iter().any(|parameter| matches!(parameter, Parameter::Null));
+        let has_text = parameters.iter().any(|parameter| matches!(parameter, Parameter::Text(_)));
+        match (has_null, has_text && seen.starts_with("rows")) {
+            (true, _) => without_definitions(&seen),
+            // Row by row, or once: servers take it for a number when the statement is prepared, or executed.
+            (false, true) => without_warnings(&seen),
+            (false, false) => seen,
+        }
+    }
+
+    async fn execute(&mut self, prepared: PreparedAs, parameters: &[Parameter], cursor: bool, types: bool) {
         let attributes = self.capabilities & flag::QUERY_ATTRIBUTES != 0;
         let count = usize::from(prepared.parameters);
         let mut payload = vec![command::STMT_EXECUTE];
@@ -265,10 +306,12 @@ impl Player {
                 nulls[at / 8] |= 1 << (at % 8);
             }
             payload.extend_from_slice(&nulls);
-            payload.push(1);
-            for parameter in &given {
+            payload.push(u8::from(types));
+            for parameter in given.iter().filter(|_| types) {
                 let kind: [u8; 2] = match parameter {
                     Parameter::Number(_) => [8, 0],
+                    Parameter::Double(_) => [5, 0],
+                    Parameter::Date(..) => [10, 0],
                     Parameter::Text(_) => [0xFD, 0],
                     Parameter::Null => [6, 0],
                 };
@@ -280,6 +323,12 @@ impl Player {
             for parameter in given {
                 match parameter {
                     Parameter::Number(number) => payload.extend_from_slice(&number.to_le_bytes()),
+                    Parameter::Double(number) => payload.extend_from_slice(&number.to_le_bytes()),
+                    Parameter::Date(year, month, day) => {
+                        payload.push(4);
+                        payload.extend_from_slice(&year.to_le_bytes());
+                        payload.extend_from_slice(&[*month, *day]);
+                    }
                     Parameter::Text(text) => {
                         payload.push(text.len().to_le_bytes()[0]);
                         payload.extend_from_slice(text.as_bytes());
@@ -293,10 +342,15 @@ impl Player {
 
     async fn results(&mut self) -> String {
         let mut seen = Vec::new();
-        for outcome in self.raw.outcomes().await {
-            seen.push(tell(&outcome));
+        loop {
+            let outcomes = self.raw.outcomes().await;
+            seen.extend(outcomes.iter().map(tell));
+            let Some(Outcome::Infile(name)) = outcomes.last() else { return seen.join(" | ") };
+            if name == b"rows" {
+                self.raw.continue_with(b"7\tseven\n8\tacht\nx\t9\n").await;
+            }
+            self.raw.continue_with(b"").await;
         }
-        seen.join(" | ")
     }
 }
 
@@ -391,9 +445,9 @@ fn tell(outcome: &Outcome) -> String {
     }
 }
 
-/// A user variable that was never set is a string of 65 532 bytes. One that a pooled connection was made to forget is NULL,
-/// of the same character set, but a string of 16 MiB: only COM_RESET_CONNECTION would take it away, and with it all that is
-/// prepared there. How long a string may be is told up to here.
+/// A user variable that was never set is a string of 65 532 bytes, and of no character set where it meets others. One that a
+/// pooled connection was made to forget is a binary NULL of 16 MiB: only COM_RESET_CONNECTION would take it away, and with it
+/// all that is prepared there. What kind of a string it is, is told up to here.
 fn tell_definition(definition: &[u8]) -> String {
     const LONGEST: u32 = 65_532;
     /// From `MYSQL_TYPE_TINY_BLOB` to `MYSQL_TYPE_STRING`.
@@ -404,8 +458,7 @@ fn tell_definition(definition: &[u8]) -> String {
         [_, _, l0, l1, l2, l3, kind, ..]
             if STRINGS.contains(&kind) && u32::from_le_bytes([l0, l1, l2, l3]) >= LONGEST =>
         {
-            let (charset, flags) = (&definition[..at + 2], &definition[at + 7..]);
-            format!("{}(long){}", charset.escape_ascii(), flags.escape_ascii())
+            format!("{}(long)", definition[..at].escape_ascii())
         }
         _ => definition.escape_ascii().to_string(),
     }
