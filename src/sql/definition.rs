@@ -10,6 +10,10 @@ impl Walk<'_> {
         while let Some(token) = self.take() {
             match Folded::keyword(&token).as_str() {
                 "temporary" => temporary = true,
+                "definer" => {
+                    self.accept_sign(b'=');
+                    self.take();
+                }
                 "table" | "sequence" => {
                     return self.create_table(temporary);
                 }

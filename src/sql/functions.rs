@@ -326,8 +326,15 @@ const MARIADB_GEOMETRY: [&str; 6] =
     ["geometrycollection", "linestring", "multilinestring", "multipoint", "multipolygon", "polygon"];
 
 /// MariaDB takes other keywords for names of stored functions.
-const MARIADB_KEYWORDS: &[(&str, u32)] =
-    &[("except", 0), ("intersect", 0), ("over", 0), ("row", 0), ("sql_cache", 0), ("unique", 0)];
+const MARIADB_KEYWORDS: &[(&str, u32)] = &[
+    ("except", 0),
+    ("group", 0),
+    ("intersect", 0),
+    ("over", 0),
+    ("row", 0),
+    ("sql_cache", 0),
+    ("unique", 0),
+];
 
 #[cfg(test)]
 mod tests {

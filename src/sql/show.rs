@@ -21,37 +21,44 @@ impl Walk<'_> {
         let follows = |word: &str| self.next_is(word);
         match Folded::keyword(&what).as_str() {
             "databases" | "schemas" | "tables" | "columns" | "fields" | "index" | "indexes" | "keys"
-            | "triggers" | "events" | "collation" | "charset" | "character" => self.with_condition(),
-            "table" if follows("status") => self.with_condition(),
+            | "triggers" | "events" | "collation" | "charset" | "character" => self.with_condition(CATALOG),
+            "table" if follows("status") => self.with_condition(CATALOG),
             "table" if follows("types") => CATALOG,
-            "function" | "procedure" | "package" | "library" if !follows("code") => self.with_condition(),
+            "function" | "procedure" | "package" | "library" if !follows("code") => {
+                self.with_condition(CATALOG)
+            }
             "create" | "engines" | "storage" | "privileges" | "grants" | "authors" | "contributors" => {
                 CATALOG
             }
             // No statement of any server.
             "route" if self.peek().is_none() => (Kind::AskRoute, Reason::AsksRoute),
-            "replica" | "slave" if follows("status") => CATALOG,
+            // SHOW SLAVE 'connection' STATUS is MariaDB's.
+            "replica" | "slave"
+                if follows("status") || self.second().is_some_and(|word| word.is("status")) =>
+            {
+                CATALOG
+            }
             "all" if follows("slaves") || follows("replicas") => CATALOG,
             "warnings" | "errors" | "profile" | "profiles" => PREVIOUS,
             "count" => PREVIOUS,
             "session" | "local" if follows("variables") || follows("status") => {
                 if self.accept("status") {
-                    PREVIOUS
+                    self.with_condition(PREVIOUS)
                 } else {
                     self.variables()
                 }
             }
             // Counters of the connection that ran the statement before.
-            "status" => PREVIOUS,
+            "status" => self.with_condition(PREVIOUS),
             "variables" => self.variables(),
-            _ => PER_SERVER,
+            _ => self.with_condition(PER_SERVER),
         }
     }
 
-    /// A catalog form, which may end in WHERE with any expression.
-    fn with_condition(&mut self) -> Judgement {
+    /// A form that may end in WHERE with any expression.
+    fn with_condition(&mut self, plain: Judgement) -> Judgement {
         let findings = self.expression(false);
-        findings.write().map_or(CATALOG, |reason| (Kind::Write, reason))
+        findings.write().map_or(plain, |reason| (Kind::Write, reason))
     }
 
     /// `SHOW [SESSION] VARIABLES`: about the session, unless the pattern asks who the server is.

@@ -42,6 +42,7 @@ const INFORMATION_SCHEMA: &[&str] = &[
     "query_response_time",
     "session_status",
     "session_variables",
+    "slave_status",
     "system_variables",
     "thread_pool_groups",
     "thread_pool_queues",

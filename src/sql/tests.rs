@@ -131,6 +131,14 @@ fn the_lexer_follows_the_session() {
     check("SELECT RANK () OVER (ORDER BY a) FROM t", mariadb, "write");
     check("SELECT SQL_CACHE(1)", default, "write");
     check("SELECT CAST(a AS DATETIME(6)) FROM t", mariadb, "read");
+    check(
+        "SELECT PERCENTILE_CONT(0.5) WITHIN GROUP (ORDER BY a) OVER (PARTITION BY b) FROM t",
+        mariadb,
+        "read",
+    );
+    check("SELECT @@last_gtid", mariadb, "write");
+    check("SELECT * FROM information_schema.SLAVE_STATUS", mariadb, "write");
+    check("SHOW SLAVE 'x' STATUS", mariadb, "read");
     check("BACKUP STAGE START", mariadb, "pin");
 }
 

@@ -43,7 +43,7 @@ pub(super) fn read(name: &str) -> Read {
     match name {
         "last_insert_id" | "identity" | "insert_id" => Read::LastInsertId,
         "warning_count" | "error_count" => Read::Previous,
-        _ if name.starts_with("gtid_") => Read::Gtid,
+        _ if name.starts_with("gtid_") || name == "last_gtid" => Read::Gtid,
         _ if IDENTITY.contains(&name) => Read::Identity,
         _ => Read::Session,
     }

@@ -439,11 +439,12 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Behind EXPLAIN: ROUTE and a statement. ROUTE and a single name would be a column of a table of that name.
+    /// Behind EXPLAIN: ROUTE and a statement. ROUTE and a single name would be a column of a table of that name, and behind a
+    /// dot a table of a schema of that name.
     fn asks_route(&self) -> bool {
         let mut lexer = self.lookahead();
-        let mut further = || lexer.next().is_some_and(|token| !token.is_sign(b';'));
-        self.next_is("route") && further() && further()
+        let mut further = || lexer.next().filter(|token| !token.is_sign(b';'));
+        self.next_is("route") && further().is_some_and(|token| !token.is_sign(b'.')) && further().is_some()
     }
 
     /// Verbs about locks, connections and servers.
