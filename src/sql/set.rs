@@ -73,12 +73,14 @@ impl<'a> Walk<'a> {
 
     fn next_transaction(&mut self) -> Judgement {
         let (access, isolation) = self.characteristics();
+        self.isolates(isolation);
         self.effects.push(Effect::NextTransaction { access, isolation });
         (Kind::Anywhere, Reason::SessionState)
     }
 
     fn session_transaction(&mut self) -> Judgement {
         let (access, isolation) = self.characteristics();
+        self.isolates(isolation);
         let mut names: Vec<Box<str>> = Vec::new();
         if isolation.is_some() {
             names.push(self.transaction_variable("isolation"));
@@ -88,6 +90,12 @@ impl<'a> Walk<'a> {
         }
         self.effects.push(Effect::SetVariables(names));
         (Kind::Anywhere, Reason::SessionState)
+    }
+
+    fn isolates(&mut self, isolation: Option<Isolation>) {
+        if isolation == Some(Isolation::Serializable) {
+            self.claim_reads(true);
+        }
     }
 
     fn transaction_variable(&self, what: &str) -> Box<str> {
@@ -251,12 +259,17 @@ impl<'a> Walk<'a> {
                 return;
             }
         }
+        self.isolates(isolation);
         self.effects.push(Effect::NextTransaction { access, isolation });
     }
 
     fn assign_session_variable(&mut self, name: &str, value: Option<Value>, done: &mut Assignments) {
         match variables::assigned(name) {
             Assigned::Replayable => {
+                if let Some(harmless) = variables::values_that_claim_no_reads(name) {
+                    let says = value.map(|value| value.says).unwrap_or_default();
+                    self.claim_reads(!harmless.iter().any(|harmless| harmless.as_bytes() == says));
+                }
                 done.variables.push(Box::from(name));
                 done.variables.extend(variables::companion(name).map(Box::from));
             }

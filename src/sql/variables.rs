@@ -87,6 +87,17 @@ pub(super) fn assigned(name: &str) -> Assigned {
     }
 }
 
+/// For a variable that decides where reads belong: the values with which they may be a replica's, in lower case.
+pub(super) fn values_that_claim_no_reads(name: &str) -> Option<&'static [&'static str]> {
+    match name {
+        "autocommit" => Some(&["1", "on", "true"]),
+        "transaction_isolation" | "tx_isolation" => {
+            Some(&["0", "1", "2", "read-uncommitted", "read-committed", "repeatable-read"])
+        }
+        _ => None,
+    }
+}
+
 /// Another variable that changes with this one and that the tracker does not report then.
 pub(super) fn companion(name: &str) -> Option<&'static str> {
     COMPANIONS.iter().find(|(assigned, _)| *assigned == name).map(|(_, changed)| *changed)

@@ -3,6 +3,7 @@
 
 use super::names::{Folded, literal_value, lower_name};
 use super::scan::{Lexer, Token, TokenKind};
+use super::tables::is_system_schema;
 use super::{Cause, Counts, Dialect, Effect, Ends, Kind, Needs, Question, Reason, Release, Statement};
 
 /// A verdict, and whether it holds for every text of the same shape.
@@ -111,6 +112,8 @@ pub(super) struct Walk<'a> {
     begun: Option<usize>,
     /// The text has assigned something that the server's own lexer follows.
     pub(super) lexer_changed: bool,
+    /// The text has assigned what decides where its later reads belong; true: to the primary.
+    claims_reads: Option<bool>,
     /// Behind the last byte that two lexers could read in two ways; found when first asked for.
     doubtful_end: Option<usize>,
     /// Inside the text that PREPARE or EXECUTE IMMEDIATE quotes.
@@ -145,6 +148,7 @@ impl<'a> Walk<'a> {
             varies: false,
             begun: None,
             lexer_changed: false,
+            claims_reads: None,
             doubtful_end: None,
             nested: false,
             in_routine: false,
@@ -256,6 +260,10 @@ impl<'a> Walk<'a> {
             if in_doubt && found.0 != Kind::Write {
                 found = (Kind::Write, Reason::LexerChanges);
             }
+            if let (Kind::Read, Some(claims)) = (found.0, self.claims_reads) {
+                self.varies = true;
+                found = if claims { (Kind::Write, Reason::MixedText) } else { found };
+            }
             total = Some(match total {
                 None => found,
                 Some(before) => self.join(before, found),
@@ -322,6 +330,12 @@ impl<'a> Walk<'a> {
             ),
             _ => false,
         }
+    }
+
+    /// What the session is now decides where reads belong, those of the same text too: with autocommit off they begin a
+    /// transaction, say.
+    pub(super) fn claim_reads(&mut self, for_primary: bool) {
+        self.claims_reads = Some(for_primary || self.claims_reads == Some(true));
     }
 
     /// A transaction begins in the middle of the text.
@@ -399,6 +413,9 @@ impl<'a> Walk<'a> {
             "checksum" => self.checksum(),
             "use" => {
                 self.effects.push(Effect::UsesSchema);
+                if self.peek().is_some_and(|schema| is_system_schema(&lower_name(&schema))) {
+                    self.claim_reads(true);
+                }
                 (Kind::Anywhere, Reason::SessionState)
             }
             "set" => self.set(),
