@@ -337,8 +337,12 @@ impl Session {
             return missing;
         }
         let mut explained = false;
-        for effect in &statement.effects {
-            explained |= self.apply_effect(effect, succeeded);
+        let schemas = Schemas::of(statement, answered, self.settings.schema.clone());
+        for (at, effect) in statement.effects.iter().enumerate() {
+            explained |= match in_schema(effect, schemas.at(at)) {
+                Some(effect) => self.apply_effect(&effect, succeeded),
+                None => self.apply_effect(effect, succeeded),
+            };
             if let Effect::SetVariables(names) = effect {
                 // What becomes of the others when a text fails in the middle, the tracker tells.
                 let is_asked = |name: &str| {
@@ -465,6 +469,16 @@ impl Session {
                 }
                 false
             }
+            Effect::RenamesTable { from, to } => {
+                let renamed = |pin: &&mut Pin| match &pin.cause {
+                    PinCause::Statement(Cause::TemporaryTable(name)) => is_same_table(from, name),
+                    _ => false,
+                };
+                if succeeded && let Some(pin) = self.pins.iter_mut().find(renamed) {
+                    pin.cause = PinCause::Statement(Cause::TemporaryTable(to.clone()));
+                }
+                false
+            }
             Effect::NextTransaction { .. }
             | Effect::TakesSnapshot
             | Effect::AccountsChange
@@ -573,17 +587,52 @@ fn survives_failure(cause: &Cause) -> bool {
     matches!(cause, Cause::NamedLock(_) | Cause::UserVariable(_) | Cause::Variable(_))
 }
 
-/// `t` and `schema.t` may be the same table; unpinning too early would be wrong, so both must name the table, and the
-/// schema where both have one.
-fn is_same_table(dropped: &[u8], created: &[u8]) -> bool {
-    let parts = |name: &[u8]| match name.iter().rposition(|&byte| byte == b'.') {
-        Some(dot) => (Some(name[..dot].to_vec()), name[dot + 1..].to_vec()),
-        None => (None, name.to_vec()),
-    };
-    let ((dropped_schema, dropped), (created_schema, created)) = (parts(dropped), parts(created));
-    dropped == created
-        && match (dropped_schema, created_schema) {
-            (Some(a), Some(b)) => a == b,
-            _ => true,
+/// The schema that a name without one means at each effect of a text, which may hold USE. Between two of those nobody knows.
+struct Schemas {
+    before: Option<Arc<[u8]>>,
+    behind: Option<Arc<[u8]>>,
+    /// Where among the effects the first and the last USE are.
+    uses: Option<(usize, usize)>,
+}
+
+impl Schemas {
+    fn of(statement: &Statement, answered: &Answered, before: Option<Arc<[u8]>>) -> Self {
+        let is_use = |effect: &Effect| *effect == Effect::UsesSchema;
+        let first = statement.effects.iter().position(is_use);
+        let last = statement.effects.iter().rposition(is_use);
+        let told = answered.changes.as_ref().and_then(|changes| changes.schema.as_deref());
+        Self { before, behind: told.map(Arc::from), uses: first.zip(last) }
+    }
+
+    fn at(&self, effect: usize) -> Option<&[u8]> {
+        match self.uses {
+            Some((_, last)) if effect > last => self.behind.as_deref(),
+            Some((first, _)) if effect > first => None,
+            _ => self.before.as_deref(),
         }
+    }
+}
+
+/// The same effect with the schema of its temporary tables named, when it is one that names them without.
+fn in_schema(effect: &Effect, schema: Option<&[u8]>) -> Option<Effect> {
+    let schema = schema?;
+    let full = |name: &[u8]| match name.contains(&b'.') {
+        true => Box::from(name),
+        false => [&schema.to_ascii_lowercase()[..], b".", name].concat().into_boxed_slice(),
+    };
+    match effect {
+        Effect::Pin(Cause::TemporaryTable(name)) => Some(Effect::Pin(Cause::TemporaryTable(full(name)))),
+        Effect::Release(Release::TemporaryTables(names)) => {
+            Some(Effect::Release(Release::TemporaryTables(names.iter().map(|name| full(name)).collect())))
+        }
+        Effect::RenamesTable { from, to } => {
+            Some(Effect::RenamesTable { from: full(from), to: full(to) })
+        }
+        _ => None,
+    }
+}
+
+/// Unpinning too early would be wrong: both must say which schema they mean.
+fn is_same_table(dropped: &[u8], created: &[u8]) -> bool {
+    dropped == created && dropped.contains(&b'.')
 }

@@ -1,5 +1,6 @@
 //! CREATE and DROP: what is one session's alone, and what is everybody's.
 
+use super::expression::Findings;
 use super::names::{Folded, table_name};
 use super::walk::{Judgement, Walk};
 use super::{Cause, Effect, Kind, Reason, Release};
@@ -26,6 +27,27 @@ impl Walk<'_> {
                 "view" | "index" | "database" | "schema" | "server" | "tablespace" | "undo" | "logfile"
                 | "resource" | "library" | "instance" => break,
                 _ => {}
+            }
+        }
+        (Kind::Write, Reason::ChangesSchema)
+    }
+
+    /// ALTER is like CREATE, but that a temporary table may get another name.
+    pub(super) fn alter(&mut self) -> Judgement {
+        while self.accept("online") || self.accept("ignore") {}
+        if !self.accept("table") {
+            return self.create();
+        }
+        self.skip_condition();
+        let from = self.table();
+        let mut findings = Findings::default();
+        while self.peek().is_some() {
+            if !self.accept("rename") {
+                self.expression_token(&mut findings);
+            } else if !["column", "index", "key"].iter().any(|part| self.next_is(part)) {
+                let _ = self.accept("to") || self.accept("as") || self.accept_sign(b'=');
+                let to = self.table();
+                self.effects.push(Effect::RenamesTable { from: from.clone(), to });
             }
         }
         (Kind::Write, Reason::ChangesSchema)

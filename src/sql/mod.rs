@@ -216,6 +216,8 @@ pub(crate) enum Effect {
     SetUserVariable { name: Box<[u8]>, literal: Box<[u8]> },
     /// SET TRANSACTION without a scope: the next transaction only. None: not said.
     NextTransaction { access: Option<Access>, isolation: Option<Isolation> },
+    /// ALTER TABLE .. RENAME, which temporary tables know too; names as in [`Cause::TemporaryTable`].
+    RenamesTable { from: Box<[u8]>, to: Box<[u8]> },
     /// START TRANSACTION WITH CONSISTENT SNAPSHOT: what the transaction reads is fixed from now on.
     TakesSnapshot,
     /// A transaction begins as a part of a longer text (`BEGIN; SELECT 1`, ROLLBACK AND CHAIN).

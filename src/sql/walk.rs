@@ -444,7 +444,8 @@ impl<'a> Walk<'a> {
                 self.needs.last_insert_id = true;
                 (Kind::Write, Reason::CallsProcedure)
             }
-            "create" | "alter" => self.create(),
+            "create" => self.create(),
+            "alter" => self.alter(),
             "drop" => self.drop(),
             "rename" if self.next_is("user") => self.accounts(),
             "truncate" | "rename" => (Kind::Write, Reason::ChangesSchema),
