@@ -185,6 +185,11 @@ impl Settings {
         }
     }
 
+    /// The literal that gives a user variable its value.
+    pub(crate) fn user_variable(&self, name: &[u8]) -> Option<&[u8]> {
+        find(&self.user_variables, name)
+    }
+
     pub(crate) fn forget_user_variable(&mut self, name: &[u8]) {
         self.user_variables.retain(|(found, _)| **found != *name);
     }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::model::gtid::{BadGtidSet, Watermark};
 use crate::model::settings::{Interner, RESULTS_COLLATION, Settings, Trackers};
 use crate::sql::{
-    Access, Cause, Charset, Dialect, Effect, Isolation, Kind, Reason, Release, Statement, is_replayable,
+    Access, Cause, Charset, Dialect, Effect, Isolation, Kind, Reason, Release, Statement, is_replayable, pins_of,
 };
 use crate::wire::response::Change;
 
@@ -468,6 +468,19 @@ impl Session {
                     self.begin();
                 }
                 false
+            }
+            Effect::RunsUnseen(variable) => {
+                let literal = variable.as_ref().and_then(|name| self.settings.user_variable(name));
+                let pins = literal.and_then(|literal| pins_of(literal, self.dialect));
+                // What only the server has read may leave anything behind.
+                let causes = pins.map_or_else(
+                    || vec![PinCause::ServerState],
+                    |pins| pins.into_iter().map(PinCause::Statement).collect(),
+                );
+                if succeeded {
+                    causes.into_iter().for_each(|cause| self.pin(cause));
+                }
+                true
             }
             Effect::RenamesTable { from, to } => {
                 let renamed = |pin: &&mut Pin| match &pin.cause {

@@ -25,7 +25,7 @@ pub(crate) use reason::Reason;
 pub(crate) use routines::{Routine, Routines};
 pub(crate) use tables::is_system_schema;
 pub(crate) use variables::{REPLAYABLE, is_replayable};
-pub(crate) use walk::route_question;
+pub(crate) use walk::{pins_of, route_question};
 
 /// How the session that sends a statement reads SQL text. Part of every cache key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -218,6 +218,9 @@ pub(crate) enum Effect {
     NextTransaction { access: Option<Access>, isolation: Option<Isolation> },
     /// ALTER TABLE .. RENAME, which temporary tables know too; names as in [`Cause::TemporaryTable`].
     RenamesTable { from: Box<[u8]>, to: Box<[u8]> },
+    /// PREPARE or EXECUTE IMMEDIATE of SQL that is not in the text: a user variable's, by its name as in
+    /// [`Self::SetUserVariable`], or computed.
+    RunsUnseen(Option<Box<[u8]>>),
     /// START TRANSACTION WITH CONSISTENT SNAPSHOT: what the transaction reads is fixed from now on.
     TakesSnapshot,
     /// A transaction begins as a part of a longer text (`BEGIN; SELECT 1`, ROLLBACK AND CHAIN).

@@ -87,6 +87,20 @@ fn question(text: &[u8], dialect: Dialect) -> Option<Question> {
     token.is_none().then_some(question)
 }
 
+/// What an SQL text that a literal says would pin. None: that cannot be known.
+pub(crate) fn pins_of(literal: &[u8], dialect: Dialect) -> Option<Vec<Cause>> {
+    let token = Lexer::new(literal, dialect).next().filter(|token| token.text.len() == literal.len())?;
+    let text = literal_value(&token, dialect);
+    let mut walk = Walk::new(&text, dialect);
+    walk.text();
+    let known = token.kind == TokenKind::Text && walk.calls.is_empty() && !walk.is_malformed();
+    let pins = walk.effects.into_iter().filter_map(|effect| match effect {
+        Effect::Pin(cause) => Some(cause),
+        _ => None,
+    });
+    known.then(|| pins.collect())
+}
+
 /// The statement that EXPLAIN ROUTE asks about; None for SHOW ROUTE. For texts whose kind is [`Kind::AskRoute`].
 pub(crate) fn route_question(text: &[u8], dialect: Dialect) -> Option<&[u8]> {
     let mut lexer = Lexer::new(text, dialect);
@@ -619,11 +633,15 @@ impl<'a> Walk<'a> {
         (Kind::Anywhere, Reason::TextExecute)
     }
 
-    /// What a statement in a string would pin, it may pin from now on. A statement in a variable is not seen.
+    /// What a statement in a string would pin, it may pin from now on.
     fn quoted_statement(&mut self) {
-        let Some(token) = self.peek().filter(|token| token.kind == TokenKind::Text && !self.nested) else {
+        let Some(token) = self.peek().filter(|_| !self.nested) else { return };
+        let is_alone = self.second().is_none_or(|next| next.is("using"));
+        if !is_alone || token.kind != TokenKind::Text {
+            let variable = Some(token).filter(|token| is_alone && token.kind == TokenKind::UserVariable);
+            self.effects.push(Effect::RunsUnseen(variable.map(|token| lower_name(&token))));
             return;
-        };
+        }
         self.varies = true;
         let text = literal_value(&token, self.dialect);
         let mut walk = Walk::new(&text, self.dialect);
