@@ -9,7 +9,8 @@ use tokio::time::Instant;
 use crate::model::gtid::{BadGtidSet, Watermark};
 use crate::model::settings::{Interner, RESULTS_COLLATION, Settings, Trackers};
 use crate::sql::{
-    Access, Cause, Charset, Dialect, Effect, Isolation, Kind, Reason, Release, Statement, is_replayable, pins_of,
+    Access, Cause, Charset, Dialect, Effect, Isolation, Kind, Reason, Release, Statement, is_replayable,
+    pins_of,
 };
 use crate::wire::response::Change;
 
@@ -490,7 +491,7 @@ impl Session {
                 if succeeded && let Some(pin) = self.pins.iter_mut().find(renamed) {
                     pin.cause = PinCause::Statement(Cause::TemporaryTable(to.clone()));
                 }
-                false
+                true
             }
             Effect::NextTransaction { .. }
             | Effect::TakesSnapshot
@@ -561,6 +562,7 @@ impl Session {
                 names.iter().any(|dropped| is_same_table(dropped, name))
             }
             (Release::Handler(closed), Cause::Handler(name)) => closed == name,
+            (Release::Variable(neutral), Cause::Variable(name)) => neutral == name,
             (Release::TextPrepared(dropped), Cause::TextPrepared(name)) => dropped == name,
             _ => false,
         };
@@ -638,9 +640,7 @@ fn in_schema(effect: &Effect, schema: Option<&[u8]>) -> Option<Effect> {
         Effect::Release(Release::TemporaryTables(names)) => {
             Some(Effect::Release(Release::TemporaryTables(names.iter().map(|name| full(name)).collect())))
         }
-        Effect::RenamesTable { from, to } => {
-            Some(Effect::RenamesTable { from: full(from), to: full(to) })
-        }
+        Effect::RenamesTable { from, to } => Some(Effect::RenamesTable { from: full(from), to: full(to) }),
         _ => None,
     }
 }

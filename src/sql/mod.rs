@@ -279,6 +279,8 @@ pub(crate) enum Release {
     TemporaryTables(Vec<Box<[u8]>>),
     Handler(Box<[u8]>),
     TextPrepared(Box<[u8]>),
+    /// A variable that binds its session has a value that any connection can be given.
+    Variable(&'static str),
     Xa,
 }
 

@@ -5,7 +5,7 @@ use super::names::{Folded, literal_value, lower_name};
 use super::scan::{Token, TokenKind};
 use super::variables::{self, Assigned};
 use super::walk::{Judgement, Walk};
-use super::{Access, Cause, Effect, Isolation, Kind, Reason};
+use super::{Access, Cause, Effect, Isolation, Kind, Reason, Release};
 
 /// Longer literals are not kept for replay.
 const MAX_LITERAL: usize = 4096;
@@ -281,6 +281,7 @@ impl<'a> Walk<'a> {
                 });
                 if neutral && bound.neutral_is_replayable {
                     done.variables.push(Box::from(name));
+                    self.release(Release::Variable(bound.name));
                     return;
                 }
                 self.flush_variables(done);
