@@ -9,11 +9,11 @@ use crate::backend::reset;
 use crate::model::settings::RESULTS_COLLATION;
 use crate::routing::session::{Answered, PinCause};
 use crate::routing::{Decision, Target};
-use crate::sql::{Cause, Counts, Effect, Ends, Kind, Question, Reason, Release, Statement};
+use crate::sql::{Cause, Counts, Effect, Ends, Kind, Question, Reason, Release, Statement, with_counts};
 use crate::telemetry::clients::ServerThread;
 use crate::telemetry::metrics::{self, Outcome};
 use crate::wire::flags::Capabilities;
-use crate::wire::packet::Reader;
+use crate::wire::packet::{HEADER, Reader, push_packet};
 use crate::wire::response::{read_changes, read_ok, status};
 use crate::wire::tracker::Answer;
 
@@ -278,6 +278,29 @@ impl ClientSession {
             },
         };
         Some(Number { value, binary: work.execute.is_some() })
+    }
+
+    /// The command with the numbers in it that a longer expression asks for, for a connection that does not know them. None: it
+    /// asks for none.
+    pub(super) fn with_counts(&self, statement: &Statement, work: Work<'_>) -> Option<Vec<u8>> {
+        /// Nobody writes a longer one for a number.
+        const LONGEST: usize = 64 << 10;
+        let (start, end) = work.sql.filter(|(start, end)| end - start <= LONGEST)?;
+        let asks = statement.needs.previous && statement.asks.is_none() && !statement.several;
+        if !asks || work.answer != Answer::Results || !matches!(work.body, Body::Inbox(_)) {
+            return None;
+        }
+        let found_rows = match self.found_rows {
+            FoundRows::Known(found) => Some(found),
+            FoundRows::OnConnection | FoundRows::Incidental => None,
+        };
+        let inbox = self.client.inbox.bytes();
+        let text = inbox.get(start..end)?;
+        let said = with_counts(text, self.session.dialect(), self.row_count, found_rows)?;
+        // The command and its attributes stand before the text.
+        let mut packet = Vec::new();
+        push_packet(&mut packet, 0, &[inbox.get(HEADER..start)?, &said[..]].concat());
+        Some(packet)
     }
 
     /// Asks the server for values that its tracker does not report (SET NAMES tells nothing of collation_connection).

@@ -137,6 +137,10 @@ impl ClientSession {
             }
             prelude = Prelude::default();
         }
+        let counted = if is_last { None } else { self.with_counts(statement, work) };
+        if let Some(counted) = &counted {
+            work.body = Body::Bytes(counted);
+        }
         let bytes;
         if let Some(id) = work.execute {
             match Box::pin(self.ready_to_execute(id, &mut prelude, work.body)).await {

@@ -2,6 +2,7 @@
 //! the text, and never guesses in favour of a replica: doubt is a write.
 
 mod classify;
+mod counts;
 mod definition;
 mod expression;
 mod functions;
@@ -21,6 +22,7 @@ mod variables;
 mod walk;
 
 pub(crate) use classify::Classifier;
+pub(crate) use counts::with_counts;
 pub(crate) use reason::Reason;
 pub(crate) use routines::{Routine, Routines};
 pub(crate) use tables::is_system_schema;
