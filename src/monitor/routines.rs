@@ -29,6 +29,16 @@ pub(crate) struct RoutinesNow {
     turn: Arc<Semaphore>,
 }
 
+/// What the primary says of the named locks of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NamedLocks {
+    Counted(u64),
+    /// Another session asks: those who take locks all the time must not wait for each other.
+    AskLater,
+    /// Nobody can tell.
+    Untold,
+}
+
 /// The other end of [`RoutinesNow`], for [`run`].
 #[derive(Debug)]
 pub(crate) struct RoutinesRequests(mpsc::Receiver<Request>);
@@ -58,17 +68,16 @@ impl RoutinesNow {
         .await;
     }
 
-    /// How many named locks this connection has on the primary at this address. None: nobody can tell at once. That is so, too,
-    /// while another session asks: those who take locks all the time must not wait for each other here.
-    pub(crate) async fn locks(&self, address: &Address, connection: u32) -> Option<u64> {
-        let _turn = self.turn.try_acquire().ok()?;
+    /// How many named locks this connection has on the primary at this address.
+    pub(crate) async fn locks(&self, address: &Address, connection: u32) -> NamedLocks {
+        let Ok(_turn) = self.turn.try_acquire() else { return NamedLocks::AskLater };
         let (found, locks) = oneshot::channel();
         let request = Request::Locks { address: address.clone(), connection, found };
         let asked = timeout(WAIT, async {
             self.requests.send(request).await.ok()?;
             locks.await.ok()
         });
-        asked.await.ok()?
+        asked.await.ok().flatten().map_or(NamedLocks::Untold, NamedLocks::Counted)
     }
 }
 
@@ -158,6 +167,7 @@ async fn look(
         let version = asked.session.version();
         let dialect = Dialect::plain(version.comment_number(), version.mariadb);
         let routines = routines.iter().map(|routine| Routine {
+            is_trigger: routine.is_trigger,
             schema: &routine.schema,
             name: &routine.name,
             declares_reading: routine.declares_reading,

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use crate::backend::reset;
 use crate::model::settings::RESULTS_COLLATION;
+use crate::monitor::routines::NamedLocks;
 use crate::routing::session::{Answered, PinCause};
 use crate::routing::{Decision, Target};
 use crate::sql::{Cause, Counts, Effect, Ends, Kind, Question, Reason, Release, Statement, with_counts};
@@ -140,12 +141,14 @@ impl ClientSession {
     }
 
     /// A GET_LOCK that got none, and routines that let go what they took, must not hold the session for ever.
-    async fn count_locks(&mut self) {
+    pub(super) async fn count_locks(&mut self) {
         let Some(lease) = self.hold.as_mut() else { return };
         let (server, connection) = (Arc::clone(lease.server()), lease.connection().thread_id);
-        if self.shared.routines.locks(&server.address, connection).await == Some(0) {
+        let locks = self.shared.routines.locks(&server.address, connection).await;
+        if locks == NamedLocks::Counted(0) {
             self.session.has_no_lock();
         }
+        self.locks_uncounted = locks == NamedLocks::AskLater;
     }
 
     /// A connection that has something for a next transaction must not serve another session.

@@ -33,6 +33,9 @@ impl ClientSession {
         let mut avoid = None;
         let mut forced = None;
         let mut tries = 0;
+        if std::mem::take(&mut self.locks_uncounted) && self.session.is_pinned_by_lock() {
+            Box::pin(self.count_locks()).await;
+        }
         if self.session.is_bound() {
             if let Some(refusal) = Box::pin(self.leave_replica(statement, work.answer)).await? {
                 self.refuse(&refusal).await?;

@@ -80,7 +80,7 @@ impl Walk<'_> {
             }
             self.release(Release::TemporaryTables(names));
         }
-        if self.next_is("function") || self.next_is("procedure") {
+        if ["function", "procedure", "trigger"].iter().any(|kind| self.next_is(kind)) {
             self.effects.push(Effect::RoutinesChange);
         }
         // Unlike any other DROP it commits nothing.

@@ -1,6 +1,6 @@
-//! Stored functions and procedures, as far as they matter to a statement that calls them: whether they only read, and
-//! whether they may take a named lock, let one go, or give a user variable a value in a way that no session tracker tells of. Pure. What a routine declares of itself
-//! (READS SQL DATA) the server does not enforce, so its body is read as well.
+//! Stored functions, procedures and triggers, as far as they matter to a statement that runs them: whether they only read, and
+//! whether they may take a named lock, let one go, or give a user variable a value in a way that no session tracker tells of.
+//! Pure. What a routine declares of itself (READS SQL DATA) the server does not enforce, so its body is read as well.
 
 use std::collections::HashMap;
 
@@ -11,10 +11,12 @@ use super::variables::{self, Assigned};
 use super::walk::Walk;
 use super::{Cause, Dialect, Effect, Kind, Reason, Release, Statement};
 
-/// A routine as `information_schema.ROUTINES` shows it.
+/// A routine as `information_schema.ROUTINES` shows it, or a trigger as `information_schema.TRIGGERS` does.
 /// <https://dev.mysql.com/doc/refman/9.7/en/information-schema-routines-table.html>
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Routine<'a> {
+    /// Nobody calls it by its name.
+    pub(crate) is_trigger: bool,
     pub(crate) schema: &'a str,
     pub(crate) name: &'a str,
     /// A function that declares NO SQL or READS SQL DATA.
@@ -29,6 +31,9 @@ pub(crate) struct Routine<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Routines {
     by_name: HashMap<Box<[u8]>, Traits>,
+    /// There is a trigger that may take a named lock. Which tables a statement writes nobody asks: their views, foreign keys
+    /// and routines have triggers behind them too.
+    triggers_lock: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +48,7 @@ struct Traits {
 /// What a routine does by itself, and whom it calls.
 #[derive(Debug)]
 struct Own {
+    is_trigger: bool,
     names: [Box<[u8]>; 2],
     traits: Traits,
     calls: Vec<Box<[u8]>>,
@@ -74,7 +80,8 @@ impl Routines {
 
     fn named(known: &[Own]) -> Self {
         let mut by_name: HashMap<Box<[u8]>, Traits> = HashMap::with_capacity(2 * known.len());
-        for Own { names, traits, .. } in known {
+        let triggers_lock = known.iter().any(|own| own.is_trigger && own.traits.may_lock);
+        for Own { names, traits, .. } in known.iter().filter(|own| !own.is_trigger) {
             for name in names {
                 let all = by_name.entry(name.clone()).or_insert(*traits);
                 all.only_reads &= traits.only_reads;
@@ -83,7 +90,7 @@ impl Routines {
                 all.diagnoses |= traits.diagnoses;
             }
         }
-        Self { by_name }
+        Self { by_name, triggers_lock }
     }
 
     fn only_reads(&self, name: &[u8]) -> bool {
@@ -104,6 +111,9 @@ impl Routines {
 
     /// Adds to a verdict what is known of the routines that the statement calls.
     pub(super) fn refine(&self, statement: &mut Statement) {
+        if self.triggers_lock && statement.may_hide() {
+            statement.effects.push(Effect::Pin(Cause::NamedLock(None)));
+        }
         if statement.calls.is_empty() {
             return;
         }
@@ -137,7 +147,13 @@ impl Own {
                 (Traits { only_reads: false, may_lock: true, may_unlock: true, diagnoses: false }, Vec::new())
             }
         };
-        Self { names: [name, qualified].map(|name| name.into_bytes().into_boxed_slice()), traits, calls }
+        let is_trigger = routine.is_trigger;
+        Self {
+            is_trigger,
+            names: [name, qualified].map(|name| name.into_bytes().into_boxed_slice()),
+            traits,
+            calls,
+        }
     }
 }
 
@@ -232,7 +248,8 @@ mod tests {
     fn routines(bodies: &[(&'static str, &'static str)]) -> Routines {
         let routine = |&(name, body): &(&'static str, &'static str)| {
             let (schema, name) = name.split_once('.').expect("schema.name");
-            Routine { schema, name, declares_reading: true, sql_mode: "", body: Some(body) }
+            let is_trigger = schema == "trigger";
+            Routine { is_trigger, schema, name, declares_reading: true, sql_mode: "", body: Some(body) }
         };
         Routines::new(bodies.iter().map(routine), Dialect::for_tests())
     }
@@ -344,6 +361,23 @@ mod tests {
                 ("CALL knows_why()", Route::Write),
             ],
         );
+    }
+
+    #[test]
+    fn locks_that_triggers_take() {
+        let check = |bodies: &[(&'static str, &'static str)], writes: Route| {
+            let classifier = Classifier::new(10);
+            classifier.learn_routines(routines(bodies));
+            for (sql, expected) in
+                [("CALL p()", writes), ("INSERT INTO t VALUES (1)", writes), ("SELECT a FROM t", Route::Read)]
+            {
+                let found = classifier.classify(sql.as_bytes(), Dialect::for_tests()).route();
+                assert_eq!(found, expected, "{sql} with {bodies:?}");
+            }
+        };
+        check(&[("trigger.t", "SET NEW.a = 1")], Route::Write);
+        check(&[("trigger.t", "SET NEW.a = GET_LOCK('a', 1)")], Route::Pin);
+        check(&[("trigger.t", "CALL d.l()"), ("d.l", "DO GET_LOCK('a', 1)")], Route::Pin);
     }
 
     #[test]

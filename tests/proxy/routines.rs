@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::support::cluster::{APP, Cluster, ROOT};
+use super::support::proxy::Proxy;
 use super::support::raw::{Outcome, Raw, USUAL};
 use super::{proxy, run};
 
@@ -95,6 +96,42 @@ fn a_lock_that_a_routine_takes_holds_the_session() {
             assert!(Instant::now() < patience, "the lock of a session that is gone is held");
             sleep(Duration::from_millis(20)).await;
         }
+    });
+}
+
+#[test]
+fn a_lock_that_a_trigger_takes_holds_the_session() {
+    run(async {
+        // With such a trigger there are questions behind all writes: not beside other tests.
+        let cluster = Cluster::start(0).await;
+        let proxy = Proxy::start(&cluster, "").await;
+        let mut maker = Raw::connect(proxy.port(), ROOT, USUAL).await;
+        for sql in [
+            "CREATE DATABASE d",
+            "CREATE TABLE d.held (name TEXT, n INT)",
+            "CREATE TRIGGER d.takes BEFORE INSERT ON d.held FOR EACH ROW SET NEW.n = GET_LOCK(NEW.name, 0)",
+        ] {
+            maker.run(sql).await;
+        }
+        let mut other = Raw::connect(proxy.port(), APP, USUAL).await;
+        // On a busy machine the trigger may be known a moment later.
+        let patience = Instant::now() + Duration::from_secs(60);
+        for name in 0.. {
+            let mut client = Raw::connect(proxy.port(), APP, USUAL).await;
+            client.run(&format!("INSERT INTO d.held (name) VALUES ('{name}')")).await;
+            // Longer than a session keeps a connection without need, and then somebody has it.
+            sleep(Duration::from_millis(200)).await;
+            other.run("BEGIN").await;
+            let ours = client.text(&format!("SELECT IS_USED_LOCK('{name}') = 0 + CONNECTION_ID()")).await;
+            other.run("COMMIT").await;
+            if ours == "1" {
+                assert_eq!(client.text(&format!("SELECT RELEASE_LOCK('{name}')")).await, "1");
+                break;
+            }
+            assert!(Instant::now() < patience, "the session is not held");
+        }
+        drop(proxy);
+        cluster.close().await;
     });
 }
 
