@@ -216,6 +216,9 @@ impl ClientSession {
 
     /// The connection in hand now looks like the session.
     pub(super) fn applied(&mut self) {
+        if self.reads_otherwise {
+            return;
+        }
         if let Some(lease) = self.hold.as_mut() {
             lease.connection().applied = Arc::clone(self.session.settings());
         }
@@ -223,6 +226,9 @@ impl ClientSession {
 
     /// The same behind a statement of the client's, which may have wanted the connection to look otherwise.
     pub(super) fn applied_to(&mut self, statement: &Statement) {
+        if self.reads_otherwise {
+            return;
+        }
         let view = self.trackers_view();
         let Some(lease) = self.hold.as_mut() else { return };
         let settings = self.session.settings();

@@ -262,6 +262,7 @@ impl ClientSession {
         }
         // Nothing comes between a statement and one that asks about it.
         if statement.kind != Kind::Previous || decision.target != Target::Held {
+            self.reads_otherwise = false;
             prelude.answers += reset::write_difference(connection, &settings, &mut prelude.bytes);
         }
         let mut spoils = false;

@@ -54,6 +54,8 @@ pub(super) struct ClientSession {
     pub(super) untold: bool,
     /// The session has written something of which no answer has told the GTID.
     pub(super) writes_untold: bool,
+    /// The connection in hand reads texts otherwise than the session, and is to be changed back before the next statement.
+    pub(super) reads_otherwise: bool,
     /// Whether the session has a named lock is to be asked before its next statement.
     pub(super) locks_uncounted: bool,
     /// What ROW_COUNT() and FOUND_ROWS() say, as far as it is known.
@@ -145,6 +147,7 @@ impl ClientSession {
             insert_id: InsertId::NONE,
             begun: Begun::default(),
             writes_untold: false,
+            reads_otherwise: false,
             locks_uncounted: false,
             row_count: 0,
             found_rows: FoundRows::Known(0),

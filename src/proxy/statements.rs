@@ -296,6 +296,11 @@ impl ClientSession {
         if reads_otherwise && let Some(lease) = self.hold.as_mut() {
             let connection = lease.connection();
             connection.applied = reading;
+            if matches!(relayed, Relayed::Kept { .. }) {
+                // The client may ask for the diagnostics.
+                self.reads_otherwise = true;
+                return Ok(Some(relayed));
+            }
             prelude.answers = reset::write_difference(connection, &session, &mut prelude.bytes);
             if let Some(refused) = self.say(prelude).await? {
                 return Ok(Some(refused));
