@@ -316,6 +316,8 @@ impl ClientSession {
         };
         // A SET of literals gives the same values every time, and drivers begin every session with one.
         let plain = !text.is_empty() && text.len() < 200 && !text.iter().any(|byte| b"@(".contains(byte));
+        // DEFAULT is what the server has by then.
+        let plain = plain && !text.windows(7).any(|word| word.eq_ignore_ascii_case(b"default"));
         let plain = plain && self.session.settings().variable(b"default_collation_for_utf8mb4").is_none();
         // Of SET CHARACTER SET also the schema decides.
         let schema = self.session.settings().schema.as_deref().unwrap_or_default();
