@@ -144,7 +144,8 @@ impl Settings {
         reading
     }
 
-    /// The same session, but that it reads texts as `other` does. (There is no way back to no schema.)
+    /// The same session, but that it reads texts as `other` does. There is no way back to no schema: without one servers
+    /// prepare only what needs none (else error 1046), and of that DATABASE() alone tells the difference.
     pub(crate) fn reading_as(&self, other: &Self) -> Arc<Self> {
         let mut settings = self.clone();
         if let (Some(schema), Some(theirs)) = (&mut settings.schema, &other.schema) {
