@@ -144,6 +144,10 @@ impl ClientSession {
     /// Learns LAST_INSERT_ID from the connection that has it, so that the connection can go.
     pub(super) async fn save_insert_id(&mut self) {
         if self.insert_id.is_on_connection() {
+            // Asking for the one leaves a row found.
+            if self.parked.is_none() {
+                self.save_found_rows().await;
+            }
             let found = self.ask_insert_id().await;
             self.insert_id = found.map_or(InsertId::NONE, |found| self.insert_id.save(found));
         }
