@@ -7,6 +7,7 @@ mod error;
 mod handover;
 mod locks;
 mod mariadb;
+mod mysql;
 mod probe;
 mod replication;
 mod routines;
@@ -26,7 +27,7 @@ pub(crate) use handover::{
 pub(crate) use locks::named_locks;
 #[cfg(test)]
 pub(crate) use probe::{Applier, Receiver};
-pub(crate) use probe::{Channel, Probe, ThreadError, ThreadState, probe};
+pub(crate) use probe::{Channel, Probe, ThreadError, ThreadState};
 pub(crate) use replication::{
     Source, drop_channel, fence, follow, renew_password, set_server_id, set_writable, start, stay_stopped,
     stop_receiving,
@@ -34,3 +35,11 @@ pub(crate) use replication::{
 pub(crate) use routines::{routines, routines_mark};
 pub(crate) use session::{Answer, Login, Micros, Session};
 pub(crate) use survey::{CloneRun, CloneState, Survey, data_bytes, survey};
+
+/// Asks a server once what it is and how it is.
+pub(crate) async fn probe(session: &mut Session) -> Result<Probe, Error> {
+    match session.version().mariadb {
+        true => mariadb::probe(session).await,
+        false => mysql::probe(session).await,
+    }
+}

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::Error;
-use super::probe::{Probe, ThreadError, probe};
+use super::mysql::probe;
+use super::probe::{Probe, ThreadError};
 use super::session::{Fields, Session, first};
 use crate::model::gtid::GtidSet;
 
