@@ -2,9 +2,9 @@
 //! statement needs the primary. Nothing but such a transaction may bind a session to a replica.
 
 use crate::backend::reset;
-use crate::routing::session::{Answered, NextTransaction, PinCause};
+use crate::routing::session::{Answered, PinCause};
 use crate::routing::{Decision, Freshness, Target};
-use crate::sql::{Access, Cause, Effect, Ends, Isolation, Kind, Reason, Statement};
+use crate::sql::{Access, Cause, Effect, Ends, Kind, Reason, Statement};
 use crate::wire::packet::{ErrPacket, push_packet};
 use crate::wire::response::read_ok;
 use crate::wire::tracker::Answer;
@@ -14,15 +14,6 @@ use super::relay::Deliver;
 use super::reply;
 use super::session::{ClientSession, End};
 use super::work::{REFUSED_BY_REPLICA, Ran, TRIES, Tried, Work};
-
-/// How a transaction began, and whether another server could still take it over unseen.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Begun {
-    /// What SET TRANSACTION had said.
-    isolation: Option<Isolation>,
-    /// It has a view of the data that no other server has.
-    has_read: bool,
-}
 
 /// What a statement means to a read-only transaction that a replica has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,14 +28,6 @@ enum Meaning {
     Better,
     /// It would lock, write or end something on the wrong server.
     Wrong,
-}
-
-impl Begun {
-    /// What a transaction would be that this statement begins.
-    pub(super) fn by(statement: &Statement, next: NextTransaction) -> Self {
-        let only_begins = matches!(statement.kind, Kind::Begin(_)) && statement.effects.is_empty();
-        Self { isolation: next.isolation, has_read: !only_begins }
-    }
 }
 
 impl ClientSession {
@@ -250,19 +233,6 @@ mod tests {
         ] {
             let statement = Classifier::new(16).classify(sql.as_bytes(), Dialect::for_tests());
             assert_eq!(meaning(&statement), expected, "{sql}");
-        }
-    }
-
-    #[test]
-    fn what_has_read_nothing_can_still_move() {
-        for (sql, expected) in [
-            ("START TRANSACTION READ ONLY", false),
-            ("BEGIN", false),
-            ("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY", true),
-            ("SELECT a FROM t", true),
-        ] {
-            let statement = Classifier::new(16).classify(sql.as_bytes(), Dialect::for_tests());
-            assert_eq!(Begun::by(&statement, NextTransaction::default()).has_read, expected, "{sql}");
         }
     }
 }

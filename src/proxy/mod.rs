@@ -2,6 +2,7 @@
 //! here; what one session has is in `session`.
 
 mod after;
+mod begun;
 mod command;
 mod dry_run;
 mod errors;

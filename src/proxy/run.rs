@@ -17,10 +17,10 @@ use crate::telemetry::clients::Signals;
 use crate::wire::packet::push_packet;
 use crate::wire::tracker::Answer;
 
+use super::begun::Begun;
 use super::errors::{may_be_mended, may_be_mended_late};
 use super::forward::{Body, Broken};
 use super::hold::Held;
-use super::leave::Begun;
 use super::relay::{self, Attend, Order, PreparedAnswer, Relayed};
 use super::session::{ClientSession, End};
 use super::work::{Prelude, REFUSED_BY_REPLICA, Ran, Tried, Work};

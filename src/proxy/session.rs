@@ -21,10 +21,10 @@ use crate::telemetry::clients::Signals;
 use crate::wire::buffer::UNIT;
 use crate::wire::packet::{ErrPacket, FULL_FRAME, HEADER};
 
+use super::begun::Begun;
 use super::forward::{self, ClientEnd};
 use super::frame::{Frame, Frames, frames, is_taken_whole};
 use super::insert_id::InsertId;
-use super::leave::Begun;
 use super::patience::Patience;
 use super::prepared::Statements;
 use super::{Shared, reply};
