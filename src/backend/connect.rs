@@ -358,7 +358,7 @@ impl Login {
         if !self.inbox.leftover().is_empty() {
             return Err(ConnectError::Protocol("it spoke out of turn before TLS"));
         }
-        let stream = initiator.connect(self.stream, host).await.map_err(ConnectError::Tls)?;
+        let stream = self.stream.start_tls(initiator, host).await.map_err(ConnectError::Tls)?;
         Ok(Self { stream, ..self })
     }
 

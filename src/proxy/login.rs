@@ -208,7 +208,7 @@ pub(crate) async fn login(
     if let (Some(acceptor), Some(_)) = (&context.tls, parse_ssl_request(&packet.payload)) {
         let sequence = talk.sequence;
         talk.finish();
-        stream = acceptor.accept(stream).await.map_err(LoginError::Tls)?;
+        stream = stream.accept_tls(acceptor).await.map_err(LoginError::Tls)?;
         talk = Conversation::new(&mut stream, Capabilities::NONE, nonce);
         talk.sequence = sequence;
         packet = talk.read(MAX_PACKET).await?;

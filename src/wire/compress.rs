@@ -17,7 +17,6 @@ use zstd::zstd_safe::compress_bound;
 
 use super::buffer::{BULK, Buffer};
 use super::packet::WireError;
-use super::stream::Stream;
 
 /// What both sides compress with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,9 +37,9 @@ impl ZstdLevel {
     }
 }
 
-/// A stream under the compressed protocol.
-pub(super) struct Compressed {
-    pub(super) inner: Stream,
+/// A connection under the compressed protocol.
+pub(super) struct Compressed<S> {
+    pub(super) inner: S,
     algorithm: Algorithm,
     /// Number of the compressed packet that comes next, from either side; a command of the client begins at 0.
     sequence: u8,
@@ -114,8 +113,8 @@ thread_local! {
     static PACKER: RefCell<Packer> = RefCell::new(Packer::default());
 }
 
-impl Compressed {
-    pub(super) fn new(inner: Stream, algorithm: Algorithm) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin> Compressed<S> {
+    pub(super) fn new(inner: S, algorithm: Algorithm) -> Self {
         Self {
             inner,
             algorithm,
@@ -236,7 +235,7 @@ impl Compressed {
     }
 }
 
-impl AsyncRead for Compressed {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Compressed<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -255,7 +254,7 @@ impl AsyncRead for Compressed {
     }
 }
 
-impl AsyncWrite for Compressed {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Compressed<S> {
     /// Takes what goes into one packet. Must be flushed.
     fn poll_write(
         mut self: Pin<&mut Self>,
@@ -426,7 +425,7 @@ impl Packer {
     }
 }
 
-impl fmt::Debug for Compressed {
+impl<S: fmt::Debug> fmt::Debug for Compressed<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} over {:?}", self.algorithm, self.inner)
     }

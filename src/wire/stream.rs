@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::compress::{Algorithm, Compressed};
-use super::tls::TlsStream;
+use super::tls::{Acceptor, Initiator, TlsError, TlsStream};
 
 pub(crate) struct Stream {
     transport: Transport,
@@ -27,8 +27,8 @@ pub(crate) struct Stream {
 enum Transport {
     Tcp(TcpStream),
     Unix(UnixStream),
-    Tls(Box<TlsStream>),
-    Compressed(Box<Compressed>),
+    Tls(Box<TlsStream<Stream>>),
+    Compressed(Box<Compressed<Stream>>),
 }
 
 /// The other end, for logs and for the connection list.
@@ -51,8 +51,15 @@ impl Stream {
         Self::over(Transport::Unix(stream))
     }
 
-    pub(super) fn tls(stream: TlsStream) -> Self {
-        Self::over(Transport::Tls(Box::new(stream)))
+    /// Takes the client's TLS handshake; from here on everything is encrypted. The deadline is the caller's.
+    pub(crate) async fn accept_tls(self, acceptor: &Acceptor) -> Result<Self, TlsError> {
+        Ok(Self::over(Transport::Tls(Box::new(acceptor.accept(self).await?))))
+    }
+
+    /// Starts the TLS handshake with a server, as the client of `host` (a name or an IP address). The deadline is the
+    /// caller's.
+    pub(crate) async fn start_tls(self, initiator: &Initiator, host: &str) -> Result<Self, TlsError> {
+        Ok(Self::over(Transport::Tls(Box::new(initiator.connect(self, host).await?))))
     }
 
     fn over(transport: Transport) -> Self {
@@ -110,14 +117,6 @@ impl Stream {
     pub(crate) fn begin_result(&mut self) {
         if let Transport::Compressed(stream) = &mut self.transport {
             stream.begin_result();
-        }
-    }
-
-    #[cfg(test)]
-    pub(super) fn as_tls(&self) -> Option<&TlsStream> {
-        match &self.transport {
-            Transport::Tls(stream) => Some(stream),
-            Transport::Tcp(_) | Transport::Unix(_) | Transport::Compressed(_) => None,
         }
     }
 

@@ -17,15 +17,13 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, Serve
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::sync::CancellationToken;
-
 use zeroize::Zeroizing;
 
-use super::stream::Stream;
-
 /// TLS over any other stream.
-pub(super) type TlsStream = tokio_rustls::TlsStream<Stream>;
+pub(super) type TlsStream<S> = tokio_rustls::TlsStream<S>;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TlsError {
@@ -71,7 +69,7 @@ const LOOK: Duration = Duration::from_secs(30);
 
 impl Acceptor {
     /// With the certificate chain and key in two PEM files. With a `client_ca` a certificate that a client shows must be
-    /// signed by it; whether a client must show one is asked of [`Stream::shows_certificate`].
+    /// signed by it; whether a client must show one is the login's to say.
     pub(crate) fn from_files(own: PemFiles, client_ca: Option<&Path>) -> Result<Self, TlsError> {
         let files = Files { own, client_ca: client_ca.map(Path::to_owned) };
         let config = files.load()?;
@@ -93,10 +91,13 @@ impl Acceptor {
     }
 
     /// Takes the client's handshake. The deadline is the caller's.
-    pub(crate) async fn accept(&self, stream: Stream) -> Result<Stream, TlsError> {
+    pub(super) async fn accept<S>(&self, stream: S) -> Result<TlsStream<S>, TlsError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let acceptor = TlsAcceptor::from(self.config.load_full());
         let stream = acceptor.accept(stream).await.map_err(TlsError::Handshake)?;
-        Ok(Stream::tls(stream.into()))
+        Ok(stream.into())
     }
 
     /// Until `stop`: takes new certificate files as they come, for the handshakes from then on. Files that cannot be used
@@ -223,7 +224,10 @@ impl Initiator {
     }
 
     /// Starts the handshake as the client of `host` (a name or an IP address). The deadline is the caller's.
-    pub(crate) async fn connect(&self, stream: Stream, host: &str) -> Result<Stream, TlsError> {
+    pub(super) async fn connect<S>(&self, stream: S, host: &str) -> Result<TlsStream<S>, TlsError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let name = match ServerName::try_from(host.to_owned()) {
             Ok(name) => name,
             // The name is not looked at, so any that is well-formed will do.
@@ -233,7 +237,7 @@ impl Initiator {
             Err(_) => return Err(TlsError::HostName(host.to_owned())),
         };
         let stream = self.connector.connect(name, stream).await.map_err(TlsError::Handshake)?;
-        Ok(Stream::tls(stream.into()))
+        Ok(stream.into())
     }
 }
 
@@ -392,14 +396,14 @@ mod tests {
     ) -> Result<Option<HandshakeKind>, TlsError> {
         let (near, far) = UnixStream::pair().expect("a socket pair");
         let server = async {
-            let mut stream = acceptor.accept(Stream::unix(far)).await?;
+            let mut stream = acceptor.accept(far).await?;
             stream.write_all(b"x").await.map_err(TlsError::Handshake)?;
             stream.flush().await.map_err(TlsError::Handshake)
         };
         let client = async {
-            let mut stream = initiator.connect(Stream::unix(near), host).await?;
+            let mut stream = initiator.connect(near, host).await?;
             assert_eq!(stream.read_u8().await.expect("a byte"), b'x');
-            Ok(stream.as_tls().and_then(|tls| tls.get_ref().1.handshake_kind()))
+            Ok(stream.get_ref().1.handshake_kind())
         };
         let (_, client) = Box::pin(async { tokio::join!(server, client) }).await;
         client
@@ -451,13 +455,13 @@ mod tests {
                 for _ in 0..2 {
                     let (near, far) = UnixStream::pair().expect("a socket pair");
                     let server = async {
-                        let mut stream = acceptor.accept(Stream::unix(far)).await?;
+                        let mut stream = acceptor.accept(far).await?;
                         stream.write_all(b"x").await.map_err(TlsError::Handshake)?;
                         stream.flush().await.map_err(TlsError::Handshake)?;
-                        Ok::<_, TlsError>(stream.shows_certificate())
+                        Ok::<_, TlsError>(stream.get_ref().1.peer_certificates().is_some())
                     };
                     let client = async {
-                        let mut stream = initiator.connect(Stream::unix(near), "mysql").await.ok()?;
+                        let mut stream = initiator.connect(near, "mysql").await.ok()?;
                         stream.read_u8().await.ok()
                     };
                     let (shown, read) = Box::pin(async { tokio::join!(server, client) }).await;

@@ -55,7 +55,7 @@ pub(super) async fn login(mut stream: Stream, door: &Door) -> Result<Entered, Lo
     if let Some(acceptor) = &door.tls
         && handshake::parse_ssl_request(&packet.payload).is_some()
     {
-        stream = acceptor.accept(stream).await.map_err(LoginError::Tls)?;
+        stream = stream.accept_tls(acceptor).await.map_err(LoginError::Tls)?;
         packet = packet::read_packet(&mut stream, MAX_PACKET).await.map_err(LoginError::Wire)?;
     }
     if handshake::is_too_old(&packet.payload) {

@@ -21,7 +21,7 @@ fn packed(algorithm: Algorithm, sequence: u8, bytes: &[u8]) -> Vec<u8> {
 /// What comes out of these bytes, read in pieces of `piece` bytes, and how it ends.
 async fn unpack(algorithm: Algorithm, bytes: &[u8], piece: usize) -> (Vec<u8>, io::Result<()>) {
     let (near, mut far) = UnixStream::pair().expect("a socket pair");
-    let mut stream = Stream::unix(near).compressed(algorithm);
+    let mut stream = Compressed::new(near, algorithm);
     let send = async move {
         for part in bytes.chunks(1 << 16) {
             if far.write_all(part).await.is_err() {
@@ -139,7 +139,7 @@ async fn a_bomb_takes_no_memory() {
     assert!(bytes.len() < 20_000);
     let (near, mut far) = UnixStream::pair().expect("a socket pair");
     far.write_all(&bytes).await.expect("it fits");
-    let mut stream = Compressed::new(Stream::unix(near), Algorithm::Zlib);
+    let mut stream = Compressed::new(near, Algorithm::Zlib);
     let mut buffer = vec![1; 1000];
     stream.read_exact(&mut buffer).await.expect("zeros");
     assert!(buffer.iter().all(|byte| *byte == 0));
@@ -149,7 +149,7 @@ async fn a_bomb_takes_no_memory() {
 #[tokio::test]
 async fn a_writer_waits_for_its_reader() {
     let (near, far) = UnixStream::pair().expect("a socket pair");
-    let (mut near, mut far) = (Stream::unix(near).compressed(ZSTD_3), Stream::unix(far).compressed(ZSTD_3));
+    let (mut near, mut far) = (Compressed::new(near, ZSTD_3), Compressed::new(far, ZSTD_3));
     // Hardly to be compressed, and more than a socket holds.
     let data: Vec<u8> =
         (0..2_000_000u64).map(|n| (n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8).collect();
