@@ -6,7 +6,7 @@ mod passwords;
 use std::fs::Permissions;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -501,9 +501,12 @@ fn listen_unix(path: &Path) -> Result<UnixListener, StartError> {
         error,
         remedy: "remove the file if nothing listens on it, and check the rights of its folder",
     };
-    let stale = std::os::unix::net::UnixStream::connect(path)
-        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
-    if stale {
+    let is_socket = std::fs::metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    let is_silent = || {
+        std::os::unix::net::UnixStream::connect(path)
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    };
+    if is_socket && is_silent() {
         std::fs::remove_file(path).map_err(failed)?;
     }
     let bound = UnixSocket::new_stream().and_then(|socket| {

@@ -199,6 +199,15 @@ fn what_is_in_the_way_of_a_start() {
         let log = second.log();
         assert!(log.contains("listen.address") && log.contains(&taken) && log.contains("in use"), "{log}");
 
+        // Somebody's file is nobody's stale socket.
+        let file = cluster.folder().join("not-a-socket");
+        std::fs::write(&file, "precious").expect("the folder is ours");
+        let mut third = Proxy::launch(cluster, &format!("listen: {{socket: \"{}\"}}", file.display()));
+        let status = third.ended(PATIENCE).await.expect("it cannot start");
+        assert_eq!(status.code(), Some(1));
+        assert!(third.log().contains("listen.socket"), "{}", third.log());
+        assert_eq!(std::fs::read_to_string(&file).expect("it is still there"), "precious");
+
         let mut bad = Proxy::launch(cluster, "pool: {wait: 5s}\nlimits: {clients: -1}");
         let status = bad.ended(PATIENCE).await.expect("it cannot start");
         assert_eq!(status.code(), Some(2));
