@@ -87,7 +87,7 @@ impl ClientSession {
             Command::ProcessKill => {
                 let id = command::read_statement_id(self.payload(frame)).map(u64::from);
                 match id {
-                    Ok(id) => Box::pin(self.kill(frame, id, true)).await,
+                    Ok(id) => Box::pin(self.kill(frame, Some(id), true)).await,
                     Err(error) => self.refuse(&reply::malformed(&error)).await,
                 }
             }

@@ -12,8 +12,15 @@ use super::reply;
 use super::session::{ClientSession, End};
 
 impl ClientSession {
-    /// KILL of one of our clients ends what that client runs, wherever it runs; any other id is the primary's own.
-    pub(super) async fn kill(&mut self, frame: Frame, id: u64, whole_connection: bool) -> Result<(), End> {
+    /// KILL of one of our clients (None: of this one) ends what that client runs, wherever it runs; any other id is the
+    /// primary's own.
+    pub(super) async fn kill(
+        &mut self,
+        frame: Frame,
+        id: Option<u64>,
+        whole_connection: bool,
+    ) -> Result<(), End> {
+        let id = id.unwrap_or_else(|| u64::from(self.client.registration.id()));
         let ours = u32::try_from(id).ok().filter(|&id| id >= FIRST_ID);
         let Some(victim) = ours.and_then(|id| self.shared.clients.find(id)) else {
             if ours.is_some() {

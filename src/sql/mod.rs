@@ -183,8 +183,8 @@ pub(crate) enum Kind {
     Previous,
     /// Opens a transaction and does nothing else.
     Begin(Access),
-    /// KILL of a connection or of its statement; `id` is as the client wrote it.
-    Kill { id: u64, whole_connection: bool },
+    /// KILL of a connection or of its statement; `id` is as the client wrote it, None for CONNECTION_ID().
+    Kill { id: Option<u64>, whole_connection: bool },
     /// EXPLAIN ROUTE, SHOW ROUTE: about our own decisions; see [`route_question`].
     AskRoute,
 }

@@ -255,8 +255,11 @@ fn kinds_needs_and_hints() {
         let statement = Classifier::new(10).classify(sql.as_bytes(), Dialect::for_tests());
         assert_eq!(statement.kind, kind, "{sql}");
     };
-    check("KILL 5", Kind::Kill { id: 5, whole_connection: true });
-    check("KILL QUERY 18446744073709551615", Kind::Kill { id: u64::MAX, whole_connection: false });
+    check("KILL 5", Kind::Kill { id: Some(5), whole_connection: true });
+    check("KILL QUERY 18446744073709551615", Kind::Kill { id: Some(u64::MAX), whole_connection: false });
+    check("KILL CONNECTION_ID()", Kind::Kill { id: None, whole_connection: true });
+    check("KILL QUERY connection_id()", Kind::Kill { id: None, whole_connection: false });
+    check("KILL CONNECTION_ID() + 1", Kind::Write);
     check("KILL 18446744073709551616", Kind::Write);
     check("KILL CONNECTION_ID()", Kind::Write);
     check("KILL 5; SELECT 1", Kind::Write);

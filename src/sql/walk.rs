@@ -575,8 +575,13 @@ impl<'a> Walk<'a> {
         if whole_connection {
             self.accept("connection");
         }
-        let id = self.take().filter(|token| token.kind == TokenKind::Number && self.peek().is_none());
-        match id.and_then(|token| std::str::from_utf8(token.text).ok()?.parse().ok()) {
+        let id = if self.accept("connection_id") {
+            (self.accept_sign(b'(') && self.accept_sign(b')')).then_some(None)
+        } else {
+            let number = self.take().filter(|token| token.kind == TokenKind::Number);
+            number.and_then(|token| std::str::from_utf8(token.text).ok()?.parse().ok()).map(Some)
+        };
+        match id.filter(|_| self.peek().is_none()) {
             Some(id) => (Kind::Kill { id, whole_connection }, Reason::Kill),
             None => (Kind::Write, Reason::Kill),
         }
