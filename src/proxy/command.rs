@@ -267,7 +267,7 @@ impl ClientSession {
         if let Some(parked) = self.parked.take() {
             parked.release(self.last_activity);
         }
-        self.statements = super::prepared::Statements::default();
+        self.statements.forget_all();
         self.session.reset(settings, dialect);
         self.session.intern(&self.shared.settings);
         self.learn_patience();

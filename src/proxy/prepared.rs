@@ -68,6 +68,11 @@ impl Statements {
         self.by_id.remove(&id)
     }
 
+    /// The session begins anew; who still has an id of before must not find another statement under it.
+    pub(super) fn forget_all(&mut self) {
+        self.by_id = HashMap::default();
+    }
+
     pub(super) fn len(&self) -> usize {
         self.by_id.len()
     }

@@ -12,7 +12,7 @@ use crate::wire::packet::HEADER;
 use crate::wire::tracker::Answer;
 
 use super::command::hint_of;
-use super::errors::ER_UNKNOWN_STMT_HANDLER;
+use super::errors::{ER_UNKNOWN_ERROR, ER_UNKNOWN_STMT_HANDLER, ER_WRONG_ARGUMENTS};
 use super::forward::{self, Body, Broken};
 use super::frame::{Frame, payload_of};
 use super::prepared::{Prepared, execute_bytes, has_cursor, prepare_packet, push_close};
@@ -115,7 +115,9 @@ impl ClientSession {
                 on_server.executed = if execute.cursor { Executed::WithCursor } else { Executed::Plain };
             }
         }
-        if execute.cursor || !self.session.pins().is_empty() {
+        // Long data that was wrong stays with the statement on its connection, for every EXECUTE until a reset.
+        let keeps_error = matches!(answered.error, Some(ER_UNKNOWN_ERROR | ER_WRONG_ARGUMENTS));
+        if !keeps_error && (execute.cursor || !self.session.pins().is_empty()) {
             self.follow_cursor(id, answered.status.unwrap_or(0));
         }
         Ok(())

@@ -266,6 +266,39 @@ fn unknown_statements_are_refused() {
         raw.command(command::RESET_CONNECTION, b"").await;
         assert_eq!(raw.packet().await[0], 0);
         assert_eq!(refused(raw.execute(statement.id, 0, &[], &[], &[]).await), 1243);
+        // Nor does who still has the id find another statement under it.
+        let after = raw.prepare("SELECT 2").await.unwrap();
+        assert_eq!(refused(raw.execute(statement.id, 0, &[], &[], &[]).await), 1243);
+        assert_eq!(number(raw.execute(after.id, 0, &[], &[], &[]).await), 2);
+    });
+}
+
+/// A server keeps what is wrong with long data in the statement, until a reset: no other session may find it there.
+#[test]
+fn long_data_that_is_wrong_stays_with_its_session() {
+    run(async {
+        super::proxy().await;
+        let proxy = Proxy::start(Cluster::shared().await, "pool: {max_per_server: 1}").await;
+        let sql = "SELECT ? + 0 FROM d.one WHERE id = 1 FOR UPDATE";
+        let long = |id: u32| [&id.to_le_bytes()[..], &[9, 0], b"of no parameter"].concat();
+        let mut raw = Raw::connect(proxy.port(), APP, USUAL).await;
+        let statement = raw.prepare(sql).await.unwrap();
+        for _ in 0..2 {
+            raw.command(command::STMT_SEND_LONG_DATA, &long(statement.id)).await;
+            for _ in 0..2 {
+                let all = raw.execute(statement.id, 0, &[0], LONGLONG, &[0; 8]).await;
+                assert_eq!(refused(all), 1210);
+            }
+            raw.command(command::STMT_RESET, &statement.id.to_le_bytes()).await;
+            assert_eq!(raw.packet().await[0], 0);
+            assert_eq!(number(raw.execute(statement.id, 0, &[0], LONGLONG, &[0; 8]).await), 0);
+        }
+        raw.command(command::STMT_SEND_LONG_DATA, &long(statement.id)).await;
+        assert_eq!(refused(raw.execute(statement.id, 0, &[0], LONGLONG, &[0; 8]).await), 1210);
+        drop(raw);
+        let mut other = Raw::connect(proxy.port(), APP, USUAL).await;
+        let same = other.prepare(sql).await.unwrap();
+        assert_eq!(number(other.execute(same.id, 0, &[0], LONGLONG, &[0; 8]).await), 0);
     });
 }
 
