@@ -88,7 +88,7 @@ impl ClientSession {
                 let id = command::read_statement_id(self.payload(frame)).map(u64::from);
                 match id {
                     Ok(id) => Box::pin(self.kill(frame, Some(id), true)).await,
-                    Err(error) => self.refuse(&reply::malformed(&error)).await,
+                    Err(_) => self.refuse(&reply::malformed()).await,
                 }
             }
             Command::ResetConnection => {
@@ -108,7 +108,8 @@ impl ClientSession {
             command @ Command::Administration(_) => {
                 self.forward(frame, &shared.verdicts.administration, command.answer()).await
             }
-            Command::Replication(_) => {
+            Command::RegisterReplica => self.refuse(&reply::no_replication()).await,
+            Command::Dump => {
                 self.refuse(&reply::no_replication()).await?;
                 Err(End::Quit)
             }
@@ -142,7 +143,7 @@ impl ClientSession {
         let payload = self.payload(frame);
         let query = match command::read_query(payload, attributes) {
             Ok(query) => query,
-            Err(error) => return self.refuse(&reply::malformed(&error)).await,
+            Err(_) => return self.refuse(&reply::malformed()).await,
         };
         let dialect = self.session.dialect();
         // Frame headers in the middle of a text would be read as a part of it.

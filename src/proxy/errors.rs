@@ -5,6 +5,7 @@ pub(super) const ER_DBACCESS_DENIED: u16 = 1044;
 pub(super) const ER_BAD_DB: u16 = 1049;
 pub(super) const ER_SERVER_SHUTDOWN: u16 = 1053;
 pub(super) const ER_UNKNOWN_ERROR: u16 = 1105;
+pub(super) const ER_NET_PACKETS_OUT_OF_ORDER: u16 = 1156;
 pub(super) const ER_WRONG_ARGUMENTS: u16 = 1210;
 pub(super) const ER_UNKNOWN_STMT_HANDLER: u16 = 1243;
 pub(super) const ER_OPTION_PREVENTS_STATEMENT: u16 = 1290;

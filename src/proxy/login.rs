@@ -198,7 +198,8 @@ pub(crate) async fn login(
         status: status::AUTOCOMMIT,
         plugin: Plugin::CachingSha2.name().to_owned(),
     };
-    let mut talk = Conversation::new(&mut stream, Capabilities::NONE, nonce);
+    // Until it has said what it can, servers take a client for one of today's.
+    let mut talk = Conversation::new(&mut stream, Capabilities::PROTOCOL_41, nonce);
     talk.write(&[&greeting.encode()]).await?;
     let mut packet = match talk.read(MAX_PACKET).await {
         Err(error) if error.is_silence() => Err(LoginError::NothingSaid),
@@ -209,7 +210,7 @@ pub(crate) async fn login(
         let sequence = talk.sequence;
         talk.finish();
         stream = stream.accept_tls(acceptor).await.map_err(LoginError::Tls)?;
-        talk = Conversation::new(&mut stream, Capabilities::NONE, nonce);
+        talk = Conversation::new(&mut stream, Capabilities::PROTOCOL_41, nonce);
         talk.sequence = sequence;
         packet = talk.read(MAX_PACKET).await?;
     }
@@ -269,7 +270,10 @@ pub(crate) async fn change_user(
     let request = ChangeUser::parse(packet.get(1..).unwrap_or_default(), capabilities);
     let request = match request {
         Ok(request) => request,
-        Err(error) => return Err(talk.complain(error).await),
+        Err(error) => {
+            talk.refuse(reply::unknown_command()).await;
+            return Err(LoginError::Broken(error));
+        }
     };
     let claim = Claim {
         user: request.user,
@@ -523,7 +527,9 @@ impl<'a> Conversation<'a> {
 
     async fn understand(&mut self, payload: &[u8]) -> Result<HandshakeResponse, LoginError> {
         if is_too_old(payload) {
-            return Err(self.refuse(cannot_authenticate()).await);
+            // Who has no PROTOCOL_41 takes no SQLSTATE.
+            self.capabilities = Capabilities::NONE;
+            return Err(self.refuse(bad_handshake()).await);
         }
         match HandshakeResponse::parse(payload) {
             Ok(response) => Ok(response),
@@ -638,9 +644,14 @@ fn wording_of_break(error: &WireError) -> Option<ErrPacket> {
             Some(ErrPacket::new(1153, "08S01", "Got a packet bigger than a login may have"))
         }
         WireError::OutOfOrder { .. } => Some(ErrPacket::new(1156, "08S01", "Got packets out of order")),
-        WireError::Malformed(_) => Some(ErrPacket::new(1043, "08S01", "Bad handshake")),
+        WireError::Malformed(_) => Some(bad_handshake()),
         WireError::Closed | WireError::CutOff | WireError::Io(_) => None,
     }
+}
+
+/// ER_HANDSHAKE_ERROR.
+fn bad_handshake() -> ErrPacket {
+    ErrPacket::new(1043, "08S01", "Bad handshake")
 }
 
 /// ER_NOT_SUPPORTED_AUTH_MODE.

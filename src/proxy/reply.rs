@@ -125,8 +125,14 @@ pub(super) fn out_of_statement_memory() -> ErrPacket {
     )
 }
 
-pub(super) fn malformed(what: &impl std::fmt::Display) -> ErrPacket {
-    ErrPacket::new(1835, "HY000", format!("Readwright: {what}"))
+/// ER_MALFORMED_PACKET, in MySQL's words.
+pub(super) fn malformed() -> ErrPacket {
+    ErrPacket::new(1835, "HY000", "Malformed communication packet.")
+}
+
+/// ER_NET_PACKETS_OUT_OF_ORDER, in the servers' words.
+pub(super) fn out_of_order() -> ErrPacket {
+    ErrPacket::new(1156, "08S01", "Got packets out of order")
 }
 
 /// What the compressed protocol's layer cannot read: ER_NET_PACKETS_OUT_OF_ORDER or ER_NET_UNCOMPRESS_ERROR. None for a
@@ -138,7 +144,7 @@ pub(super) fn broken_compression(error: &std::io::Error) -> Option<ErrPacket> {
 }
 
 pub(super) fn unknown_command() -> ErrPacket {
-    ErrPacket::new(1047, "08S01", "Readwright: unknown command")
+    ErrPacket::new(1047, "08S01", "Unknown command")
 }
 
 pub(super) fn no_replication() -> ErrPacket {
@@ -146,7 +152,9 @@ pub(super) fn no_replication() -> ErrPacket {
     ErrPacket::new(1227, "42000", text)
 }
 
-pub(super) fn unknown_statement(id: u32, command: &str) -> ErrPacket {
+/// ER_UNKNOWN_STMT_HANDLER. MySQL names one function for all commands, MariaDB names each.
+pub(super) fn unknown_statement(id: u32, command: &str, mariadb: bool) -> ErrPacket {
+    let command = if mariadb { command } else { "mysql_stmt_precheck" };
     ErrPacket::new(1243, "HY000", format!("Unknown prepared statement handler ({id}) given to {command}"))
 }
 

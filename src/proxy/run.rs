@@ -11,6 +11,7 @@ use crate::backend::connection::{Connection, Identity};
 use crate::backend::reset;
 use crate::model::health::Health;
 use crate::model::topology::{Server, Topology};
+use crate::routing::session::Answered;
 use crate::routing::{self, Circumstances, Decision, Freshness, InHand, Target};
 use crate::sql::{Access, Isolation, Kind, Statement};
 use crate::telemetry::clients::Signals;
@@ -18,7 +19,7 @@ use crate::wire::packet::push_packet;
 use crate::wire::tracker::Answer;
 
 use super::begun::Begun;
-use super::errors::{may_be_mended, may_be_mended_late};
+use super::errors::{ER_NET_PACKETS_OUT_OF_ORDER, may_be_mended, may_be_mended_late};
 use super::forward::{Body, Broken};
 use super::hold::Held;
 use super::relay::{self, Attend, Order, PreparedAnswer, Relayed};
@@ -69,6 +70,10 @@ impl ClientSession {
                     if matches!(decision.target, Target::Replica(_)) && self.has_hidden_state() {
                         let error = ran.answered.as_ref().and_then(|answered| answered.error);
                         Box::pin(self.bring_state_home(statement, work, error)).await?;
+                    }
+                    if let Some(Answered { error: Some(ER_NET_PACKETS_OUT_OF_ORDER), .. }) = ran.answered {
+                        // It is about the client's own frames; a server closes the connection then.
+                        return Err(End::Malformed);
                     }
                     return Ok(ran);
                 }

@@ -206,10 +206,17 @@ impl ClientSession {
         loop {
             let bytes = self.client.inbox.bytes();
             let mut need = HEADER + 1;
-            if let Some(&[l0, l1, l2, _, ref rest @ ..]) = bytes.get(..) {
+            if let Some(&[l0, l1, l2, number, ref rest @ ..]) = bytes.get(..) {
+                // (Under compression the servers do not look at it.)
+                if number != 0 && !self.client.stream.numbers_results() {
+                    return self.out_of_order().await;
+                }
                 let length = usize::from(l0) | usize::from(l1) << 8 | usize::from(l2) << 16;
                 if length == 0 {
-                    return self.refuse(&reply::malformed(&"an empty packet")).await.and(Err(End::Malformed));
+                    // Servers read COM_SLEEP, which nobody may send.
+                    self.refuse(&reply::unknown_command()).await?;
+                    self.client.inbox.consume(HEADER);
+                    continue;
                 }
                 if length as u64 > self.client.max_packet {
                     return self.too_large().await;
@@ -328,6 +335,13 @@ impl ClientSession {
         let due = self.last_activity + self.next_wait();
         self.alarm.as_mut().reset(due.max(now + Duration::from_millis(1)));
         Ok(())
+    }
+
+    /// As servers answer: without a number of the client's to go on from.
+    async fn out_of_order(&mut self) -> Result<Frame, End> {
+        let mut packet = reply::error(&reply::out_of_order());
+        packet[3] = 0;
+        self.send(&packet).await.and(Err(End::Malformed))
     }
 
     async fn too_large(&mut self) -> Result<Frame, End> {

@@ -8,7 +8,7 @@ use crate::routing::session::PinCause;
 use crate::sql::{Dialect, Kind, Reason, Statement};
 use crate::wire::command;
 use crate::wire::flags::Capabilities;
-use crate::wire::packet::HEADER;
+use crate::wire::packet::{ErrPacket, HEADER};
 use crate::wire::tracker::Answer;
 
 use super::command::hint_of;
@@ -67,14 +67,14 @@ impl ClientSession {
         let payload = payload_of(bytes);
         let id = match command::read_statement_id(&payload) {
             Ok(id) => id,
-            Err(error) => return self.refuse(&reply::malformed(&error)).await,
+            Err(_) => return self.refuse(&reply::malformed()).await,
         };
         let Some(known) = self.statements.find_mut(id) else {
-            return self.refuse(&reply::unknown_statement(id, "mysqld_stmt_execute")).await;
+            return self.refuse(&self.unknown_statement(id, "mysqld_stmt_execute")).await;
         };
         let execute = match command::read_execute(&payload, known.parameters, attributes) {
             Ok(execute) => execute,
-            Err(error) => return self.refuse(&reply::malformed(&error)).await,
+            Err(_) => return self.refuse(&reply::malformed()).await,
         };
         let generation = self.shared.classifier.generation();
         if known.generation != generation {
@@ -123,10 +123,22 @@ impl ClientSession {
         Ok(())
     }
 
+    fn unknown_statement(&self, id: u32, command: &str) -> ErrPacket {
+        reply::unknown_statement(id, command, self.session.dialect().mariadb)
+    }
+
+    /// A command that has no answer was cut short: MySQL says so all the same, MariaDB does not.
+    async fn complain(&mut self) -> Result<(), End> {
+        if self.session.dialect().mariadb {
+            return Ok(());
+        }
+        self.refuse(&reply::malformed()).await
+    }
+
     /// Long data comes before the EXECUTE it belongs to and is never answered: the session is bound to the connection
     /// that gets the first piece until it has executed.
     pub(super) async fn send_long_data(&mut self, frame: Frame) -> Result<(), End> {
-        let Ok(id) = command::read_statement_id(self.payload(frame)) else { return Ok(()) };
+        let Ok(id) = command::read_statement_id(self.payload(frame)) else { return self.complain().await };
         let Some(known) = self.statements.find(id).cloned() else { return Ok(()) };
         if !self.session.pins().iter().any(|pin| pin.cause == PinCause::Prepared(id)) {
             let ready = Statement { effects: Vec::new(), ..at_home(&known.statement) };
@@ -152,10 +164,10 @@ impl ClientSession {
 
     pub(super) async fn fetch(&mut self, frame: Frame) -> Result<(), End> {
         let Ok(id) = command::read_statement_id(self.payload(frame)) else {
-            return self.refuse(&reply::malformed(&"COM_STMT_FETCH")).await;
+            return self.refuse(&reply::malformed()).await;
         };
         let Some(known) = self.statements.find(id).cloned() else {
-            return self.refuse(&reply::unknown_statement(id, "mysqld_stmt_fetch")).await;
+            return self.refuse(&self.unknown_statement(id, "mysqld_stmt_fetch")).await;
         };
         if !self.session.pins().iter().any(|pin| pin.cause == PinCause::Prepared(id)) {
             return self.refuse(&reply::no_cursor(id)).await;
@@ -173,10 +185,10 @@ impl ClientSession {
 
     pub(super) async fn reset_statement(&mut self, frame: Frame) -> Result<(), End> {
         let Ok(id) = command::read_statement_id(self.payload(frame)) else {
-            return self.refuse(&reply::malformed(&"COM_STMT_RESET")).await;
+            return self.refuse(&reply::malformed()).await;
         };
         let Some(known) = self.statements.find(id).cloned() else {
-            return self.refuse(&reply::unknown_statement(id, "mysqld_stmt_reset")).await;
+            return self.refuse(&self.unknown_statement(id, "mysqld_stmt_reset")).await;
         };
         if !self.session.pins().iter().any(|pin| pin.cause == PinCause::Prepared(id)) {
             return self.answer_ok().await;
@@ -191,7 +203,7 @@ impl ClientSession {
     }
 
     pub(super) async fn close_statement(&mut self, frame: Frame) -> Result<(), End> {
-        let Ok(id) = command::read_statement_id(self.payload(frame)) else { return Ok(()) };
+        let Ok(id) = command::read_statement_id(self.payload(frame)) else { return self.complain().await };
         let Some(known) = self.statements.remove(id) else { return Ok(()) };
         let cause = PinCause::Prepared(id);
         if self.session.pins().iter().any(|pin| pin.cause == cause) {
@@ -227,7 +239,7 @@ impl ClientSession {
         body: Body<'_>,
     ) -> Result<Result<Vec<u8>, Relayed>, Broken> {
         let Some(known) = self.statements.find(id).cloned() else {
-            let packet = reply::error(&reply::unknown_statement(id, "EXECUTE"));
+            let packet = reply::error(&self.unknown_statement(id, "mysqld_stmt_execute"));
             return Ok(Err(Relayed::Kept { code: ER_UNKNOWN_STMT_HANDLER, packet }));
         };
         // Long data comes before anybody knows how the statement will be executed.

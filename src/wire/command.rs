@@ -27,8 +27,10 @@ pub(crate) enum Command {
     ResetConnection,
     /// COM_REFRESH, COM_SHUTDOWN, COM_DEBUG and their like: about one server; the primary answers.
     Administration(u8),
-    /// COM_BINLOG_DUMP, COM_REGISTER_REPLICA and their like: replication is not relayed.
-    Replication(u8),
+    /// COM_REGISTER_REPLICA.
+    RegisterReplica,
+    /// COM_BINLOG_DUMP and COM_BINLOG_DUMP_GTID, behind which a connection does nothing else.
+    Dump,
     Unknown(u8),
 }
 
@@ -44,7 +46,8 @@ impl Command {
             0x0C => Self::ProcessKill,
             0x0E => Self::Ping,
             0x11 => Self::ChangeUser,
-            0x12 | 0x13 | 0x14 | 0x15 | 0x1E => Self::Replication(byte),
+            0x12 | 0x1E => Self::Dump,
+            0x15 => Self::RegisterReplica,
             0x16 => Self::StmtPrepare,
             0x17 => Self::StmtExecute,
             0x18 => Self::StmtSendLongData,
@@ -173,6 +176,7 @@ pub(crate) fn read_statement_id(payload: &[u8]) -> Result<u32, Malformed> {
     let (name, fixed) = match Command::from_byte(command) {
         Command::StmtExecute => ("COM_STMT_EXECUTE", 10),
         Command::StmtFetch => ("COM_STMT_FETCH", 9),
+        Command::StmtSendLongData => ("COM_STMT_SEND_LONG_DATA", 7),
         _ => ("COM_STMT", 5),
     };
     if payload.len() < fixed {

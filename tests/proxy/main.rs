@@ -12,6 +12,7 @@ mod compressed;
 mod large;
 mod left;
 mod lifecycle;
+mod malformed;
 mod prepared;
 mod proxied;
 mod routines;
