@@ -172,6 +172,80 @@ fn accounts_change_past_the_proxy() {
     });
 }
 
+/// On a server a session lives on when its password is changed, by itself or by somebody else.
+#[test]
+fn sessions_outlive_their_passwords() {
+    support::run(async {
+        let cluster = Cluster::start(1).await;
+        cluster.script("CREATE DATABASE d; CREATE TABLE d.t (id INT); CREATE USER ann IDENTIFIED BY 'secret'; GRANT ALL ON d.* TO ann").await;
+        let proxy = Proxy::start(&cluster, "pool: {linger_ms: 0}").await;
+        let mut root = proxy.connect(ROOT).await;
+        let mut own = proxy.connect(ANN).await;
+        let mut other = proxy.connect(ANN).await;
+        let go_on = async |client: &mut Conn| {
+            client.query_drop("INSERT INTO d.t VALUES (1)").await?;
+            client.query_drop("SELECT * FROM d.t").await
+        };
+        go_on(&mut own).await.expect("it may");
+        go_on(&mut other).await.expect("it may");
+        own.query_drop("SET PASSWORD = 'another'").await.expect("everybody may");
+        go_on(&mut own).await.expect("it has its connection");
+        // Nobody here has the new password yet.
+        let refused = go_on(&mut other).await.expect_err("no new connection").to_string();
+        assert!(refused.contains("1045"), "{refused}");
+        drop(proxy.connect(Account { password: "another", ..ANN }).await);
+        // Whatever is pooled goes.
+        root.query_drop("GRANT SELECT ON mysql.user TO ann").await.expect("root may");
+        go_on(&mut other).await.expect("it logs in with the new one");
+        go_on(&mut own).await.expect("it still has its connection");
+    });
+}
+
+#[test]
+fn a_password_that_has_expired() {
+    support::run(async {
+        let cluster = Cluster::start(1).await;
+        cluster
+            .script(
+                "CREATE DATABASE d; CREATE TABLE d.t (id INT); CREATE USER ann IDENTIFIED BY 'secret' PASSWORD EXPIRE; \
+                 GRANT ALL ON d.* TO ann",
+            )
+            .await;
+        let proxy = Proxy::start(&cluster, "").await;
+        let port = format!("--port={}", proxy.port());
+        let ask = async |arguments: &[&str], sql: &str| {
+            let always = ["--protocol=TCP", "--host=127.0.0.1", &port, "-uann"];
+            mysql(&cluster, &[&always, arguments].concat(), sql).await
+        };
+        let told = "ERROR 1820 (HY000)";
+        // Who cannot handle it is told at the login; others may do one thing.
+        ask(&["-psecret"], "SELECT 1").await.expect_err("it has expired");
+        assert!(proxy.log().contains("ERROR 1862 (HY000)"), "{}", proxy.log());
+        for sql in ["SELECT 1", "INSERT INTO d.t VALUES (1)", "SET @a = 1"] {
+            let said =
+                ask(&["-psecret", "--connect-expired-password"], sql).await.expect_err("it has expired");
+            assert!(said.starts_with(told), "{sql}: {said}");
+        }
+        let change =
+            "ALTER USER USER() IDENTIFIED BY 'another'; INSERT INTO d.t VALUES (1); SELECT COUNT(*) FROM d.t";
+        let said = ask(&["-psecret", "--connect-expired-password"], change).await;
+        assert_eq!(said.as_deref(), Ok("1"));
+        assert_eq!(ask(&["-panother"], "SELECT 'well'").await.as_deref(), Ok("well"));
+    });
+}
+
+#[test]
+fn an_account_with_a_limit_is_told_of_it() {
+    support::run(async {
+        let cluster = Cluster::start(0).await;
+        cluster.script("CREATE USER ann IDENTIFIED BY 'secret' WITH MAX_USER_CONNECTIONS 1").await;
+        let proxy = Proxy::start(&cluster, "").await;
+        let _direct = cluster.connect(0, ANN).await;
+        let refused = proxy.try_connect(ANN).await.expect_err("one more than it may have").to_string();
+        assert!(refused.contains("1226") && refused.contains("User 'ann' has exceeded"), "{refused}");
+    });
+}
+
 #[test]
 fn many_first_logins_at_once() {
     support::run(async {

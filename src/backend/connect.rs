@@ -176,6 +176,12 @@ impl ConnectError {
         self.server_error().is_some_and(is_access_denied)
     }
 
+    /// ER_MUST_CHANGE_PASSWORD: the server has let the user in, to change the password and for nothing else.
+    /// <https://dev.mysql.com/doc/refman/9.7/en/expired-password-handling.html>
+    pub(crate) fn is_expired_password(&self) -> bool {
+        self.server_error().is_some_and(|error| error.code == 1820)
+    }
+
     /// True when another server may well accept the same login.
     pub(crate) fn retry_elsewhere(&self) -> bool {
         match self {
@@ -204,6 +210,11 @@ impl ConnectError {
 /// True when a server's refusal is about this user and this password, not about the server.
 pub(crate) fn is_access_denied(error: &ErrPacket) -> bool {
     ACCESS_DENIED.contains(&error.code)
+}
+
+/// ER_TOO_MANY_USER_CONNECTIONS, ER_USER_LIMIT_REACHED: the account has as many connections to this server as it may.
+pub(crate) fn is_users_limit(error: &ErrPacket) -> bool {
+    matches!(error.code, 1203 | 1226)
 }
 
 /// ER_ACCESS_DENIED_ERROR, ER_ACCESS_DENIED_NO_PASSWORD_ERROR, ER_MUST_CHANGE_PASSWORD_LOGIN, ER_ACCOUNT_HAS_BEEN_LOCKED,

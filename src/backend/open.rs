@@ -64,7 +64,13 @@ pub(crate) async fn open(
         killing: None,
     };
     let prepared = timeout(connector.timeout(), prepare(&mut connection)).await;
-    let (initial, globals, uuid) = prepared.map_err(|_| ConnectError::timed_out())??;
+    let prepared = prepared.map_err(|_| ConnectError::timed_out())?;
+    if prepared.as_ref().is_err_and(ConnectError::is_expired_password) {
+        // The client may change its password there and do nothing else; afterwards nothing is known of the session.
+        connection.doubtful = true;
+        return Ok(connection);
+    }
+    let (initial, globals, uuid) = prepared?;
     connection.initial = initial;
     connection.globals = globals;
     match server.health.up() {

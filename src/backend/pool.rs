@@ -297,7 +297,9 @@ impl Pool {
         let mut connection = opened.map_err(|error| LeaseError::Connect(server.id.clone(), error))?;
         connection.generation = generation;
         slot.0 = None;
-        self.defaults.learn(&connection);
+        if !connection.doubtful {
+            self.defaults.learn(&connection);
+        }
         Ok(self.leased(server, Box::new(connection)))
     }
 

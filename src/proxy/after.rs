@@ -106,7 +106,7 @@ impl ClientSession {
 
     /// What the effects of a statement, which most statements do not have, mean to what is kept here.
     async fn after_effects(&mut self, statement: &Statement, answered: &Answered) {
-        let (mut sets, mut locks) = (false, false);
+        let (mut sets, mut locks, mut accounts) = (false, false, false);
         for effect in &statement.effects {
             locks |=
                 matches!(effect, Effect::Pin(Cause::NamedLock(_)) | Effect::Release(Release::NamedLock(_)));
@@ -121,6 +121,7 @@ impl ClientSession {
                 Effect::SetVariables(_) | Effect::Pin(_) => sets = true,
                 Effect::CountsFoundRows => self.keeps_diagnostics = true,
                 Effect::AccountsChange => {
+                    accounts = answered.error.is_none();
                     self.shared.login.users.forget_all_verifications();
                     // What is pooled was opened with the rights of before.
                     self.shared.pools.retire();
@@ -132,6 +133,9 @@ impl ClientSession {
         }
         if locks && self.session.is_pinned_by_lock() {
             self.count_locks().await;
+        }
+        if accounts && Box::pin(self.is_locked_out()).await {
+            self.session.pin(PinCause::OwnAccount);
         }
         // Which of several settings a failed text has made nobody knows: the connection must not serve another session, and
         // a session whose first statements were carried out must stay on it.

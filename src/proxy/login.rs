@@ -614,7 +614,7 @@ async fn confirm(users: &Users, login: ServerLogin<'_>, check: &impl Check) -> R
 }
 
 /// Asks a server, and remembers what it says.
-async fn ask(users: &Users, login: ServerLogin<'_>, check: &impl Check) -> Result<(), CheckError> {
+pub(super) async fn ask(users: &Users, login: ServerLogin<'_>, check: &impl Check) -> Result<(), CheckError> {
     let generation = users.generation();
     let checked = check.check(login).await;
     match &checked {

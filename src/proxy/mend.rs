@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
+use crate::backend::connection::Identity;
 use crate::backend::pool::LeaseError;
 use crate::routing::session::Answered;
 use crate::routing::{Decision, Target};
@@ -145,6 +146,26 @@ impl ClientSession {
         left
     }
 
+    /// What the session has changed of accounts was its own: no other connection lets it in.
+    pub(super) async fn is_locked_out(&self) -> bool {
+        self.hold.is_some() && self.shared.refuses(&self.identity).await
+    }
+
+    /// Another session of this user has logged in with another password since: as on a server, this one lives on.
+    fn takes_new_password(&mut self) -> bool {
+        let mine = &self.identity;
+        let users = &self.shared.login.users;
+        let known = users.find(&mine.credentials.user).filter(|known| !known.is_same(&mine.credentials));
+        let Some(known) = known else { return false };
+        self.identity = Arc::new(Identity {
+            credentials: Arc::clone(&known.credentials),
+            capabilities: mine.capabilities,
+            collation: mine.collation,
+            attributes: mine.attributes.clone(),
+        });
+        true
+    }
+
     pub(super) fn without_connection(
         &mut self,
         error: &LeaseError,
@@ -157,6 +178,9 @@ impl ClientSession {
             // A replica may not know yet what was granted a moment ago.
             if connect.is_access_denied() && decision.target == Target::Primary {
                 self.shared.login.users.forget(&self.identity.credentials);
+                if self.takes_new_password() {
+                    return Tried::Again;
+                }
             }
             if connect.retry_elsewhere() {
                 self.shared.probe_now(server);

@@ -42,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::backend::Pools;
+use crate::backend::connect::{is_access_denied, is_users_limit};
 use crate::backend::connection::Identity;
 use crate::backend::pool::LeaseError;
 use crate::config;
@@ -425,6 +426,19 @@ impl Shared {
         AskServer(Arc::clone(self))
     }
 
+    /// Whether a server would refuse who logged in as this.
+    async fn refuses(self: &Arc<Self>, identity: &Identity) -> bool {
+        let login = ServerLogin {
+            credentials: &identity.credentials,
+            capabilities: identity.capabilities,
+            collation: identity.collation,
+            schema: None,
+            attributes: &identity.attributes,
+        };
+        matches!(login::ask(&self.login.users, login, &self.check()).await,
+            Err(CheckError::Refused(error)) if is_access_denied(&error))
+    }
+
     fn is_load_balancer(&self, peer: SocketAddr) -> bool {
         // A socket for IPv6 shows IPv4 in its own clothes.
         let address = peer.ip().to_canonical();
@@ -478,6 +492,7 @@ impl Check for AskServer {
         let settings = Settings::with_schema(login.schema.map(Arc::from));
         let settings = self.0.settings.intern(&Arc::new(settings));
         let mut why = None;
+        let mut limit = None;
         loop {
             let _ = timeout_at(patience, snapshots.wait_for(somebody)).await;
             let topology = Arc::clone(&snapshots.borrow_and_update());
@@ -503,14 +518,21 @@ impl Check for AskServer {
                     }
                     Err(error) => {
                         self.0.probe_now(&server.id);
-                        silent &=
-                            matches!(&error, LeaseError::Connect(_, error) if error.server_error().is_none());
+                        let said = match &error {
+                            LeaseError::Connect(_, error) => Some(error.server_error()),
+                            _ => None,
+                        };
+                        silent &= matches!(said, Some(None));
+                        limit = said.flatten().filter(|error| is_users_limit(error)).cloned().or(limit);
                         why = Some(error.to_string());
                     }
                 }
             }
             // One that is silent may be known to be away by now, and others serve.
             if !silent || !matches!(timeout_at(patience, snapshots.changed()).await, Ok(Ok(()))) {
+                if let Some(limit) = limit {
+                    return Err(CheckError::Refused(limit));
+                }
                 let unproven = || topology.unproven().map(|(id, problem)| format!("{id}: {problem}"));
                 let why = why.or_else(unproven);
                 return Err(CheckError::Unavailable(

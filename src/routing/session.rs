@@ -43,6 +43,8 @@ pub(crate) enum PinCause {
     ServerState,
     /// Something of a prepared statement lives on the connection: an open cursor or long data, by statement id.
     Prepared(u32),
+    /// The session has changed its own account: nobody can log in any more as it did.
+    OwnAccount,
 }
 
 /// SET TRANSACTION without a scope, waiting for the transaction it is about: the next statement that touches a table.
@@ -164,6 +166,7 @@ impl PinCause {
             },
             Self::ServerState => "server-state",
             Self::Prepared(_) => "cursor",
+            Self::OwnAccount => "own-account",
         }
     }
 }
