@@ -261,7 +261,6 @@ fn kinds_needs_and_hints() {
     check("KILL QUERY connection_id()", Kind::Kill { id: None, whole_connection: false });
     check("KILL CONNECTION_ID() + 1", Kind::Write);
     check("KILL 18446744073709551616", Kind::Write);
-    check("KILL CONNECTION_ID()", Kind::Write);
     check("KILL 5; SELECT 1", Kind::Write);
     check("START TRANSACTION", Kind::Begin(Access::Unspecified));
     check("START TRANSACTION READ WRITE", Kind::Begin(Access::ReadWrite));
