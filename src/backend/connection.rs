@@ -22,7 +22,7 @@ pub(crate) struct Identity {
     /// What the client and we agreed on; the flags that change bytes are the same towards servers.
     pub(crate) capabilities: Capabilities,
     pub(crate) collation: u16,
-    /// Connection attributes of the client; not a part of what makes identities equal.
+    /// Connection attributes of the client; those of its driver are no part of what makes identities equal.
     pub(crate) attributes: Attributes,
 }
 
@@ -95,6 +95,7 @@ impl Identity {
         self.collation == other.collation
             && what_matters(self.capabilities) == what_matters(other.capabilities)
             && self.credentials.user == other.credentials.user
+            && self.attributes.are_of_same_application(&other.attributes)
     }
 }
 
@@ -215,7 +216,12 @@ mod tests {
             credentials: Arc::new(Credentials::new(user, b"")),
             capabilities: Capabilities(capabilities),
             collation,
-            attributes: Attributes::default(),
+            attributes: Attributes::default().with("_pid", b"7").with("program_name", b"shop"),
+        };
+        let says = |name: &str, value: &[u8]| {
+            let ann = identity("ann", 0x0006_f3cf, 255);
+            let attributes = ann.attributes.with(name, value);
+            Identity { attributes, ..ann }
         };
         // As `mysql` 9.7.4 and the two drivers for Node.js log in, and with DEPRECATE_EOF.
         let cases = [
@@ -225,6 +231,8 @@ mod tests {
             (identity("ann", 0x0106_f3cf, 255), false),
             (identity("ann", 0x0006_f3cf, 45), false),
             (identity("bob", 0x0006_f3cf, 255), false),
+            (says("_client_version", b"8"), true),
+            (says("instance", b"8"), false),
         ];
         let this = identity("ann", 0x0006_f3cf, 255);
         for (other, expected) in cases {

@@ -300,7 +300,12 @@ fn push_short_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 /// What a client says about itself (`_client_name`, `program_name`, ...). Kept as the bytes it sent, at most
 /// [`MAX_ATTRIBUTES`], which takes little memory and is cheap to pass on.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Attributes(Box<[u8]>);
+pub(crate) struct Attributes {
+    all: Box<[u8]>,
+    /// Those that are the application's own: names that begin with `_` are the drivers'.
+    /// <https://dev.mysql.com/doc/refman/9.7/en/performance-schema-connection-attribute-tables.html>
+    own: Box<[u8]>,
+}
 
 impl Attributes {
     /// Reads names and values, each with its length before it, to the end.
@@ -309,15 +314,24 @@ impl Attributes {
             return Err(WireError::Malformed("the connection attributes take more than 64 KiB"));
         }
         let mut reader = Reader::new(bytes);
+        let mut own = Vec::new();
         while !reader.is_empty() {
-            reader.lenenc_bytes()?;
-            reader.lenenc_bytes()?;
+            let (name, value) = (reader.lenenc_bytes()?, reader.lenenc_bytes()?);
+            if !name.starts_with(b"_") {
+                push_lenenc_bytes(&mut own, name);
+                push_lenenc_bytes(&mut own, value);
+            }
         }
-        Ok(Self(bytes.into()))
+        Ok(Self { all: bytes.into(), own: own.into() })
+    }
+
+    /// True when the application says the same of itself, whatever its driver says (`_pid`, for one).
+    pub(crate) fn are_of_same_application(&self, other: &Self) -> bool {
+        self.own == other.own
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let mut reader = Reader::new(&self.0);
+        let mut reader = Reader::new(&self.all);
         std::iter::from_fn(move || Some((reader.lenenc_bytes().ok()?, reader.lenenc_bytes().ok()?)))
     }
 
@@ -329,18 +343,15 @@ impl Attributes {
 
     /// These attributes and one more; without it where it has no room.
     pub(crate) fn with(&self, name: &str, value: &[u8]) -> Self {
-        let mut bytes = self.0.to_vec();
+        let mut bytes = self.all.to_vec();
         push_lenenc_bytes(&mut bytes, name.as_bytes());
         push_lenenc_bytes(&mut bytes, value);
-        if bytes.len() > MAX_ATTRIBUTES {
-            return self.clone();
-        }
-        Self(bytes.into())
+        Self::parse(&bytes).unwrap_or_else(|_| self.clone())
     }
 
     fn push(&self, out: &mut Vec<u8>) {
-        push_lenenc(out, self.0.len() as u64);
-        out.extend_from_slice(&self.0);
+        push_lenenc(out, self.all.len() as u64);
+        out.extend_from_slice(&self.all);
     }
 }
 
