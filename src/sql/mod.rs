@@ -289,7 +289,7 @@ pub(crate) enum Release {
 /// What a statement needs of the connection that runs it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Needs {
-    /// It reads LAST_INSERT_ID(), @@last_insert_id or @@identity, or may change it without a word (CALL).
+    /// It reads LAST_INSERT_ID(), @@last_insert_id or @@identity, or may change it without a word (CALL, LOAD DATA).
     pub(crate) last_insert_id: bool,
     /// It mentions user variables.
     pub(crate) user_variables: bool,

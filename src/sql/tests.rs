@@ -285,6 +285,7 @@ fn kinds_needs_and_hints() {
     needs("INSERT INTO t VALUES (LAST_INSERT_ID(), @u)", true, true);
     needs("SELECT @@identity", true, false);
     needs("CALL p()", true, false);
+    needs("LOAD DATA LOCAL INFILE 'a' INTO TABLE t", true, false);
     needs("GRANT SELECT ON d.* TO u@'%'", false, false);
     needs("EXECUTE s USING @a", false, true);
     needs("SELECT 'LAST_INSERT_ID() @u'", false, false);

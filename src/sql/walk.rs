@@ -448,13 +448,15 @@ impl<'a> Walk<'a> {
             "load" if self.next_is("index") => (Kind::Write, Reason::Administration),
             "load" => {
                 self.arguments();
+                // Its answer does not tell which numbers it has made.
+                self.needs.last_insert_id = true;
                 (Kind::Write, Reason::ChangesData)
             }
             "call" => {
                 let name = self.table();
                 self.calls.push(name);
                 self.arguments();
-                // What it inserts counts for the session, and its answer does not tell.
+                // The same.
                 self.needs.last_insert_id = true;
                 (Kind::Write, Reason::CallsProcedure)
             }
