@@ -54,3 +54,55 @@ pub(super) fn payload_of(bytes: &[u8]) -> Cow<'_, [u8]> {
     }
     Cow::Owned(payload)
 }
+
+/// Gives packets that pass the numbers that their receiver expects, in the place of the sender's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Numbers {
+    next: u8,
+    /// Bytes of the last frame that have still to come.
+    passing: usize,
+}
+
+impl Numbers {
+    pub(super) fn from(next: u8) -> Self {
+        Self { next, passing: 0 }
+    }
+
+    pub(super) fn next(&self) -> u8 {
+        self.next
+    }
+
+    /// Numbers the frames that begin in these bytes, which follow those of the last call. No header may be cut.
+    pub(super) fn give(&mut self, bytes: &mut [u8]) {
+        let mut at = self.passing;
+        while let Some(&mut [l0, l1, l2, ref mut number]) = bytes.get_mut(at..at + HEADER) {
+            *number = self.next;
+            self.next = self.next.wrapping_add(1);
+            at += HEADER + (usize::from(l0) | usize::from(l1) << 8 | usize::from(l2) << 16);
+        }
+        self.passing = at.saturating_sub(bytes.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_across_reads() {
+        let mut numbers = Numbers::from(254);
+        let mut whole =
+            [&[1, 0, 0, 9, b'a'][..], &[3, 0, 0, 10, 7, 7, 7], &[0, 0, 0, 11], &[1, 0, 0, 12, b'b']].concat();
+        let (head, tail) = whole.split_at_mut(10);
+        numbers.give(head);
+        let (middle, tail) = tail.split_at_mut(1);
+        numbers.give(middle);
+        numbers.give(tail);
+        assert_eq!(
+            whole,
+            [&[1, 0, 0, 254, b'a'][..], &[3, 0, 0, 255, 7, 7, 7], &[0, 0, 0, 0], &[1, 0, 0, 1, b'b']]
+                .concat()
+        );
+        assert_eq!(numbers.next(), 2);
+    }
+}

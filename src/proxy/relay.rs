@@ -9,10 +9,11 @@ use std::task::Poll;
 use tokio::io::AsyncWrite;
 use tokio::time::{Instant, sleep};
 
-use super::errors::is_read_only_refusal;
+use super::errors::{is_read_only_refusal, may_be_mended_late};
 use super::forward::{
     Body, Broken, ClientEnd, forward_file, poll_client_gone, send, send_command, send_some,
 };
+use super::frame::Numbers;
 use super::reply;
 use crate::backend::connection::Connection;
 use crate::model::settings::Trackers;
@@ -35,8 +36,10 @@ pub(super) struct Order<'a> {
     pub(super) answer: Answer,
     /// An answer that is nothing but an error of which this says yes is kept from the client.
     pub(super) keep_error: fn(u16) -> bool,
-    /// The same for one that comes after columns or rows, of which the client has not seen a byte.
-    pub(super) keep_late_error: fn(u16) -> bool,
+    /// So is one that may come after columns or rows, of a result of which the client has not seen a byte.
+    pub(super) keeps_late_errors: bool,
+    /// So many results the client has already, from another server: what follows continues them.
+    pub(super) seen: u32,
     pub(super) deliver: Deliver,
     /// What the client is told instead of the one number that the answer has.
     pub(super) number: Option<Number>,
@@ -64,7 +67,8 @@ impl<'a> Order<'a> {
             body: Body::Nothing,
             answer: Answer::Status,
             keep_error: |_| false,
-            keep_late_error: |_| false,
+            keeps_late_errors: false,
+            seen: 0,
             deliver: Deliver::Discard,
             number: None,
             tells_all: false,
@@ -86,10 +90,11 @@ pub(super) enum Deliver {
 /// How an exchange that did not break ended.
 pub(super) enum Relayed {
     Answered(Answered),
-    /// An error that was kept from the client: the whole packet.
+    /// An error that was kept from the client: the whole packet. `results` are those before it, which the client has.
     Kept {
         code: u16,
         packet: Vec<u8>,
+        results: u32,
     },
     /// A command of the prelude was refused: the whole packet. The connection is out of step.
     PreludeRefused(Vec<u8>),
@@ -134,6 +139,7 @@ pub(super) async fn exchange(
     attend: &impl Attend,
 ) -> Result<Relayed, Broken> {
     send_command(client, connection, order.prelude, order.body).await?;
+    let number = client.frames;
     let mut relay = Relay {
         client,
         connection,
@@ -142,6 +148,8 @@ pub(super) async fn exchange(
         ready: 0,
         room: 1,
         delivered: false,
+        begun: false,
+        numbers: (order.seen > 0).then(|| Numbers::from(number)),
         tells_all: order.tells_all,
         of_replica_transaction: order.of_replica_transaction,
         answered: Answered::default(),
@@ -180,6 +188,10 @@ struct Relay<'a, A> {
     /// How much room the next read asks for; grows for bulk answers.
     room: usize,
     delivered: bool,
+    /// The client has seen some of the result that comes.
+    begun: bool,
+    /// Those of the packets that follow what another server has answered.
+    numbers: Option<Numbers>,
     tells_all: bool,
     of_replica_transaction: bool,
     answered: Answered,
@@ -195,10 +207,7 @@ struct OwnAnswer {
 impl<A: Attend> Relay<'_, A> {
     async fn answer(mut self, order: &Order<'_>, prepared: &mut PreparedAnswer) -> Result<Relayed, Broken> {
         let mut tracker = Tracker::new(order.answer, self.connection.format());
-        let mut first = true;
-        // Ends of columns in the old form count one, ends of results two or what makes two.
-        let mut ends = 0;
-        let mut rows_before = 0;
+        let (mut first, mut results, mut rows_before) = (true, 0, 0);
         let discard = order.deliver == Deliver::Discard;
         loop {
             match tracker.next(&self.buffer.bytes()[self.ready..]).map_err(|error| self.malformed(error))? {
@@ -208,24 +217,16 @@ impl<A: Attend> Relay<'_, A> {
                 }
                 Next::Packet(size, packet) => {
                     if packet == Packet::Error {
-                        let bytes = &self.buffer.bytes()[self.ready..self.ready + size];
-                        let code = response::read_error_code(&bytes[HEADER..]).unwrap_or(0);
-                        let unseen = !self.delivered && !discard && ends < 2;
-                        if first && ((order.keep_error)(code) || discard)
-                            || unseen && (order.keep_late_error)(code)
-                        {
-                            let mut packet = bytes.to_vec();
-                            // It stands in the place of what came before it.
-                            packet[HEADER - 1] = self.buffer.bytes()[HEADER - 1];
-                            return Ok(Relayed::Kept { code, packet });
+                        if results < order.seen {
+                            // It stands in the place of what the client is still waiting for.
+                            self.flush(true).await?;
+                            results = order.seen;
+                        }
+                        if let Some(kept) = self.keep(size, order, first, results) {
+                            return Ok(kept);
                         }
                     }
                     first = false;
-                    ends += match packet {
-                        Packet::Ok => 2,
-                        Packet::Eof => 1,
-                        _ => 0,
-                    };
                     self.look(size, packet, order.deliver, prepared)?;
                     self.count_rows(packet, &tracker, &mut rows_before);
                     if packet == Packet::LocalInfile {
@@ -233,17 +234,20 @@ impl<A: Attend> Relay<'_, A> {
                         self.local_infile(order, number.wrapping_add(1)).await?;
                         tracker.local_infile_sent();
                     }
-                    if self.client.stream.numbers_results() && tracker.is_before_result() {
-                        self.flush(discard).await?;
-                        self.client.stream.begin_result();
+                    if tracker.is_before_result() {
+                        results += 1;
+                        self.end_result(order, discard, results <= order.seen).await?;
                     }
                 }
                 Next::End => break,
                 Next::More => {
-                    self.flush(discard).await?;
+                    self.flush(discard || results < order.seen).await?;
                     self.read().await?;
                 }
             }
+        }
+        if results < order.seen {
+            return Err(self.malformed(Malformed("fewer results than before")));
         }
         self.flush(discard).await?;
         if !self.buffer.is_empty() {
@@ -251,6 +255,42 @@ impl<A: Attend> Relay<'_, A> {
             return Err(Broken::Server { delivered: self.delivered, error });
         }
         Ok(Relayed::Answered(self.answered))
+    }
+
+    /// An error stands behind what is ready. Some: the client shall not see it yet.
+    fn keep(&mut self, size: usize, order: &Order<'_>, first: bool, results: u32) -> Option<Relayed> {
+        let bytes = &self.buffer.bytes()[self.ready..self.ready + size];
+        let code = response::read_error_code(&bytes[HEADER..]).unwrap_or(0);
+        let discard = order.deliver == Deliver::Discard;
+        let unseen = order.keeps_late_errors && !self.begun && !discard;
+        let late = match results {
+            0 => may_be_mended_late(code),
+            _ => !self.of_replica_transaction && is_read_only_refusal(code, bytes),
+        };
+        if !(first && ((order.keep_error)(code) || discard) || unseen && late) {
+            return None;
+        }
+        let mut packet = bytes.to_vec();
+        // It stands in the place of what came before it.
+        let number = self.numbers.as_ref().map_or(self.buffer.bytes()[HEADER - 1], Numbers::next);
+        packet[HEADER - 1] = number;
+        if results > 0 {
+            self.client.frames = number;
+        }
+        Some(Relayed::Kept { code, packet, results })
+    }
+
+    /// What is ready ends with a result, and another one follows. `seen`: the client has it already.
+    async fn end_result(&mut self, order: &Order<'_>, discard: bool, seen: bool) -> Result<(), Broken> {
+        let numbers = self.client.stream.numbers_results();
+        if seen || numbers || order.keeps_late_errors {
+            self.flush(discard || seen).await?;
+            self.begun = false;
+        }
+        if numbers && !seen {
+            self.client.stream.begin_result();
+        }
+        Ok(())
     }
 
     /// Rows of the result that ends with this packet.
@@ -283,7 +323,8 @@ impl<A: Attend> Relay<'_, A> {
             }
         }
         if let Some(code) = self.answered.error {
-            return Ok(Relayed::Kept { code, packet: self.buffer.bytes()[..self.ready].to_vec() });
+            let packet = self.buffer.bytes()[..self.ready].to_vec();
+            return Ok(Relayed::Kept { code, packet, results: 0 });
         }
         let answer = &self.buffer.bytes()[..self.ready];
         let told = response::with_number(answer, self.connection.format(), number.binary, number.value);
@@ -366,7 +407,10 @@ impl<A: Attend> Relay<'_, A> {
             return Ok(());
         }
         if !discard {
-            self.delivered = true;
+            (self.delivered, self.begun) = (true, true);
+            if let Some(numbers) = &mut self.numbers {
+                numbers.give(&mut self.buffer.bytes_mut()[..self.ready]);
+            }
             let stream = &mut self.client.stream;
             let sent = send_some(stream, &self.buffer.bytes()[..self.ready]).await;
             let sent = match sent {

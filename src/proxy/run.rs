@@ -19,7 +19,7 @@ use crate::wire::packet::push_packet;
 use crate::wire::tracker::Answer;
 
 use super::begun::Begun;
-use super::errors::{ER_NET_PACKETS_OUT_OF_ORDER, may_be_mended, may_be_mended_late};
+use super::errors::{ER_NET_PACKETS_OUT_OF_ORDER, may_be_mended};
 use super::forward::{Body, Broken};
 use super::hold::Held;
 use super::relay::{self, Attend, Order, PreparedAnswer, Relayed};
@@ -34,6 +34,7 @@ impl ClientSession {
         let mut avoid = None;
         let mut forced = None;
         let mut tries = 0;
+        self.results_seen = 0;
         if std::mem::take(&mut self.locks_uncounted) && self.session.is_pinned_by_lock() {
             Box::pin(self.count_locks()).await;
         }
@@ -167,10 +168,8 @@ impl ClientSession {
             body: work.body,
             answer: work.answer,
             keep_error: may_be_mended,
-            keep_late_error: match decision.target {
-                Target::Replica(_) => may_be_mended_late,
-                _ => |_| false,
-            },
+            keeps_late_errors: matches!(decision.target, Target::Replica(_)),
+            seen: self.results_seen,
             deliver: work.deliver,
             number: self.number_for(statement, work),
             tells_all: statement.needs.trackers,
@@ -206,8 +205,15 @@ impl ClientSession {
         tries: u32,
     ) -> Result<Tried, End> {
         match relayed {
-            Relayed::Kept { code, packet } => {
+            Relayed::Kept { code, packet, results } => {
                 self.applied();
+                if results > 0 {
+                    // What they have set here the primary sets once more.
+                    self.results_seen = results;
+                    if let Some(lease) = self.hold.as_mut() {
+                        lease.connection().doubtful = true;
+                    }
+                }
                 self.judge_error(code, &packet, decision, work, tries).await
             }
             Relayed::PreludeRefused(packet) => self.prelude_refused(&packet, decision).await,

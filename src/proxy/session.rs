@@ -66,6 +66,8 @@ pub(super) struct ClientSession {
     /// The last statement was answered without a server: no connection has its diagnostics.
     pub(super) answered_here: bool,
     pub(super) shown_causes: Vec<&'static str>,
+    /// Results of the command that is served which a replica has brought the client, before it refused the rest.
+    pub(super) results_seen: u32,
     /// A command runs once more and the client must not hear of it: nothing may be sent.
     pub(super) unheard: bool,
     /// How much of the command that is served was seen before it is streamed.
@@ -155,6 +157,7 @@ impl ClientSession {
             keeps_diagnostics: false,
             answered_here: false,
             shown_causes: Vec::new(),
+            results_seen: 0,
             unheard: false,
             streamed: None,
             login_patience,

@@ -240,7 +240,7 @@ impl ClientSession {
     ) -> Result<Result<Vec<u8>, Relayed>, Broken> {
         let Some(known) = self.statements.find(id).cloned() else {
             let packet = reply::error(&self.unknown_statement(id, "mysqld_stmt_execute"));
-            return Ok(Err(Relayed::Kept { code: ER_UNKNOWN_STMT_HANDLER, packet }));
+            return Ok(Err(Relayed::Kept { code: ER_UNKNOWN_STMT_HANDLER, packet, results: 0 }));
         };
         // Long data comes before anybody knows how the statement will be executed.
         let cursor = matches!(body, Body::Inbox(_)) && has_cursor(self.client.inbox.bytes());

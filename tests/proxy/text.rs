@@ -3,7 +3,7 @@
 use mysql_async::Row;
 use mysql_async::prelude::Queryable;
 
-use super::support::cluster::{APP, Cluster};
+use super::support::cluster::{APP, Cluster, ROOT};
 use super::support::raw::{Outcome, Raw, USUAL, command, flag, refusal};
 use super::{proxy, run};
 
@@ -130,6 +130,57 @@ fn statements_of_one_packet_write_in_order_and_stop_at_an_error() {
         }
         single.change_user(APP, "").await.expect("the password is known");
         assert_eq!(single.query_all("SELECT 1; SELECT 2").await.len(), 2, "it is the connection's own");
+    });
+}
+
+/// A view may write, which a replica refuses when the client has the results before it.
+#[test]
+fn a_text_goes_on_at_the_primary_where_a_replica_refuses_it() {
+    run(async {
+        let proxy = proxy().await;
+        let mut maker = Raw::connect(proxy.port(), ROOT, USUAL).await;
+        for sql in [
+            "CREATE TABLE d.notes (id INT AUTO_INCREMENT PRIMARY KEY)",
+            "CREATE FUNCTION d.note() RETURNS INT DETERMINISTIC BEGIN INSERT INTO d.notes VALUES (); RETURN 7; END",
+            "CREATE VIEW d.v_notes AS SELECT id, d.note() AS n FROM d.one",
+        ] {
+            maker.run(sql).await;
+        }
+        Cluster::shared().await.caught_up().await;
+        let fields = |outcome: &Outcome| match outcome {
+            Outcome::Rows { rows, end: Ok(_), .. } => rows.len(),
+            other => panic!("{other:?}"),
+        };
+        for (at, capabilities) in
+            [USUAL, USUAL & !flag::DEPRECATE_EOF, USUAL | flag::SESSION_TRACK].into_iter().enumerate()
+        {
+            let mut raw = Raw::connect(proxy.port(), APP, capabilities).await;
+            // Shapes that nobody has seen.
+            let text = format!(
+                "SELECT server > 0 AS at_{at}, REPEAT('x', 40000) FROM d.home; SELECT * FROM d.one; \
+                 SELECT * FROM d.v_notes ORDER BY id; SELECT server > 0 FROM d.home; SELECT * FROM d.no_such_table"
+            );
+            let all = raw.query_all(&text).await;
+            let [first, rows @ .., second, refused] = &all[..] else { panic!("{all:?}") };
+            assert_eq!(rows.iter().map(fields).collect::<Vec<_>>(), [2, 2]);
+            assert!(matches!(refused, Outcome::Refused(refusal) if refusal.code == 1146), "{refused:?}");
+            let starts = |outcome: &Outcome, with: &[u8]| match outcome {
+                Outcome::Rows { rows, .. } => rows[0].starts_with(with),
+                _ => false,
+            };
+            assert!(starts(first, b"\x011"), "from a replica");
+            assert!(starts(second, b"\x010"), "from the primary");
+            let count = raw.text("SELECT COUNT(*) FROM d.notes FOR UPDATE").await;
+            assert_eq!(count, (2 * (at + 1)).to_string(), "it has written once");
+            // From now on it is known.
+            let again = raw.query_all(&text).await;
+            assert!(starts(&again[0], b"\x010"), "it is known");
+            raw.run("DELETE FROM d.notes ORDER BY id DESC LIMIT 2").await;
+        }
+        // What comes next fails on the primary too.
+        let mut raw = Raw::connect(proxy.port(), APP, USUAL).await;
+        let all = raw.query_all("SELECT 1 AS fails; SELECT *, d.no_such_function() FROM d.v_notes").await;
+        assert!(matches!(&all[..], [_, Outcome::Refused(_)]), "{all:?}");
     });
 }
 
