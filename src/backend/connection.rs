@@ -48,6 +48,8 @@ pub(crate) struct Connection {
     pub(crate) spoiled: bool,
     /// What a failed statement of a session has set on it nobody knows: to be closed too.
     pub(crate) doubtful: bool,
+    /// A command of ours was the last: ROW_COUNT() is about that one.
+    pub(crate) asked: bool,
     /// A KILL QUERY of the statement that runs, which is under way.
     pub(crate) killing: Option<JoinHandle<()>>,
 }

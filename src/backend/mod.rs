@@ -207,6 +207,7 @@ impl Pools {
 /// Asks a leased connection for nothing, within a deadline; the payload of its OK packet, which tells of the session's changes
 /// that no answer has told. Leaves all that SHOW WARNINGS shows.
 pub(crate) async fn ping(connection: &mut Connection, deadline: Duration) -> Result<Vec<u8>, ConnectError> {
+    connection.asked = true;
     timeout(deadline, open::ping(connection)).await.map_err(|_| ConnectError::timed_out())?
 }
 
@@ -216,5 +217,6 @@ pub(crate) async fn query(
     sql: &str,
     deadline: Duration,
 ) -> Result<Vec<Vec<u8>>, ConnectError> {
+    connection.asked = true;
     timeout(deadline, open::query(connection, sql)).await.map_err(|_| ConnectError::timed_out())?
 }

@@ -61,6 +61,7 @@ pub(crate) async fn open(
         generation: 0,
         spoiled: false,
         doubtful: false,
+        asked: false,
         killing: None,
     };
     let prepared = timeout(connector.timeout(), prepare(&mut connection)).await;

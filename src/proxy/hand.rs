@@ -218,6 +218,11 @@ impl ClientSession {
         }
     }
 
+    /// True when a command of ours has run on the connection in hand since the session's last one.
+    pub(super) fn is_asked(&mut self) -> bool {
+        self.hold.as_mut().is_some_and(|lease| lease.connection().asked)
+    }
+
     /// The connection in hand now looks like the session.
     pub(super) fn applied(&mut self) {
         if self.reads_otherwise {

@@ -146,7 +146,8 @@ impl ClientSession {
             }
             prelude = Prelude::default();
         }
-        let counted = if is_last { None } else { self.with_counts(statement, work) };
+        let counts = is_last && prelude.bytes.is_empty() && !self.is_asked();
+        let counted = if counts { None } else { self.with_counts(statement, work) };
         if let Some(counted) = &counted {
             work.body = Body::Bytes(counted);
         }
@@ -317,6 +318,7 @@ impl ClientSession {
             server: &server,
             topology: &self.topology,
         };
+        lease.connection().asked = matches!(order.body, Body::Nothing);
         let mut prepared = PreparedAnswer::default();
         let relayed =
             relay::exchange(&mut self.client, lease.connection(), order, &mut prepared, &attend).await?;

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use super::support::cluster::{APP, Account, Cluster, ROOT};
 use super::support::proxy::Proxy;
-use super::support::raw::{Outcome, Raw, USUAL, command};
+use super::support::raw::{Outcome, Raw, USUAL, command, flag};
 use super::{proxy, run};
 
 /// The status flag SERVER_STATUS_AUTOCOMMIT.
@@ -189,7 +189,7 @@ fn found_rows_are_the_sessions_own() {
             ("SELEC", "2"),
             ("SELECT id FROM d.found; SELECT nope", "4"),
         ] {
-            for flags in [USUAL, USUAL & !super::support::raw::flag::DEPRECATE_EOF] {
+            for flags in [USUAL, USUAL & !flag::DEPRECATE_EOF] {
                 let mut one = Raw::connect(narrow.port(), APP, flags).await;
                 let mut other = Raw::connect(narrow.port(), APP, flags).await;
                 // A CALL from another schema would keep its connection: the server reports a change of state for the switch.
@@ -203,6 +203,48 @@ fn found_rows_are_the_sessions_own() {
                 other.query("SELECT 1 FROM d.home").await;
                 assert_eq!(one.text("SELECT FOUND_ROWS()").await, found, "{sql}");
             }
+        }
+    });
+}
+
+/// Questions of ours come between a statement and the next one that asks for its count.
+#[test]
+fn row_counts_are_the_sessions_own() {
+    run(async {
+        let proxy = proxy().await;
+        Cluster::shared().await.script("CREATE TABLE d.counted (id INT PRIMARY KEY)").await;
+        let mut client = Raw::connect(proxy.port(), APP, USUAL).await;
+        for (sql, expression, expected) in [
+            ("INSERT INTO d.counted VALUES (1), (2)", "ROW_COUNT() + LAST_INSERT_ID()", "2"),
+            ("UPDATE d.counted SET nope = 1", "ROW_COUNT()", "-1"),
+            ("DELETE FROM d.counted; UPDATE d.counted SET nope = 1", "ROW_COUNT()", "-1"),
+        ] {
+            client.query_all(sql).await;
+            client.run(&format!("SET @n = {expression}")).await;
+            assert_eq!(client.text("SELECT @n").await, expected, "{sql}");
+        }
+    });
+}
+
+/// LOAD DATA makes numbers of which its answer does not tell.
+#[test]
+fn what_is_loaded_counts_for_last_insert_id() {
+    run(async {
+        let proxy = proxy().await;
+        Cluster::shared()
+            .await
+            .script("SET GLOBAL local_infile = ON; CREATE TABLE d.counted_load (id INT AUTO_INCREMENT PRIMARY KEY, a INT)")
+            .await;
+        let mut client = Raw::connect(proxy.port(), APP, USUAL | flag::LOCAL_FILES).await;
+        for (number, last) in [(7, ""), (8, "; SELECT COUNT(*) FROM d.counted_load")] {
+            let sql = format!("LOAD DATA LOCAL INFILE 'rows' INTO TABLE d.counted_load (a){last}");
+            client.send_query(sql.as_bytes()).await;
+            assert!(matches!(client.outcome().await, Outcome::Infile(_)));
+            client.continue_with(format!("{number}\n{number}\n").as_bytes()).await;
+            client.continue_with(b"").await;
+            client.outcomes().await;
+            let first = format!("SELECT MIN(id) = LAST_INSERT_ID() FROM d.counted_load WHERE a = {number}");
+            assert_eq!(client.text(&first).await, "1", "{sql}");
         }
     });
 }
