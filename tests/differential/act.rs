@@ -22,6 +22,8 @@ const CLOSED: &str = "CLOSED";
 
 pub(crate) struct Player {
     raw: Raw,
+    port: u16,
+    schema: String,
     capabilities: u32,
     statements: HashMap<u8, PreparedAs>,
     /// With what they were executed last.
@@ -89,6 +91,8 @@ impl Player {
         let raw = Raw::try_connect(port, ACCOUNT, capabilities | flag::CONNECT_WITH_DB, schema).await;
         Self {
             raw: raw.expect("the login is accepted"),
+            port,
+            schema: schema.to_owned(),
             capabilities,
             statements: HashMap::new(),
             values: HashMap::new(),
@@ -107,13 +111,35 @@ impl Player {
     /// Carries a step out; what is seen of it.
     pub(crate) async fn act(&mut self, action: &Action) -> String {
         match action {
-            Action::Query(sql) | Action::Prepare(_, sql) => {
-                self.asks_of_transactions |= sql.contains("session_track_transaction_info");
-            }
+            Action::Query(sql) | Action::Prepare(_, sql) => self.hear(sql),
+            Action::Together(texts) => return self.act_together(texts).await,
             Action::Reset | Action::ChangeUser { .. } => self.asks_of_transactions = false,
             _ => {}
         }
-        let mut seen = self.carry_out(action).await;
+        let seen = self.carry_out(action).await;
+        self.judge(seen)
+    }
+
+    async fn act_together(&mut self, texts: &[String]) -> String {
+        for sql in texts {
+            self.raw.send_query(sql.as_bytes()).await;
+        }
+        let mut all = Vec::new();
+        for sql in texts {
+            self.raw.next_command();
+            self.hear(sql);
+            let seen = self.results_of(sql).await;
+            all.push(self.judge(seen));
+        }
+        all.join(" || ")
+    }
+
+    fn hear(&mut self, sql: &str) {
+        self.asks_of_transactions |= sql.contains("session_track_transaction_info");
+    }
+
+    /// What of an answer is to be the same everywhere.
+    fn judge(&mut self, mut seen: String) -> String {
         if seen.is_empty() {
             return seen;
         }
@@ -140,10 +166,10 @@ impl Player {
             }
             Action::Query(sql) => {
                 self.raw.send_query(sql.as_bytes()).await;
-                let seen = self.results().await;
-                self.finds = finds(sql, &seen).unwrap_or(self.finds);
-                seen
+                self.results_of(sql).await
             }
+            // Answer by answer: `act_together`.
+            Action::Together(_) => String::new(),
             Action::Prepare(slot, sql) => match self.raw.prepare_with_definitions(sql).await {
                 Ok((prepared, definitions)) => {
                     self.values.remove(slot);
@@ -232,6 +258,16 @@ impl Player {
                     Ok(done) => tell_done(&done),
                     Err(refusal) => tell_refusal(&refusal),
                 }
+            }
+            Action::Reconnect { quits } => {
+                // Nobody waits for these, and servers notice a moment later that a client is gone.
+                self.raw.query("DO RELEASE_ALL_LOCKS()").await;
+                if *quits {
+                    self.raw.command(command::QUIT, b"").await;
+                }
+                *self = Self::connect(self.port, self.capabilities, &self.schema).await;
+                sleep(Duration::from_millis(15)).await;
+                self.welcome()
             }
             // Of the servers, not of a client.
             Action::HoldUpReplicas => String::new(),
@@ -338,6 +374,13 @@ impl Player {
             }
         }
         self.raw.send(&payload).await;
+    }
+
+    /// Of a statement of this text, which was sent.
+    async fn results_of(&mut self, sql: &str) -> String {
+        let seen = self.results().await;
+        self.finds = finds(sql, &seen).unwrap_or(self.finds);
+        seen
     }
 
     async fn results(&mut self) -> String {

@@ -24,6 +24,8 @@ pub(crate) struct Step {
 #[derive(Clone, Debug)]
 pub(crate) enum Action {
     Query(String),
+    /// Statements that are sent before the first of them is answered.
+    Together(Vec<String>),
     Prepare(u8, String),
     Execute {
         slot: u8,
@@ -46,6 +48,10 @@ pub(crate) enum Action {
     ChangeUser {
         other: bool,
         schema: String,
+    },
+    /// The client goes, with a word (COM_QUIT) or without, and logs in anew.
+    Reconnect {
+        quits: bool,
     },
     /// Long enough for the proxy to give connections back.
     Pause,
@@ -134,6 +140,7 @@ fn without_tracking(action: Action, capabilities: u32) -> Action {
     match action {
         _ if capabilities & flag::DEPRECATE_EOF != 0 => action,
         Action::Query(text) => Action::Query(plain(text)),
+        Action::Together(texts) => Action::Together(texts.into_iter().map(plain).collect()),
         Action::Prepare(slot, text) => Action::Prepare(slot, plain(text)),
         other => other,
     }
@@ -170,18 +177,26 @@ impl Random {
                 let mut texts: Vec<String> =
                     (0..2 + self.below(2)).map(|_| self.statement(weights)).collect();
                 // What asks about the statement before asks for one connection, and the rest of the text for another.
-                let asks = ["SHOW ", "GET ", "SELECT ROW_COUNT()", "SELECT @@warning_count"];
-                if asks.iter().any(|question| texts[0].starts_with(question)) {
+                let asks = ["SHOW ", "GET ", "SELECT @@warning_count"];
+                if asks.iter().any(|question| texts[0].starts_with(question))
+                    || texts[0].contains("ROW_COUNT()")
+                {
                     texts[0] = String::from("DO 1");
                 }
                 Action::Query(texts.join("; "))
+            }
+            5 if self.below(2) == 0 => {
+                // The server asks for a file in the middle.
+                let loads = |text: &String| text.contains("LOAD ");
+                let texts = (0..2 + self.below(2)).map(|_| self.statement(weights));
+                Action::Together(texts.filter(|text| !loads(text)).collect())
             }
             _ => Action::Query(self.statement(weights)),
         }
     }
 
     fn command(&mut self) -> Action {
-        match self.below(13) {
+        match self.below(14) {
             0..=2 => Action::InitDb(self.one(&["fuzz_a", "fuzz_b", "nowhere"]).to_owned()),
             3 => Action::Ping,
             4 => Action::SetOption(self.below(2) == 0),
@@ -192,6 +207,7 @@ impl Random {
                 schema: self.one(&["fuzz_a", "", "fuzz_b"]).to_owned(),
             },
             10 => Action::Kill(if self.below(4) > 0 { Ends::Query } else { Ends::Connection }),
+            11 => Action::Reconnect { quits: self.below(2) == 0 },
             _ => Action::Ping,
         }
     }
@@ -204,7 +220,12 @@ impl Random {
                 let template = self.one(PREPARED);
                 Action::Prepare(slot, self.fill(template))
             }
-            3 => Action::Prepare(slot, self.statement(weights)),
+            3 => {
+                let statement = self.statement(weights);
+                // In the middle of one that is prepared it is the connection's.
+                let asks = statement.contains("ROW_COUNT()") && !statement.starts_with("SELECT");
+                Action::Prepare(slot, if asks { String::from("DO 1") } else { statement })
+            }
             4..=6 => {
                 let parameters = (0..2).map(|_| self.parameter()).collect();
                 Action::Execute { slot, parameters, cursor: self.below(4) == 0 }

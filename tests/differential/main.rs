@@ -176,7 +176,8 @@ impl Scene {
         let mut last = 0;
         let mut held_up = None;
         for (at, step) in case.steps.iter().enumerate() {
-            if std::mem::replace(&mut last, step.who) != step.who {
+            let is_new = matches!(step.action, Action::Reconnect { .. });
+            if std::mem::replace(&mut last, step.who) != step.who || is_new {
                 // A session is promised its own writes, and those of others only later.
                 HeldUp::end(held_up.take()).await;
                 self.cluster.caught_up().await;

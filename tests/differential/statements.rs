@@ -208,6 +208,9 @@ const READS: &[&str] = &[
 const PREVIOUS: &[&str] = &[
     "SELECT ROW_COUNT()",
     "SELECT ROW_COUNT() AS n",
+    "SET @{v} = ROW_COUNT()",
+    "INSERT INTO t0 (a) VALUES (ROW_COUNT())",
+    "UPDATE t0 SET a = ROW_COUNT() + {n} WHERE id = {n}",
     "SHOW WARNINGS",
     "SHOW ERRORS",
     "SHOW WARNINGS LIMIT 1",

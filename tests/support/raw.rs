@@ -38,6 +38,7 @@ pub(crate) const USUAL: u32 =
 
 /// Commands.
 pub(crate) mod command {
+    pub(crate) const QUIT: u8 = 0x01;
     pub(crate) const INIT_DB: u8 = 0x02;
     pub(crate) const QUERY: u8 = 0x03;
     pub(crate) const FIELD_LIST: u8 = 0x04;
