@@ -182,8 +182,8 @@ fn meaning(statement: &Statement) -> Meaning {
     match statement.reason {
         // Perhaps in a routine.
         _ if statement.effects.iter().any(locks) => Meaning::Wrong,
-        // The server that has the transaction refuses what writes, whichever server that is.
-        Reason::ChangesData | Reason::ExplainsWrite | Reason::TemporaryTable | Reason::Xa => Meaning::Part,
+        // Refused, or done for the session, by whichever server has the transaction.
+        Reason::TemporaryTable | Reason::Xa => Meaning::Part,
         Reason::TransactionPart | Reason::OpensTransaction | Reason::TextExecute => Meaning::Part,
         // User variables are brought home, and cursors end with their transaction.
         Reason::UserVariable | Reason::Cursor => Meaning::Reads,
@@ -209,7 +209,7 @@ mod tests {
             ("SELECT a FROM t", Meaning::Reads),
             ("SELECT 1", Meaning::Part),
             ("SAVEPOINT s", Meaning::Part),
-            ("UPDATE t SET a = 1", Meaning::Part),
+            ("UPDATE t SET a = 1", Meaning::Better),
             ("COMMIT", Meaning::Part),
             ("COMMIT AND CHAIN", Meaning::Part),
             ("BEGIN", Meaning::Ends),

@@ -321,6 +321,22 @@ fn errors_are_the_servers_own() {
         ] {
             assert_eq!(through.refused(sql).await, direct.refused(sql).await, "{sql}");
         }
+        // A replica may say that it is read-only before it looks at them.
+        for sql in [
+            "INSERT INTO d.no_such VALUES (1)",
+            "UPDATE d.one SET nope = 1",
+            "UPDATE d.one SET t = 'x'",
+            "EXPLAIN DELETE FROM d.no_such",
+            "LOAD DATA LOCAL INFILE 'rows' INTO TABLE d.one",
+        ] {
+            for client in [&mut through, &mut direct] {
+                client.run("START TRANSACTION READ ONLY").await;
+            }
+            assert_eq!(through.refused(sql).await, direct.refused(sql).await, "{sql}");
+            for client in [&mut through, &mut direct] {
+                client.run("COMMIT").await;
+            }
+        }
         assert_eq!(through.text("SELECT 'in step'").await, "in step");
     });
 }
