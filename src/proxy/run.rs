@@ -45,7 +45,11 @@ impl ClientSession {
             }
         } else if statement.kind != Kind::Previous && !statement.needs.previous {
             self.begun = Begun::by(statement, self.session.next_transaction());
-            if self.writes_untold {
+            // What runs where the last statement has run needs no news of it, and may keep its diagnostics (COM_INIT_DB).
+            let stays = statement.kind == Kind::Anywhere
+                && statement.hint.is_none()
+                && matches!(self.in_hand(), InHand::Lingering(_));
+            if self.writes_untold && !stays {
                 Box::pin(self.learn_writes()).await;
                 forced = self.writes_untold.then_some("primary-position-unknown");
             }

@@ -226,6 +226,20 @@ fn row_counts_are_the_sessions_own() {
     });
 }
 
+/// COM_INIT_DB leaves the conditions of the statement before it.
+#[test]
+fn the_conditions_of_a_text_that_fails_are_kept() {
+    run(async {
+        let proxy = proxy().await;
+        let mut client = Raw::connect(proxy.port(), APP, USUAL).await;
+        client.query_all("DO 1; UPDATE d.one SET nope = 1").await;
+        client.command(command::INIT_DB, b"nowhere").await;
+        assert!(matches!(client.outcome().await, Outcome::Refused(refusal) if refusal.code == 1049));
+        let Outcome::Rows { rows, .. } = client.query("SHOW WARNINGS").await else { panic!("no rows") };
+        assert_eq!(rows.len(), 2, "{rows:?}");
+    });
+}
+
 /// LOAD DATA makes numbers of which its answer does not tell.
 #[test]
 fn what_is_loaded_counts_for_last_insert_id() {
