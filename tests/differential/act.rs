@@ -2,7 +2,7 @@
 //! servers.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -28,6 +28,8 @@ pub(crate) struct Player {
     statements: HashMap<u8, PreparedAs>,
     /// With what they were executed last.
     values: HashMap<u8, Vec<Parameter>>,
+    /// Those that were prepared with user variables.
+    of_variables: HashSet<u8>,
     /// FOUND_ROWS() is about something.
     finds: bool,
     /// The session has set what it wants to be told of its transactions.
@@ -96,6 +98,7 @@ impl Player {
             capabilities,
             statements: HashMap::new(),
             values: HashMap::new(),
+            of_variables: HashSet::new(),
             finds: true,
             asks_of_transactions: false,
             in_transaction: false,
@@ -173,6 +176,10 @@ impl Player {
             Action::Prepare(slot, sql) => match self.raw.prepare_with_definitions(sql).await {
                 Ok((prepared, definitions)) => {
                     self.values.remove(slot);
+                    self.of_variables.remove(slot);
+                    if sql.contains('@') {
+                        self.of_variables.insert(*slot);
+                    }
                     if let Some(old) = self.statements.insert(*slot, prepared) {
                         self.raw.command(command::STMT_CLOSE, &old.id.to_le_bytes()).await;
                     }
@@ -188,7 +195,9 @@ impl Player {
             Action::Execute { slot, parameters, cursor } => {
                 let Some(prepared) = self.statements.get(slot).copied() else { return String::new() };
                 self.values.insert(*slot, parameters.clone());
-                self.executed(prepared, parameters, *cursor, true).await
+                let seen = self.executed(prepared, parameters, *cursor, true).await;
+                // A variable has the type there that it had when its connection prepared the statement.
+                if *cursor && self.of_variables.contains(slot) { without_definitions(&seen) } else { seen }
             }
             Action::ExecuteAgain(slot) => {
                 let (Some(prepared), Some(parameters)) = (self.statements.get(slot), self.values.get(slot))

@@ -158,6 +158,15 @@ impl Scene {
                 drop(support::cluster::connect(port, account).await.expect("the login is accepted"));
             }
         }
+        // Through the proxy, which knows at once what they do.
+        for port in [single.server(0).port(), proxy.port()] {
+            let mut root = Raw::connect(port, ROOT, USUAL).await;
+            for schema in generate::SCHEMAS {
+                for text in [SCHEMA, TABLES, ROUTINES] {
+                    script(&mut root, text, schema).await;
+                }
+            }
+        }
         Self { single, cluster, proxy }
     }
 
@@ -218,16 +227,7 @@ impl Scene {
         let mut root = Raw::connect(primary, ROOT, USUAL).await;
         act::clean(&mut root).await;
         for schema in generate::SCHEMAS {
-            let there = root.query(&format!("USE {schema}")).await;
-            let scripts: &[&str] = match there {
-                Outcome::Done(_) => &[TABLES],
-                _ => &[SCHEMA, TABLES, ROUTINES],
-            };
-            for script in scripts {
-                for outcome in root.query_all(&script.replace("{schema}", schema)).await {
-                    assert!(!matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
-                }
-            }
+            script(&mut root, TABLES, schema).await;
         }
         let mut players = Vec::new();
         for schema in generate::SCHEMAS {
@@ -277,6 +277,12 @@ impl Scene {
             let _ = writeln!(text, "{} {:?}", step.who, step.action);
         }
         (text + &end.text, shows_again)
+    }
+}
+
+async fn script(root: &mut Raw, text: &str, schema: &str) {
+    for outcome in root.query_all(&text.replace("{schema}", schema)).await {
+        assert!(!matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
     }
 }
 
