@@ -173,25 +173,7 @@ impl Player {
             }
             // Answer by answer: `act_together`.
             Action::Together(_) => String::new(),
-            Action::Prepare(slot, sql) => match self.raw.prepare_with_definitions(sql).await {
-                Ok((prepared, definitions)) => {
-                    self.values.remove(slot);
-                    self.of_variables.remove(slot);
-                    if sql.contains('@') {
-                        self.of_variables.insert(*slot);
-                    }
-                    if let Some(old) = self.statements.insert(*slot, prepared) {
-                        self.raw.command(command::STMT_CLOSE, &old.id.to_le_bytes()).await;
-                    }
-                    let counts = (prepared.parameters, prepared.columns);
-                    let mut seen = format!("prepared {counts:?}");
-                    for definition in &definitions {
-                        let _ = write!(seen, " [{}]", tell_definition(definition));
-                    }
-                    seen
-                }
-                Err(refusal) => tell_refusal(&refusal),
-            },
+            Action::Prepare(slot, sql) => self.prepare(*slot, sql).await,
             Action::Execute { slot, parameters, cursor } => {
                 let Some(prepared) = self.statements.get(slot).copied() else { return String::new() };
                 self.values.insert(*slot, parameters.clone());
@@ -268,16 +250,7 @@ impl Player {
                     Err(refusal) => tell_refusal(&refusal),
                 }
             }
-            Action::Reconnect { quits } => {
-                // Nobody waits for these, and servers notice a moment later that a client is gone.
-                self.raw.query("DO RELEASE_ALL_LOCKS()").await;
-                if *quits {
-                    self.raw.command(command::QUIT, b"").await;
-                }
-                *self = Self::connect(self.port, self.capabilities, &self.schema).await;
-                sleep(Duration::from_millis(15)).await;
-                self.welcome()
-            }
+            Action::Reconnect { quits } => self.reconnect(*quits).await,
             // Of the servers, not of a client.
             Action::HoldUpReplicas => String::new(),
             Action::Pause => {
@@ -285,6 +258,39 @@ impl Player {
                 String::new()
             }
         }
+    }
+
+    async fn prepare(&mut self, slot: u8, sql: &str) -> String {
+        match self.raw.prepare_with_definitions(sql).await {
+            Ok((prepared, definitions)) => {
+                self.values.remove(&slot);
+                self.of_variables.remove(&slot);
+                if sql.contains('@') {
+                    self.of_variables.insert(slot);
+                }
+                if let Some(old) = self.statements.insert(slot, prepared) {
+                    self.raw.command(command::STMT_CLOSE, &old.id.to_le_bytes()).await;
+                }
+                let counts = (prepared.parameters, prepared.columns);
+                let mut seen = format!("prepared {counts:?}");
+                for definition in &definitions {
+                    let _ = write!(seen, " [{}]", tell_definition(definition));
+                }
+                seen
+            }
+            Err(refusal) => tell_refusal(&refusal),
+        }
+    }
+
+    async fn reconnect(&mut self, quits: bool) -> String {
+        // Nobody waits for these, and servers notice a moment later that a client is gone.
+        self.raw.query("DO RELEASE_ALL_LOCKS()").await;
+        if quits {
+            self.raw.command(command::QUIT, b"").await;
+        }
+        *self = Self::connect(self.port, self.capabilities, &self.schema).await;
+        sleep(Duration::from_millis(15)).await;
+        self.welcome()
     }
 
     async fn kill(&mut self, ends: Ends) -> String {
