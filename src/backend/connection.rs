@@ -71,8 +71,71 @@ pub(crate) struct OnServer {
     pub(crate) id: u32,
     /// The parameter types this connection was last told.
     pub(crate) types: Box<[u8]>,
+    pub(crate) history: TypeHistory,
     pub(crate) executed: Executed,
     used: u64,
+}
+
+/// The types that the parameters of a statement have had. What a server makes of a value depends on them: a text where a
+/// number was given before is read as a number (seen in 9.7.4). So a session's statement is executed where it has had the
+/// types that it has had in the session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TypeHistory {
+    /// Over all that came before the last change.
+    before: u64,
+    /// The type and its sign, for each parameter; that of NULL where there was no other yet.
+    kinds: Arc<[Kind]>,
+}
+
+type Kind = [u8; 2];
+
+fn is_null(kind: Kind) -> bool {
+    kind[0] == 0x06
+}
+
+impl TypeHistory {
+    /// An EXECUTE has these.
+    pub(crate) fn then(&self, kinds: &[Kind]) -> Self {
+        if self.kinds.len() != kinds.len() {
+            return Self { before: self.before, kinds: kinds.into() };
+        }
+        let merged = self.kinds.iter().zip(kinds).map(|(old, new)| if is_null(*new) { *old } else { *new });
+        let kinds: Arc<[Kind]> = merged.collect();
+        if self.is_near(&kinds) {
+            return Self { before: self.before, kinds };
+        }
+        let mut hasher = std::hash::DefaultHasher::new();
+        (self.before, &self.kinds).hash(&mut hasher);
+        Self { before: hasher.finish(), kinds }
+    }
+
+    /// NULL is like any type.
+    fn is_near(&self, kinds: &[Kind]) -> bool {
+        self.kinds.len() == kinds.len()
+            && self.kinds.iter().zip(kinds).all(|(a, b)| a == b || is_null(*a) || is_null(*b))
+    }
+
+    fn is_like(&self, other: &Self) -> bool {
+        self.before == other.before && (Arc::ptr_eq(&self.kinds, &other.kinds) || self.is_near(&other.kinds))
+    }
+}
+
+impl OnServer {
+    /// True when an EXECUTE that leads to this history means here what it means in its session.
+    pub(crate) fn suits(&self, history: &TypeHistory) -> bool {
+        self.executed == Executed::Never
+            || self.history.kinds.len() == history.kinds.len()
+                && (self.history.is_like(history) || self.history.then(&history.kinds).is_like(history))
+    }
+
+    /// It was executed, which led to this history in its session.
+    pub(crate) fn was_executed(&mut self, history: &TypeHistory) {
+        if self.executed == Executed::Never {
+            self.history = history.clone();
+        } else if self.history != *history {
+            self.history = self.history.then(&history.kinds);
+        }
+    }
 }
 
 /// How a statement was executed first. A server that executed it first with a cursor answers every later EXECUTE without
@@ -174,8 +237,16 @@ impl PreparedCache {
         if let Some((oldest, _)) = &evicted {
             self.statements.remove(oldest);
         }
-        self.statements
-            .insert(text, OnServer { id, types: Box::default(), executed: Executed::Never, used: self.uses });
+        self.statements.insert(
+            text,
+            OnServer {
+                id,
+                types: Box::default(),
+                history: TypeHistory::default(),
+                executed: Executed::Never,
+                used: self.uses,
+            },
+        );
         evicted.map(|(_, id)| id)
     }
 
@@ -210,6 +281,41 @@ mod tests {
         assert_eq!(cache.insert(text("e"), 5, 2, &[text("a"), text("d")]), None);
         assert_eq!(cache.take_all(&[text("d")]).len(), 2);
         assert!(cache.find(&text("d")).is_some());
+    }
+
+    #[test]
+    fn types_that_parameters_have_had() {
+        const NULL: Kind = [6, 0];
+        const NUMBER: Kind = [8, 0];
+        const TEXT: Kind = [0xFD, 0];
+        let history =
+            |all: &[&[Kind]]| all.iter().fold(TypeHistory::default(), |past, kinds| past.then(kinds));
+        // What the connection has seen, what the session has, and whether the session's last EXECUTE may run there.
+        let cases: [(&[&[Kind]], &[&[Kind]], bool); 12] = [
+            (&[], &[&[NUMBER]], true),
+            (&[&[NUMBER]], &[&[NUMBER]], true),
+            (&[&[NUMBER]], &[], false),
+            (&[&[NUMBER]], &[&[NUMBER], &[NUMBER]], true),
+            (&[&[NUMBER]], &[&[TEXT]], false),
+            (&[&[NUMBER]], &[&[NUMBER], &[TEXT]], true),
+            (&[&[NUMBER], &[TEXT]], &[&[TEXT]], false),
+            (&[&[NUMBER], &[TEXT]], &[&[NUMBER], &[TEXT]], true),
+            (&[&[NUMBER], &[TEXT]], &[&[NUMBER], &[TEXT], &[NUMBER]], true),
+            (&[&[NUMBER, NULL]], &[&[NUMBER, TEXT]], true),
+            (&[&[NUMBER, TEXT]], &[&[NULL, TEXT], &[NUMBER, NULL]], true),
+            (&[&[NUMBER, TEXT]], &[&[NULL, TEXT], &[TEXT, NULL]], false),
+        ];
+        for (seen, had, fits) in cases {
+            let executed = if seen.is_empty() { Executed::Never } else { Executed::Plain };
+            let mut on_server =
+                OnServer { id: 1, types: Box::default(), history: history(seen), executed, used: 1 };
+            let had_history = history(had);
+            assert_eq!(on_server.suits(&had_history), fits, "{seen:?} {had:?}");
+            if fits {
+                on_server.was_executed(&had_history);
+                assert!(on_server.suits(&had_history), "{seen:?} {had:?}");
+            }
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::backend::connection::{OnServer, PreparedText};
+use crate::backend::connection::{OnServer, PreparedText, TypeHistory};
 use crate::sql::{Dialect, Statement};
 use crate::wire::buffer::Buffer;
 use crate::wire::command::{COM_STMT_CLOSE, COM_STMT_PREPARE, CURSORS, Execute, read_execute};
@@ -31,6 +31,8 @@ pub(super) struct Prepared {
     pub(super) parameters: u16,
     /// The parameter types (and names) the client sent last; servers that have not heard them must be told.
     pub(super) types: Arc<[u8]>,
+    /// All that they were.
+    pub(super) history: TypeHistory,
 }
 
 impl Statements {

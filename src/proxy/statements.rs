@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::backend::connection::{Executed, PreparedText};
+use crate::backend::connection::{Executed, OnServer, PreparedText, TypeHistory};
 use crate::backend::reset;
 use crate::routing::session::PinCause;
 use crate::sql::{Dialect, Kind, Reason, Statement};
@@ -55,6 +55,7 @@ impl ClientSession {
                 generation,
                 parameters: prepared.parameters,
                 types: Arc::new([]),
+                history: TypeHistory::default(),
             };
             self.statements.insert(id, known);
         }
@@ -86,6 +87,8 @@ impl ClientSession {
             let types = &payload[parameters.types.clone()];
             if !types.is_empty() && *types != *known.types {
                 known.types = Arc::from(types);
+                let kinds = command::read_kinds(types, known.parameters, attributes);
+                known.history = known.history.then(&kinds);
             }
             if let Some(hint) = parameters.hint.clone().and_then(|at| hint_of(&payload[at])) {
                 Arc::make_mut(&mut statement).hint = Some(hint);
@@ -95,7 +98,7 @@ impl ClientSession {
             statement = Arc::new(at_home(&statement));
         }
         let types = Arc::clone(&known.types);
-        let text = Arc::clone(&known.text);
+        let (text, history) = (Arc::clone(&known.text), known.history.clone());
         if self.untold && !self.will_tell(&statement) {
             Box::pin(self.hear()).await?;
         }
@@ -111,6 +114,7 @@ impl ClientSession {
             if *on_server.types != *types {
                 on_server.types = Box::from(&*types);
             }
+            on_server.was_executed(&history);
             if on_server.executed == Executed::Never {
                 on_server.executed = if execute.cursor { Executed::WithCursor } else { Executed::Plain };
             }
@@ -246,8 +250,10 @@ impl ClientSession {
         let cursor = matches!(body, Body::Inbox(_)) && has_cursor(self.client.inbox.bytes());
         let Some(lease) = self.hold.as_mut() else { return Ok(Ok(Vec::new())) };
         let cache = &mut lease.connection().prepared;
-        if !cursor
-            && cache.find(&known.text).is_some_and(|on_server| on_server.executed == Executed::WithCursor)
+        let is_of_no_use = |on_server: &mut OnServer| {
+            !cursor && on_server.executed == Executed::WithCursor || !on_server.suits(&known.history)
+        };
+        if cache.find(&known.text).is_some_and(is_of_no_use)
             && let Some(old) = cache.forget(&known.text)
         {
             push_close(&mut prelude.bytes, old);

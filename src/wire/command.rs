@@ -169,6 +169,24 @@ pub(crate) fn read_execute(payload: &[u8], parameters: u16, attributes: bool) ->
     Ok(execute)
 }
 
+/// The first `count` of the types that an EXECUTE has, each a type and its sign; `names` as with attributes.
+pub(crate) fn read_kinds(types: &[u8], count: u16, names: bool) -> Vec<[u8; 2]> {
+    let mut kinds = Vec::with_capacity(usize::from(count));
+    let mut rest = types;
+    while kinds.len() < usize::from(count)
+        && let Some((&kind, behind)) = rest.split_first_chunk()
+    {
+        kinds.push(kind);
+        rest = behind;
+        if names {
+            let (length, size) = read_length(rest).unwrap_or_default();
+            let end = usize::try_from(length).unwrap_or(usize::MAX).saturating_add(size);
+            rest = rest.get(end..).unwrap_or_default();
+        }
+    }
+    kinds
+}
+
 /// The statement id that most COM_STMT commands begin with. What is shorter than a command's fixed part is malformed,
 /// whatever statement it names.
 pub(crate) fn read_statement_id(payload: &[u8]) -> Result<u32, Malformed> {
@@ -315,6 +333,9 @@ mod tests {
         assert!(read_execute(b"\x17\x01\0\0\0\x00\x01\0\0\0", 1, false).is_err());
         let hinted = b"\x17\x01\0\0\0\x08\x01\0\0\0\x01\x00\x01\xfd\x00\x0areadwright\x07replica";
         let execute = read_execute(hinted, 0, true).expect("well formed");
+        assert_eq!(read_kinds(&bound[12..16], 2, false), [[3, 0], [8, 0]]);
+        assert_eq!(read_kinds(b"\x03\x80\x01a\x08\0\0\xfd\0\x01b", 2, true), [[3, 0x80], [8, 0]]);
+        assert_eq!(read_kinds(b"\x03\x80\xfd", 2, true), [[3, 0x80]]);
         let hint = execute.parameters.and_then(|parameters| parameters.hint).expect("a hint");
         assert_eq!(&hinted[hint], b"replica");
     }

@@ -84,6 +84,32 @@ fn types_are_remembered_for_every_server() {
     });
 }
 
+/// A server reads a text as a number where the same statement was given a number before: another session's must not count.
+#[test]
+fn types_of_other_sessions_do_not_count() {
+    run(async {
+        super::proxy().await;
+        let proxy = Proxy::start(Cluster::shared().await, "pool: {max_per_server: 1}").await;
+        let sql = "SELECT ? FROM d.one WHERE id = 1 FOR UPDATE";
+        const TEXT: &[u8] = &[0xFD, 0];
+        for _ in 0..2 {
+            let mut raw = Raw::connect(proxy.port(), APP, USUAL).await;
+            let statement = raw.prepare(sql).await.unwrap();
+            assert_eq!(number(raw.execute(statement.id, 0, &[0], LONGLONG, &7i64.to_le_bytes()).await), 7);
+            let mut other = Raw::connect(proxy.port(), APP, USUAL).await;
+            let same = other.prepare(sql).await.unwrap();
+            let said = rows(other.execute(same.id, 0, &[0], TEXT, b"\x04text").await);
+            assert_eq!(text(&said[0]), b"text");
+            assert_eq!(number(raw.execute(statement.id, 0, &[0], &[], &8i64.to_le_bytes()).await), 8);
+            let said = rows(other.execute(same.id, 0, &[0], &[], b"\x04more").await);
+            assert_eq!(text(&said[0]), b"more");
+            // A session that changes them itself finds what a server makes of it.
+            assert_eq!(number(raw.execute(statement.id, 0, &[0], &[], &8i64.to_le_bytes()).await), 8);
+            assert_eq!(number(raw.execute(statement.id, 0, &[0], TEXT, b"\x019").await), 9);
+        }
+    });
+}
+
 #[test]
 fn a_driver_binds_every_type() {
     run(async {
