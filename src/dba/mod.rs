@@ -32,7 +32,7 @@ pub(crate) use replication::{
     Source, drop_channel, fence, follow, renew_password, set_server_id, set_writable, start, stay_stopped,
     stop_receiving,
 };
-pub(crate) use routines::{routines, routines_mark};
+pub(crate) use routines::{routines, routines_mark, shows_all_routines};
 pub(crate) use session::{Answer, Login, Micros, Session};
 pub(crate) use survey::{CloneRun, CloneState, Survey, data_bytes, survey};
 

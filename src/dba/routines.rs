@@ -1,84 +1,116 @@
-//! The stored functions and procedures of a server, for the verdict on statements that call them.
+//! The stored routines, triggers and views of a server, for the verdict on statements that come to run them.
 
 use super::error::Error;
 use super::session::{Session, first};
+use crate::model::routine::{Routine, RoutineKind};
 
 /// Bodies longer than this, in bytes, are not read.
 const LONGEST_BODY: u32 = 64 << 10;
-/// More routines than this are not read: those beyond are as unknown as loadable functions.
+/// More of a kind than this are not read: those beyond are as unknown as loadable functions.
 const MOST: u32 = 5_000;
-/// Schemas of the server's own. Its functions are about one server, or write.
-const FOREIGN: &str = "ROUTINE_SCHEMA NOT IN ('sys', 'mysql', 'information_schema', 'performance_schema')";
 
-/// Triggers, as far as the account has the TRIGGER privilege for their tables. MariaDB opens every table to tell of them.
-/// <https://dev.mysql.com/doc/refman/9.7/en/information-schema-triggers-table.html>
-const TRIGGERS: &str = "(SELECT TRIGGER_SCHEMA AS ROUTINE_SCHEMA, TRIGGER_NAME, SQL_MODE, ACTION_STATEMENT \
-                        FROM information_schema.TRIGGERS) AS TRIGGERS";
-
-/// A stored function or procedure, or a trigger.
-#[derive(Clone, Debug)]
-pub(crate) struct StoredRoutine {
-    pub(crate) is_trigger: bool,
-    pub(crate) schema: String,
-    pub(crate) name: String,
-    /// A function that declares NO SQL or READS SQL DATA.
-    pub(crate) declares_reading: bool,
-    pub(crate) sql_mode: String,
-    /// None where the account may not see it or it is too long.
-    pub(crate) body: Option<String>,
+/// A kind of them, as `information_schema` has it: columns named alike, without what is the server's own. (Its functions
+/// are about one server, or write.)
+struct Source {
+    kind: RoutineKind,
+    rows: &'static str,
 }
 
-/// A number that changes when a routine does. Bodies stay on the server.
+const SOURCES: &[Source] = &[
+    Source {
+        kind: RoutineKind::Called,
+        rows: "SELECT ROUTINE_SCHEMA AS IN_SCHEMA, ROUTINE_NAME AS NAME, \
+               ROUTINE_TYPE = 'FUNCTION' AND SQL_DATA_ACCESS IN ('NO SQL', 'READS SQL DATA') AS ONLY_READS, \
+               SQL_MODE AS MODE, ROUTINE_DEFINITION AS BODY FROM information_schema.ROUTINES",
+    },
+    // As far as the account has the TRIGGER privilege for their tables. MariaDB opens every table to tell of them.
+    // <https://dev.mysql.com/doc/refman/9.7/en/information-schema-triggers-table.html>
+    Source {
+        kind: RoutineKind::Trigger,
+        rows: "SELECT TRIGGER_SCHEMA AS IN_SCHEMA, TRIGGER_NAME AS NAME, 0 AS ONLY_READS, \
+               SQL_MODE AS MODE, ACTION_STATEMENT AS BODY FROM information_schema.TRIGGERS",
+    },
+    // As far as the account has SELECT and SHOW VIEW for them. Whatever the sql_mode that a view was made in, the server
+    // writes it as the default one reads it. MariaDB opens every table here too.
+    // <https://dev.mysql.com/doc/refman/9.7/en/information-schema-views-table.html>
+    Source {
+        kind: RoutineKind::View,
+        rows: "SELECT TABLE_SCHEMA AS IN_SCHEMA, TABLE_NAME AS NAME, 1 AS ONLY_READS, \
+               '' AS MODE, NULLIF(VIEW_DEFINITION, '') AS BODY FROM information_schema.VIEWS",
+    },
+];
+
+impl Source {
+    /// All that this server is asked for.
+    fn of(session: &Session) -> &'static [Self] {
+        if session.version().mariadb { &SOURCES[..1] } else { SOURCES }
+    }
+
+    fn select(&self, what: &str) -> String {
+        format!(
+            "SELECT {what} FROM ({}) AS ROWS_OF_IT \
+             WHERE IN_SCHEMA NOT IN ('sys', 'mysql', 'information_schema', 'performance_schema')",
+            self.rows
+        )
+    }
+}
+
+/// A number that changes when one of them does. Bodies stay on the server.
 ///
 /// # Errors
 /// When the server does not answer, or not with a number.
 pub(crate) async fn routines_mark(session: &mut Session) -> Result<u64, Error> {
-    let triggers = match session.version().mariadb {
-        true => String::new(),
-        false => format!(
-            " + (SELECT IFNULL(SUM(CRC32(CONCAT_WS(',', ROUTINE_SCHEMA, TRIGGER_NAME, SQL_MODE, ACTION_STATEMENT))), 0) \
-             + COUNT(*) FROM {TRIGGERS} WHERE {FOREIGN})"
-        ),
-    };
-    let sql = format!(
-        "SELECT CAST(IFNULL(SUM(CRC32(CONCAT_WS(',', ROUTINE_SCHEMA, ROUTINE_NAME, ROUTINE_TYPE, SQL_DATA_ACCESS, \
-         SQL_MODE, ROUTINE_DEFINITION))), 0) + COUNT(*){triggers} AS UNSIGNED) FROM information_schema.ROUTINES WHERE {FOREIGN}"
-    );
+    let sum = "IFNULL(SUM(CRC32(CONCAT_WS(',', IN_SCHEMA, NAME, ONLY_READS, MODE, BODY))), 0) + COUNT(*)";
+    let sums: Vec<String> =
+        Source::of(session).iter().map(|source| format!("({})", source.select(sum))).collect();
+    let sql = format!("SELECT CAST({} AS UNSIGNED)", sums.join(" + "));
     let rows = session.rows(&sql).await?;
     session.fields(first(&rows, session.address())?).value(0)
 }
 
-/// All of them. Which a server shows depends on the account: MySQL shows the bodies to whoever has SELECT on everything.
-/// <https://dev.mysql.com/doc/refman/9.7/en/information-schema-routines-table.html>
+/// All of them, as far as the account may see them: MySQL shows the bodies of routines to whoever has SELECT on everything.
 ///
 /// # Errors
 /// When the server does not answer, or not with rows of this form.
-pub(crate) async fn routines(session: &mut Session) -> Result<Vec<StoredRoutine>, Error> {
-    let triggers = match session.version().mariadb {
-        true => String::new(),
-        false => format!(
-            "(SELECT ROUTINE_SCHEMA, TRIGGER_NAME, 0, SQL_MODE, \
-             IF(LENGTH(ACTION_STATEMENT) <= {LONGEST_BODY}, ACTION_STATEMENT, NULL), 1 FROM {TRIGGERS} WHERE {FOREIGN} LIMIT {MOST}) \
-             UNION ALL "
-        ),
-    };
+pub(crate) async fn routines(session: &mut Session) -> Result<Vec<Routine>, Error> {
+    let what =
+        format!("IN_SCHEMA, NAME, ONLY_READS, MODE, IF(LENGTH(BODY) <= {LONGEST_BODY}, BODY, NULL) AS BODY");
+    let mut routines = Vec::new();
+    for source in Source::of(session) {
+        let rows = session.rows(&format!("{} LIMIT {MOST}", source.select(&what))).await?;
+        for row in &rows {
+            let fields = session.fields(row);
+            routines.push(Routine {
+                kind: source.kind,
+                schema: fields.text(0)?,
+                name: fields.text(1)?,
+                declares_reading: fields.value(2)?,
+                sql_mode: fields.text(3)?,
+                body: fields.optional(4)?,
+            });
+        }
+    }
+    Ok(routines)
+}
+
+/// True when [`routines`] gives all triggers and views that there are, and all bodies that are not too long.
+///
+/// # Errors
+/// When the server does not answer.
+pub(crate) async fn shows_all_routines(session: &mut Session) -> Result<bool, Error> {
+    if session.version().mariadb {
+        return Ok(false);
+    }
     let sql = format!(
-        "{triggers}(SELECT ROUTINE_SCHEMA, ROUTINE_NAME, \
-         ROUTINE_TYPE = 'FUNCTION' AND SQL_DATA_ACCESS IN ('NO SQL', 'READS SQL DATA'), SQL_MODE, \
-         IF(LENGTH(ROUTINE_DEFINITION) <= {LONGEST_BODY}, ROUTINE_DEFINITION, NULL), 0 \
-         FROM information_schema.ROUTINES WHERE {FOREIGN} LIMIT {MOST})"
+        "SELECT (SELECT COUNT(*) FROM information_schema.USER_PRIVILEGES \
+         WHERE GRANTEE = CONCAT(QUOTE(SUBSTRING_INDEX(CURRENT_USER(), '@', 1)), '@', \
+         QUOTE(SUBSTRING_INDEX(CURRENT_USER(), '@', -1))) \
+         AND PRIVILEGE_TYPE IN ('SELECT', 'SHOW VIEW', 'TRIGGER')) = 3 \
+         AND NOT EXISTS (SELECT * FROM performance_schema.global_variables \
+         WHERE VARIABLE_NAME = 'partial_revokes' AND VARIABLE_VALUE = 'ON') \
+         AND (SELECT COUNT(*) FROM information_schema.TRIGGERS) <= {MOST} \
+         AND (SELECT COUNT(*) FROM information_schema.VIEWS) <= {MOST}"
     );
     let rows = session.rows(&sql).await?;
-    let routine = |row| {
-        let fields = session.fields(row);
-        Ok(StoredRoutine {
-            schema: fields.text(0)?,
-            name: fields.text(1)?,
-            declares_reading: fields.value(2)?,
-            sql_mode: fields.text(3)?,
-            body: fields.optional(4)?,
-            is_trigger: fields.value(5)?,
-        })
-    };
-    rows.iter().map(routine).collect()
+    session.fields(first(&rows, session.address())?).value(0)
 }

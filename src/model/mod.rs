@@ -9,6 +9,7 @@ pub(crate) mod leadership;
 pub(crate) mod pod;
 pub(crate) mod progress;
 pub(crate) mod report;
+pub(crate) mod routine;
 pub(crate) mod server;
 pub(crate) mod settings;
 pub(crate) mod topology;

@@ -1,5 +1,5 @@
-//! Keeps what is known of stored routines true: asks the primary for them, again when they change. Asks it too what named locks
-//! a connection has, since nothing tells of those that a routine takes or lets go.
+//! Keeps what is known of stored routines, triggers and views true: asks the primary for them, again when they change. Asks it
+//! too what named locks a connection has, since nothing tells of those that a routine takes or lets go.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::Prober;
 use crate::dba::{self, Login, Session};
 use crate::model::server::Address;
 use crate::model::topology::Topology;
-use crate::sql::{Classifier, Dialect, Routine, Routines};
+use crate::sql::{Classifier, Dialect, Routines};
 
 /// How old the knowledge of routines may be that were changed past this proxy.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -164,17 +164,10 @@ async fn look(
     let mark = dba::routines_mark(&mut asked.session).await?;
     if asked.mark != Some(mark) {
         let routines = dba::routines(&mut asked.session).await?;
+        let complete = dba::shows_all_routines(&mut asked.session).await?;
         let version = asked.session.version();
         let dialect = Dialect::plain(version.comment_number(), version.mariadb);
-        let routines = routines.iter().map(|routine| Routine {
-            is_trigger: routine.is_trigger,
-            schema: &routine.schema,
-            name: &routine.name,
-            declares_reading: routine.declares_reading,
-            sql_mode: &routine.sql_mode,
-            body: routine.body.as_deref(),
-        });
-        classifier.learn_routines(Routines::new(routines, dialect));
+        classifier.learn_routines(Routines::new(&routines, complete, dialect));
         asked.mark = Some(mark);
     }
     Ok(asked)

@@ -54,7 +54,10 @@ impl ClientSession {
             }
             let at_replica =
                 self.hold.as_ref().is_some_and(|lease| !self.snapshot.is_primary(&lease.server().id));
-            if at_replica && !bound && self.has_hidden_state() && self.is_in_its_schema(work) {
+            // A switch of schemas is reported as a change of state too, and may be all there is: of those who run the same in
+            // their own schema it says nothing.
+            let switched = answered.changes.as_ref().is_some_and(|changes| changes.schema.is_some());
+            if at_replica && !bound && self.has_hidden_state() && !switched {
                 // A view called a function that sets session state: from now on that is for the primary.
                 self.learn(work);
             }
@@ -95,13 +98,6 @@ impl ClientSession {
             self.show_pins_of(work);
         }
         Ok(())
-    }
-
-    /// False for a statement that was prepared in another schema: for the switch to that one and back the server reports a
-    /// change of state, which says nothing of others who run the same.
-    fn is_in_its_schema(&self, work: Work<'_>) -> bool {
-        let known = work.execute.and_then(|id| self.statements.find(id));
-        known.is_none_or(|known| known.text.reading.schema == self.session.settings().schema)
     }
 
     /// What the effects of a statement, which most statements do not have, mean to what is kept here.

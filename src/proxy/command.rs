@@ -38,6 +38,7 @@ impl Default for Verdicts {
             counts: Counts::Nothing,
             several: false,
             calls: Vec::new(),
+            leaves_nothing: false,
             ends: Ends::Nothing,
         };
         Self {

@@ -367,11 +367,11 @@ impl Session {
         }
         if let Some(changes) = &answered.changes {
             self.apply_changes(changes);
-            // What a procedure, a function or a trigger did nobody can read from the statement.
-            // A function of another schema reports a change of schema too, which explains nothing of a read.
+            // What a procedure, a function or a trigger did nobody can read from the statement. For those of another schema the
+            // server reports a switch to that schema and back, which is a change of state as well.
             let opaque = match statement.kind {
-                Kind::Write => true,
-                Kind::Read if statement.reason != Reason::StoredFunction => true,
+                _ if statement.leaves_nothing => changes.schema.is_none(),
+                Kind::Write | Kind::Read => true,
                 _ => changes.variables.is_empty() && changes.schema.is_none(),
             };
             if changes.state && !explained && opaque {

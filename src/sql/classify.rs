@@ -48,8 +48,11 @@ impl Classifier {
         Self { key: ShapeKey::random(), shapes, routines, generation }
     }
 
-    /// From now on statements are judged by these stored routines. Verdicts that were given out stay as they are.
+    /// From now on statements are judged by these stored routines and views. Verdicts that were given out stay as they are.
     pub(crate) fn learn_routines(&self, routines: Routines) {
+        if **self.routines.load() == routines {
+            return;
+        }
         self.routines.store(Arc::new(routines));
         self.generation.fetch_add(1, Ordering::Release);
     }
@@ -66,8 +69,9 @@ impl Classifier {
     }
 
     fn judge(&self, sql: &[u8], dialect: Dialect) -> Judged {
-        let mut judged = judge(sql, dialect);
-        self.routines.load().refine(&mut judged.statement);
+        let routines = self.routines.load();
+        let mut judged = judge(sql, routines.views(), dialect);
+        routines.refine(&mut judged.statement);
         judged
     }
 
@@ -100,8 +104,9 @@ impl Classifier {
 
     /// The verdict on a statement of which only the first bytes are held: never a read.
     pub(crate) fn classify_head(&self, head: &[u8], dialect: Dialect) -> Arc<Statement> {
-        let mut statement = judge_head(head, dialect);
-        self.routines.load().refine(&mut statement);
+        let routines = self.routines.load();
+        let mut statement = judge_head(head, routines.views(), dialect);
+        routines.refine(&mut statement);
         Arc::new(statement)
     }
 

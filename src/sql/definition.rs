@@ -24,7 +24,11 @@ impl Walk<'_> {
                     self.skip_body(0);
                     break;
                 }
-                "view" | "index" | "database" | "schema" | "server" | "tablespace" | "undo" | "logfile"
+                "view" => {
+                    self.effects.push(Effect::RoutinesChange);
+                    break;
+                }
+                "index" | "database" | "schema" | "server" | "tablespace" | "undo" | "logfile"
                 | "resource" | "library" | "instance" => break,
                 _ => {}
             }
@@ -80,7 +84,7 @@ impl Walk<'_> {
             }
             self.release(Release::TemporaryTables(names));
         }
-        if ["function", "procedure", "trigger"].iter().any(|kind| self.next_is(kind)) {
+        if ["function", "procedure", "trigger", "view"].iter().any(|kind| self.next_is(kind)) {
             self.effects.push(Effect::RoutinesChange);
         }
         // Unlike any other DROP it commits nothing.

@@ -148,9 +148,18 @@ impl<'a> Walk<'a> {
         match token.kind {
             TokenKind::UserVariable => self.user_variable(&token, findings),
             TokenKind::SystemMark => self.system_variable(findings),
+            TokenKind::Sign(b'(') => self.outside = self.outside << 1 | u64::from(self.names_tables),
+            TokenKind::Sign(b')') => {
+                self.names_tables = self.outside & 1 == 1;
+                // Deeper than this it may be either.
+                self.outside = self.outside >> 1 | 1 << 63;
+            }
             TokenKind::Word | TokenKind::Quoted => match self.peek() {
                 Some(next) if next.is_sign(b'(') => self.call(&token, next.gap, findings),
                 Some(next) if next.is_sign(b'.') => self.qualifier(&token, findings),
+                _ if self.names_tables
+                    && !findings.before.is_some_and(|before| before.is("as"))
+                    && self.view(|_| lower_name(&token), findings) => {}
                 _ if token.is_keyword() => self.keyword(&token, findings),
                 _ => {
                     let name = Folded::name(&token);
@@ -210,11 +219,36 @@ impl<'a> Walk<'a> {
             self.needs.trackers |= table.as_str() == "session_variables";
             findings.writes(Reason::PerServerView);
         }
+        self.view(|walk| table_name(Some(token), walk.second().as_ref()), findings);
+    }
+
+    /// Reading a view is calling what it calls.
+    fn view(&mut self, name: impl FnOnce(&Self) -> Box<[u8]>, findings: &mut Findings<'a>) -> bool {
+        if self.views.is_empty() {
+            return false;
+        }
+        let name = name(self);
+        let found = self.views.contains(&name);
+        if found {
+            findings.calls = true;
+            self.calls.push(name);
+        }
+        found
     }
 
     fn keyword(&mut self, token: &Token<'a>, findings: &mut Findings<'a>) {
         let next = |walk: &Self, word: &str| walk.next_is(word);
-        match Folded::keyword(token).as_str() {
+        let word = Folded::keyword(token);
+        match word.as_str() {
+            "from" | "join" | "straight_join" | "table" => self.names_tables = true,
+            // USE INDEX FOR ORDER BY
+            _ if findings.before.is_some_and(|before| before.is("for")) => {}
+            "select" | "set" | "values" | "where" | "group" | "having" | "window" | "order" | "limit" => {
+                self.names_tables = false;
+            }
+            _ => {}
+        }
+        match word.as_str() {
             "from" if next(self, "dual") => {}
             "from" | "table" => {
                 (findings.computes, findings.tables) = (true, true);

@@ -24,7 +24,7 @@ mod walk;
 pub(crate) use classify::Classifier;
 pub(crate) use counts::with_counts;
 pub(crate) use reason::Reason;
-pub(crate) use routines::{Routine, Routines};
+pub(crate) use routines::Routines;
 pub(crate) use tables::is_system_schema;
 pub(crate) use variables::{REPLAYABLE, is_replayable};
 pub(crate) use walk::{pins_of, route_question};
@@ -120,8 +120,11 @@ pub(crate) struct Statement {
     pub(crate) counts: Counts,
     /// The text has several statements.
     pub(crate) several: bool,
-    /// Routines that it calls, or may call: `schema.name` or `name`, lower case, unquoted.
+    /// Routines that it calls, or may call, and views that do more than read tables: `schema.name` or `name`, lower case,
+    /// unquoted.
     pub(crate) calls: Vec<Box<[u8]>>,
+    /// No routine, trigger or view that it comes to run leaves anything in the session, as far as they are known.
+    pub(crate) leaves_nothing: bool,
     /// Whether it ends a transaction that is open.
     pub(crate) ends: Ends,
 }
@@ -229,7 +232,7 @@ pub(crate) enum Effect {
     Begins,
     /// Accounts, passwords or privileges change: what is known of users must be checked again.
     AccountsChange,
-    /// A stored function or procedure is made, altered or dropped: what is known of routines must be asked again.
+    /// A routine, trigger or view is made, altered or dropped: what is known of them must be asked again.
     RoutinesChange,
     /// The server closes the connection after this (COMMIT RELEASE).
     Disconnects,

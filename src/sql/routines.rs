@@ -1,8 +1,10 @@
-//! Stored functions, procedures and triggers, as far as they matter to a statement that runs them: whether they only read, and
-//! whether they may take a named lock, let one go, or give a user variable a value in a way that no session tracker tells of.
-//! Pure. What a routine declares of itself (READS SQL DATA) the server does not enforce, so its body is read as well.
+//! Stored functions, procedures, triggers and views, as far as they matter to a statement that comes to run them: whether they
+//! only read, and whether they may take a named lock, let one go, or leave something in the session. Pure. What a routine
+//! declares of itself (READS SQL DATA) the server does not enforce, so its body is read as well. A view is to whoever reads it what
+//! a function is to whoever calls it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::ops::BitOr;
 
 use super::expression::Findings;
 use super::names::Folded;
@@ -10,65 +12,93 @@ use super::scan::TokenKind;
 use super::variables::{self, Assigned};
 use super::walk::Walk;
 use super::{Cause, Dialect, Effect, Kind, Reason, Release, Statement};
+use crate::model::routine::{Routine, RoutineKind};
 
-/// A routine as `information_schema.ROUTINES` shows it, or a trigger as `information_schema.TRIGGERS` does.
-/// <https://dev.mysql.com/doc/refman/9.7/en/information-schema-routines-table.html>
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Routine<'a> {
-    /// Nobody calls it by its name.
-    pub(crate) is_trigger: bool,
-    pub(crate) schema: &'a str,
-    pub(crate) name: &'a str,
-    /// A function that declares NO SQL or READS SQL DATA.
-    pub(crate) declares_reading: bool,
-    pub(crate) sql_mode: &'a str,
-    /// None where it may not be seen or is too long.
-    pub(crate) body: Option<&'a str>,
-}
+/// Names of views, as in [`Statement::calls`].
+pub(super) type Views = BTreeSet<Box<[u8]>>;
+
+/// There are none, or nobody knows of them.
+pub(super) static NO_VIEWS: Views = Views::new();
 
 /// What is known of all routines of a server. Names without a schema stand for every routine of that name: which one a
 /// session means depends on where it is.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Routines {
     by_name: HashMap<Box<[u8]>, Traits>,
-    /// There is a trigger that may take a named lock. Which tables a statement writes nobody asks: their views, foreign keys
-    /// and routines have triggers behind them too.
-    triggers_lock: bool,
+    /// Views that come to run a routine or do more than read. All others are tables to whoever reads them.
+    views: Views,
+    /// What triggers do. Which tables a statement writes nobody asks: their views, foreign keys and routines have triggers behind
+    /// them too.
+    triggers: Traits,
+    /// No trigger and no view is missing.
+    complete: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Traits {
-    only_reads: bool,
-    may_lock: bool,
-    may_unlock: bool,
-    /// GET DIAGNOSTICS into user variables.
-    diagnoses: bool,
+/// What a routine may do, by itself or by those it runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Traits(u8);
+
+impl Traits {
+    /// It does more than read.
+    const WRITES: Self = Self(1);
+    /// It changes rows, and so runs triggers.
+    const CHANGES: Self = Self(1 << 1);
+    /// It takes a named lock.
+    const LOCKS: Self = Self(1 << 2);
+    const UNLOCKS: Self = Self(1 << 3);
+    /// GET DIAGNOSTICS into user variables, of which servers do not tell.
+    const DIAGNOSES: Self = Self(1 << 4);
+    /// It leaves something in the session.
+    const LEAVES: Self = Self(1 << 5);
+    /// It asks for LAST_INSERT_ID().
+    const INSERT_ID: Self = Self(1 << 6);
+    /// It is no view, or a view that runs routines.
+    const RUNS: Self = Self(1 << 7);
+
+    /// Of what is not known: a loadable function, most likely.
+    const UNKNOWN: Self = Self(Self::WRITES.0 | Self::CHANGES.0 | Self::LEAVES.0 | Self::RUNS.0);
+
+    fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    fn only(self, found: bool) -> Self {
+        if found { self } else { Self::default() }
+    }
 }
 
-/// What a routine does by itself, and whom it calls.
+impl BitOr for Traits {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// What a routine does by itself, and whom it runs.
 #[derive(Debug)]
 struct Own {
-    is_trigger: bool,
+    kind: RoutineKind,
     names: [Box<[u8]>; 2],
     traits: Traits,
     calls: Vec<Box<[u8]>>,
 }
 
 impl Routines {
-    /// `dialect` is how the server reads a text; each routine has the `sql_mode` that it was made with.
-    pub(crate) fn new<'a>(routines: impl Iterator<Item = Routine<'a>>, dialect: Dialect) -> Self {
-        let mut known: Vec<Own> = routines.map(|routine| Own::of(routine, dialect)).collect();
-        // What a routine does, whoever calls it does: until nothing changes. Each round settles one routine at least.
+    /// `dialect` is how the server reads a text; each routine has the `sql_mode` that it was made with. `complete`: no trigger and
+    /// no view is missing.
+    pub(crate) fn new(routines: &[Routine], complete: bool, dialect: Dialect) -> Self {
+        // Where views may be hidden, none of those that show no body is worth a thought: they are tables until a replica refuses.
+        let known =
+            routines.iter().filter(|one| complete || one.kind != RoutineKind::View || one.body.is_some());
+        let views = known.clone().filter(|one| one.kind == RoutineKind::View).flat_map(names).collect();
+        let mut known: Vec<Own> = known.map(|routine| Own::of(routine, &views, dialect)).collect();
+        // What a routine does, whoever runs it does: until nothing changes. Each round settles one routine at least.
         loop {
-            let all = Self::named(&known);
+            let all = Self::named(&known, complete);
             let mut changed = false;
             for own in &mut known {
-                let traits = Traits {
-                    only_reads: own.traits.only_reads && own.calls.iter().all(|name| all.only_reads(name)),
-                    may_lock: own.traits.may_lock || own.calls.iter().any(|name| all.may_lock(name)),
-                    may_unlock: own.traits.may_unlock || own.calls.iter().any(|name| all.may_unlock(name)),
-                    diagnoses: own.traits.diagnoses || own.calls.iter().any(|name| all.diagnoses(name)),
-                };
+                let traits = own.traits | all.of_all(&own.calls);
                 changed |= traits != own.traits;
                 own.traits = traits;
             }
@@ -78,120 +108,131 @@ impl Routines {
         }
     }
 
-    fn named(known: &[Own]) -> Self {
-        let mut by_name: HashMap<Box<[u8]>, Traits> = HashMap::with_capacity(2 * known.len());
-        let triggers_lock = known.iter().any(|own| own.is_trigger && own.traits.may_lock);
-        for Own { names, traits, .. } in known.iter().filter(|own| !own.is_trigger) {
+    fn named(known: &[Own], complete: bool) -> Self {
+        let mut all = Self { complete, ..Self::default() };
+        for Own { kind, names, traits, .. } in known {
+            match kind {
+                RoutineKind::Trigger => {
+                    all.triggers = all.triggers | *traits;
+                    continue;
+                }
+                RoutineKind::View if *traits != Traits::default() => all.views.extend(names.iter().cloned()),
+                RoutineKind::View | RoutineKind::Called => {}
+            }
             for name in names {
-                let all = by_name.entry(name.clone()).or_insert(*traits);
-                all.only_reads &= traits.only_reads;
-                all.may_lock |= traits.may_lock;
-                all.may_unlock |= traits.may_unlock;
-                all.diagnoses |= traits.diagnoses;
+                let found = all.by_name.entry(name.clone()).or_default();
+                *found = *found | *traits;
             }
         }
-        Self { by_name, triggers_lock }
+        all
     }
 
-    fn only_reads(&self, name: &[u8]) -> bool {
-        self.by_name.get(name).is_some_and(|traits| traits.only_reads)
+    /// What all of these do together.
+    fn of_all(&self, names: &[Box<[u8]>]) -> Traits {
+        let of = |name| self.by_name.get(name).copied().unwrap_or(Traits::UNKNOWN);
+        names.iter().fold(Traits::default(), |all, name| all | of(name))
     }
 
-    fn may_lock(&self, name: &[u8]) -> bool {
-        self.by_name.get(name).is_some_and(|traits| traits.may_lock)
+    /// Views that a statement does not just read.
+    pub(super) fn views(&self) -> &Views {
+        &self.views
     }
 
-    fn may_unlock(&self, name: &[u8]) -> bool {
-        self.by_name.get(name).is_some_and(|traits| traits.may_unlock)
-    }
-
-    fn diagnoses(&self, name: &[u8]) -> bool {
-        self.by_name.get(name).is_some_and(|traits| traits.diagnoses)
-    }
-
-    /// Adds to a verdict what is known of the routines that the statement calls.
+    /// Adds to a verdict what is known of the routines that the statement runs.
     pub(super) fn refine(&self, statement: &mut Statement) {
-        if self.triggers_lock && statement.may_hide() {
+        let traits = self.of_all(&statement.calls);
+        let changes = statement.reason == Reason::ChangesData || traits.has(Traits::CHANGES);
+        if traits.has(Traits::LOCKS) || self.triggers.has(Traits::LOCKS) && statement.may_hide() {
             statement.effects.push(Effect::Pin(Cause::NamedLock(None)));
-        }
-        if statement.calls.is_empty() {
-            return;
-        }
-        if statement.calls.iter().any(|name| self.may_lock(name)) {
-            statement.effects.push(Effect::Pin(Cause::NamedLock(None)));
-        } else if statement.calls.iter().any(|name| self.may_unlock(name)) {
+        } else if traits.has(Traits::UNLOCKS) {
             statement.effects.push(Effect::Release(Release::NamedLock(None)));
         }
-        if statement.calls.iter().any(|name| self.diagnoses(name)) {
+        if traits.has(Traits::DIAGNOSES) {
             statement.effects.push(Effect::Pin(Cause::UserVariable(None)));
         }
+        statement.needs.last_insert_id |= traits.has(Traits::INSERT_ID);
         let only_calls = statement.reason == Reason::UnknownFunction
             && statement.effects.is_empty()
             && !statement.several
             && !statement.needs.previous;
-        if only_calls && statement.calls.iter().all(|name| self.only_reads(name)) {
+        if only_calls && !traits.has(Traits::WRITES) {
             (statement.kind, statement.reason) = (Kind::Read, Reason::StoredFunction);
         }
+        let known = match statement.reason {
+            // Of the tables that it reads some may be views.
+            Reason::StoredFunction => true,
+            Reason::ChangesData
+            | Reason::ChangesSchema
+            | Reason::CallsProcedure
+            | Reason::UnknownFunction => self.complete && !statement.several,
+            _ => self.complete && statement.kind == Kind::Read,
+        };
+        statement.leaves_nothing =
+            known && !traits.has(Traits::LEAVES) && !(changes && self.triggers.has(Traits::LEAVES));
     }
 }
 
+/// `name` and `schema.name`, in lower case.
+fn names(routine: &Routine) -> [Box<[u8]>; 2] {
+    let name = routine.name.to_ascii_lowercase();
+    let qualified = format!("{}.{name}", routine.schema.to_ascii_lowercase());
+    [name, qualified].map(|name| name.into_bytes().into_boxed_slice())
+}
+
 impl Own {
-    fn of(routine: Routine<'_>, dialect: Dialect) -> Self {
-        let name = routine.name.to_ascii_lowercase();
-        let qualified = format!("{}.{name}", routine.schema.to_ascii_lowercase());
+    fn of(routine: &Routine, views: &Views, dialect: Dialect) -> Self {
         let mut dialect = Dialect { charset: super::Charset::AsciiSafe, ..dialect };
         dialect.read_sql_mode(routine.sql_mode.as_bytes());
-        let (traits, calls) = match routine.body {
-            Some(body) => judge(body.as_bytes(), routine.declares_reading, dialect),
-            None => {
-                (Traits { only_reads: false, may_lock: true, may_unlock: true, diagnoses: false }, Vec::new())
-            }
+        let (traits, calls) = match &routine.body {
+            Some(body) => judge(body.as_bytes(), views, dialect),
+            // A replica refuses what writes, and the server tells that something is left.
+            None if routine.kind == RoutineKind::View => (Traits::LEAVES, Vec::new()),
+            None => (Traits::UNKNOWN | Traits::LOCKS | Traits::UNLOCKS, Vec::new()),
         };
-        let is_trigger = routine.is_trigger;
-        Self {
-            is_trigger,
-            names: [name, qualified].map(|name| name.into_bytes().into_boxed_slice()),
-            traits,
-            calls,
-        }
+        let traits = traits
+            | Traits::WRITES.only(!routine.declares_reading)
+            | Traits::RUNS.only(routine.kind != RoutineKind::View);
+        Self { kind: routine.kind, names: names(routine), traits, calls }
     }
 }
 
 /// Reads a body. In doubt it does more than read.
-fn judge(body: &[u8], declares_reading: bool, dialect: Dialect) -> (Traits, Vec<Box<[u8]>>) {
-    let mut walk = Walk::of_routine(body, dialect);
+fn judge(body: &[u8], views: &Views, dialect: Dialect) -> (Traits, Vec<Box<[u8]>>) {
+    let mut walk = Walk::of_routine(body, views, dialect);
     let mut findings = Findings::default();
-    let (mut writes, mut diagnoses) = (false, false);
+    // What changes more than rows.
+    let (mut acts, mut diagnoses) = (false, false);
+    let mut calls = false;
     while let Some(token) = walk.next_of_routine() {
         match Folded::keyword(&token).as_str() {
             "call" => {
                 walk.take();
                 let name = walk.table();
                 walk.calls.push(name);
-                writes = true;
+                calls = true;
             }
             "set" => {
                 walk.take();
-                writes |= walk.sets_more_than_locals(&mut findings);
+                acts |= walk.sets_more_than_locals(&mut findings);
             }
             "get" => {
                 walk.take();
                 diagnoses |= walk.next_diagnoses();
-                writes = true;
+                acts = true;
             }
             "create" | "drop" | "alter" | "truncate" | "rename" | "prepare" | "execute" | "lock"
             | "unlock" | "grant" | "revoke" | "flush" | "start" | "commit" | "rollback" | "savepoint"
             | "xa" | "kill" => {
                 walk.take();
                 // TRUNCATE(x, 2)
-                writes |= !walk.next_is_sign(b'(');
+                acts |= !walk.next_is_sign(b'(');
             }
             // Words of the routine's own, with an expression behind them that may be in parentheses.
             "return" | "while" | "until" | "elseif" | "do" => drop(walk.take()),
             // DECLARE .. HANDLER FOR is none.
             "handler" => {
                 walk.take();
-                writes |= !walk.next_is("for");
+                acts |= !walk.next_is("for");
             }
             _ => walk.expression_token(&mut findings),
         }
@@ -201,15 +242,17 @@ fn judge(body: &[u8], declares_reading: bool, dialect: Dialect) -> (Traits, Vec<
     let is_unlock =
         |effect: &Effect| matches!(effect, Effect::Release(Release::NamedLock(_) | Release::AllNamedLocks));
     let may_unlock = walk.effects.iter().any(is_unlock);
-    let harmless = findings.write().is_none_or(|reason| reason == Reason::UnknownFunction)
-        && walk.effects.is_empty()
-        && !walk.needs.user_variables
-        && !walk.needs.previous
-        && !walk.needs.last_insert_id
-        && !walk.reads_system_variables
-        && !walk.is_malformed();
-    let only_reads = declares_reading && harmless && !writes;
-    (Traits { only_reads, may_lock, may_unlock, diagnoses }, walk.calls)
+    let changes = findings.write().is_some_and(|reason| reason != Reason::UnknownFunction);
+    let leaves = acts || !walk.effects.is_empty() || walk.needs.user_variables || walk.is_malformed();
+    let asks = walk.needs.previous || walk.needs.last_insert_id || walk.reads_system_variables;
+    let traits = Traits::WRITES.only(calls || changes || leaves || asks)
+        | Traits::CHANGES.only(changes)
+        | Traits::LOCKS.only(may_lock)
+        | Traits::UNLOCKS.only(may_unlock)
+        | Traits::DIAGNOSES.only(diagnoses)
+        | Traits::LEAVES.only(leaves)
+        | Traits::INSERT_ID.only(walk.needs.last_insert_id);
+    (traits, walk.calls)
 }
 
 impl<'a> Walk<'a> {
@@ -228,7 +271,11 @@ impl<'a> Walk<'a> {
     fn sets_more_than_locals(&mut self, findings: &mut Findings<'a>) -> bool {
         let mut more = false;
         loop {
-            let Some(name) = self.take() else { return true };
+            let Some(mut name) = self.take() else { return true };
+            // A column of the row that a trigger is about.
+            if name.is("new") && self.accept_sign(b'.') {
+                name = self.take().unwrap_or(name);
+            }
             more |= !name.is_name() || variables::assigned(Folded::name(&name).as_str()) != Assigned::Unknown;
             more |= !self.peek().is_some_and(|token| token.is_assignment());
             self.walk_on(findings, true);
@@ -244,14 +291,20 @@ mod tests {
     use super::super::{Classifier, Route};
     use super::*;
 
-    /// Functions that declare to read, by `schema.name`, and their bodies.
+    /// Functions that declare to read, by `schema.name`, and their bodies; views, whose bodies are in lower case.
     fn routines(bodies: &[(&'static str, &'static str)]) -> Routines {
         let routine = |&(name, body): &(&'static str, &'static str)| {
             let (schema, name) = name.split_once('.').expect("schema.name");
-            let is_trigger = schema == "trigger";
-            Routine { is_trigger, schema, name, declares_reading: true, sql_mode: "", body: Some(body) }
+            let kind = match (schema, body) {
+                ("trigger", _) => RoutineKind::Trigger,
+                (_, body) if body.starts_with("select ") => RoutineKind::View,
+                _ => RoutineKind::Called,
+            };
+            let [schema, name, body] = [schema, name, body].map(str::to_owned);
+            Routine { kind, schema, name, declares_reading: true, sql_mode: String::new(), body: Some(body) }
         };
-        Routines::new(bodies.iter().map(routine), Dialect::for_tests())
+        let routines: Vec<Routine> = bodies.iter().map(routine).collect();
+        Routines::new(&routines, true, Dialect::for_tests())
     }
 
     fn check(bodies: &[(&'static str, &'static str)], statements: &[(&str, Route)]) {
@@ -272,7 +325,7 @@ mod tests {
 
     /// One function `f` with this body, called by a read.
     fn only_reads(body: &'static str) -> bool {
-        routines(&[("d.f", body)]).only_reads(b"f")
+        !routines(&[("d.f", body)]).of_all(&[Box::from(*b"f")]).has(Traits::WRITES)
     }
 
     #[test]
@@ -361,6 +414,123 @@ mod tests {
                 ("CALL knows_why()", Route::Write),
             ],
         );
+    }
+
+    #[test]
+    fn views_that_statements_read() {
+        let bodies = [
+            ("d.plain", "select `d`.`t`.`a` AS `a` from `d`.`t`"),
+            ("d.over_plain", "select `plain`.`a` AS `a` from `d`.`plain`"),
+            ("d.locking", "select get_lock('a',1) AS `g`"),
+            ("d.over_locking", "select 1 AS `one` from (`d`.`t` join `d`.`locking` on((`d`.`t`.`a` = 1)))"),
+            ("d.writing", "select `d`.`writes`() AS `a`"),
+            ("d.writes", "BEGIN INSERT INTO t VALUES (1); RETURN 1; END"),
+            ("d.reading", "select `d`.`reads`() AS `a`"),
+            ("d.reads", "RETURN (SELECT MAX(a) FROM plain)"),
+            ("d.reads_locking", "RETURN (SELECT g FROM locking)"),
+            ("d.unknown", "select `d`.`nobody_knows`() AS `a`"),
+            (
+                "d.local",
+                "select `performance_schema`.`threads`.`NAME` AS `n` from `performance_schema`.`threads`",
+            ),
+            ("d.insert_id", "select last_insert_id() AS `i`"),
+            ("d.locks_rows", "select `d`.`t`.`a` AS `a` from `d`.`t` for update"),
+        ];
+        let cases = [
+            ("SELECT a FROM over_plain", Route::Read),
+            ("SELECT * FROM t, d.`Locking`", Route::Pin),
+            ("TABLE locking", Route::Pin),
+            ("SELECT 1 FROM t WHERE a IN (SELECT g FROM (t2, locking))", Route::Pin),
+            (
+                "SELECT (SELECT 1 FROM t WHERE a = 1), g FROM t USE INDEX FOR ORDER BY (a), locking",
+                Route::Pin,
+            ),
+            ("WITH x AS (SELECT a FROM t UNION SELECT g FROM locking) SELECT * FROM x", Route::Pin),
+            ("SELECT 1 FROM over_locking", Route::Pin),
+            ("INSERT INTO t SELECT g FROM locking", Route::Pin),
+            ("DO (SELECT g FROM locking)", Route::Pin),
+            ("SELECT reads_locking()", Route::Pin),
+            ("PREPARE s FROM 'SELECT * FROM locking'", Route::Pin),
+            ("CREATE TABLE n SELECT * FROM locking", Route::Pin),
+            ("CREATE VIEW n AS SELECT * FROM locking", Route::Write),
+            ("SHOW COLUMNS FROM locking", Route::Read),
+            ("SHOW INDEX IN locking IN d WHERE Key_name = 'a'", Route::Read),
+            ("DESCRIBE locking", Route::Read),
+            ("SELECT locking, a.writing FROM t a WHERE a > 1 ORDER BY a, writing", Route::Read),
+            ("SELECT a FROM t AS writing", Route::Read),
+            ("SELECT a FROM writing w JOIN t", Route::Write),
+            ("SELECT a FROM t STRAIGHT_JOIN writing", Route::Write),
+            ("SELECT a FROM reading", Route::Read),
+            ("SELECT reads(), a FROM reading", Route::Read),
+            ("SELECT a FROM reading FOR UPDATE", Route::Write),
+            ("SELECT a FROM `unknown`", Route::Write),
+            ("SELECT n FROM local", Route::Write),
+            ("SELECT a FROM locks_rows", Route::Write),
+        ];
+        let classifier = Classifier::new(10);
+        classifier.learn_routines(routines(&bodies));
+        for (sql, expected) in cases {
+            let found = classifier.classify(sql.as_bytes(), Dialect::for_tests()).route();
+            assert_eq!(found, expected, "{sql}");
+        }
+        let asks = classifier.classify(b"SELECT i FROM insert_id", Dialect::for_tests());
+        assert!(asks.needs.last_insert_id && asks.kind == Kind::Write);
+    }
+
+    #[test]
+    fn what_is_left_in_the_session() {
+        let bodies = [
+            ("d.plain", "select 1 AS `a`"),
+            ("d.sets", "BEGIN SET @a = 1; RETURN 1; END"),
+            ("d.setting", "select `d`.`sets`() AS `a`"),
+            ("d.reads", "RETURN (SELECT a FROM t)"),
+            ("d.inserts", "INSERT INTO t VALUES (1)"),
+            ("d.calls", "BEGIN CALL inserts(); IF 1 THEN CALL reads(); END IF; END"),
+            ("d.prepares", "BEGIN PREPARE s FROM 'SELECT 1'; END"),
+            ("d.passes", "CALL reads(@a)"),
+            ("trigger.t", "SET NEW.a = d.reads()"),
+        ];
+        let cases = [
+            ("SELECT a FROM plain", true),
+            ("SELECT reads()", true),
+            ("SELECT a FROM setting", false),
+            ("SELECT unknown()", false),
+            ("CALL calls()", true),
+            ("CALL prepares()", false),
+            ("CALL passes()", false),
+            ("CALL inserts(); CALL sets()", false),
+            ("INSERT INTO t VALUES (reads())", true),
+            ("INSERT INTO t SELECT a FROM setting", false),
+        ];
+        let check = |routines: Routines, of_writes: bool, all: bool| {
+            let classifier = Classifier::new(10);
+            classifier.learn_routines(routines);
+            for (sql, expected) in cases {
+                let found = classifier.classify(sql.as_bytes(), Dialect::for_tests());
+                let expected = match found.kind {
+                    Kind::Read => expected && (all || found.reason == Reason::StoredFunction),
+                    _ => expected && all && of_writes,
+                };
+                assert_eq!(found.leaves_nothing, expected, "{sql}");
+            }
+        };
+        check(routines(&bodies), true, true);
+        let mut with_trigger = bodies.to_vec();
+        with_trigger.push(("trigger.u", "SET @a = NEW.a"));
+        check(routines(&with_trigger), false, true);
+        check(Routines { complete: false, ..routines(&bodies) }, false, false);
+        let unseen = Routine {
+            kind: RoutineKind::View,
+            schema: "d".to_owned(),
+            name: "unseen".to_owned(),
+            declares_reading: true,
+            sql_mode: String::new(),
+            body: None,
+        };
+        let classifier = Classifier::new(10);
+        classifier.learn_routines(Routines::new(&[unseen], true, Dialect::for_tests()));
+        let found = classifier.classify(b"SELECT a FROM unseen", Dialect::for_tests());
+        assert!(found.kind == Kind::Read && !found.leaves_nothing);
     }
 
     #[test]

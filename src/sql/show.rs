@@ -57,6 +57,10 @@ impl Walk<'_> {
 
     /// A form that may end in WHERE with any expression.
     fn with_condition(&mut self, plain: Judgement) -> Judgement {
+        // Of the tables that are named here it tells how they are made.
+        while self.accept("from") || self.accept("in") {
+            self.table();
+        }
         let findings = self.expression(false);
         findings.write().map_or(plain, |reason| (Kind::Write, reason))
     }

@@ -2,6 +2,7 @@
 //! verb, a word or a function that is not known to be harmless makes a write.
 
 use super::names::{Folded, literal_value, lower_name};
+use super::routines::{NO_VIEWS, Views};
 use super::scan::{Lexer, Token, TokenKind};
 use super::tables::is_system_schema;
 use super::{Cause, Counts, Dialect, Effect, Ends, Kind, Needs, Question, Reason, Release, Statement};
@@ -18,8 +19,8 @@ pub(super) struct Judged {
 pub(super) type Judgement = (Kind, Reason);
 
 /// Judges a text that is held from its first to its last byte.
-pub(super) fn judge(text: &[u8], dialect: Dialect) -> Judged {
-    let mut walk = Walk::new(text, dialect);
+pub(super) fn judge(text: &[u8], views: &Views, dialect: Dialect) -> Judged {
+    let mut walk = Walk::new(text, views, dialect);
     let (mut kind, mut reason) = walk.text();
     // Effects stand: the first statement of a text runs before the server reads the second.
     if walk.lexer.is_malformed() && kind != Kind::Write {
@@ -34,13 +35,15 @@ pub(super) fn judge(text: &[u8], dialect: Dialect) -> Judged {
     // Its trackers are other ones, and stay as they are.
     needs.trackers &= !dialect.mariadb;
     let calls = walk.calls;
-    let statement = Statement { kind, reason, effects, needs, hint, asks, counts, several, calls, ends };
+    let leaves_nothing = false;
+    let statement =
+        Statement { kind, reason, effects, needs, hint, asks, counts, several, calls, leaves_nothing, ends };
     Judged { statement, varies: walk.varies }
 }
 
 /// Judges a text of which only the first bytes are held. The rest may be anything, so it is a write.
-pub(super) fn judge_head(head: &[u8], dialect: Dialect) -> Statement {
-    let mut walk = Walk::new(head, dialect);
+pub(super) fn judge_head(head: &[u8], views: &Views, dialect: Dialect) -> Statement {
+    let mut walk = Walk::new(head, views, dialect);
     let (kind, _) = walk.text();
     if matches!(kind, Kind::Begin(_)) {
         walk.begins();
@@ -57,6 +60,7 @@ pub(super) fn judge_head(head: &[u8], dialect: Dialect) -> Statement {
         counts: Counts::Unknown,
         several: true,
         calls: walk.calls,
+        leaves_nothing: false,
         ends: walk.ends,
     }
 }
@@ -91,7 +95,7 @@ fn question(text: &[u8], dialect: Dialect) -> Option<Question> {
 pub(crate) fn pins_of(literal: &[u8], dialect: Dialect) -> Option<Vec<Cause>> {
     let token = Lexer::new(literal, dialect).next().filter(|token| token.text.len() == literal.len())?;
     let text = literal_value(&token, dialect);
-    let mut walk = Walk::new(&text, dialect);
+    let mut walk = Walk::new(&text, &NO_VIEWS, dialect);
     walk.text();
     let known = token.kind == TokenKind::Text && walk.calls.is_empty() && !walk.is_malformed();
     let pins = walk.effects.into_iter().filter_map(|effect| match effect {
@@ -120,6 +124,11 @@ pub(super) struct Walk<'a> {
     pub(super) needs: Needs,
     /// As in [`Statement::calls`].
     pub(super) calls: Vec<Box<[u8]>>,
+    /// Views that are no mere tables.
+    pub(super) views: &'a Views,
+    /// Names that come next may be those of tables, and what of that holds outside each parenthesis around.
+    pub(super) names_tables: bool,
+    pub(super) outside: u64,
     pub(super) reads_system_variables: bool,
     pub(super) varies: bool,
     /// Where among the effects the text opened a transaction that it has not ended.
@@ -147,7 +156,7 @@ pub(super) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(text: &'a [u8], dialect: Dialect) -> Self {
+    fn new(text: &'a [u8], views: &'a Views, dialect: Dialect) -> Self {
         let mut lexer = Lexer::new(text, dialect);
         let ahead = lexer.next();
         Self {
@@ -158,6 +167,9 @@ impl<'a> Walk<'a> {
             effects: Vec::new(),
             needs: Needs::default(),
             calls: Vec::new(),
+            views,
+            names_tables: false,
+            outside: 0,
             reads_system_variables: false,
             varies: false,
             begun: None,
@@ -176,8 +188,8 @@ impl<'a> Walk<'a> {
     }
 
     /// Over the body of a stored routine.
-    pub(super) fn of_routine(body: &'a [u8], dialect: Dialect) -> Self {
-        Self { in_routine: true, ..Self::new(body, dialect) }
+    pub(super) fn of_routine(body: &'a [u8], views: &'a Views, dialect: Dialect) -> Self {
+        Self { in_routine: true, ..Self::new(body, views, dialect) }
     }
 
     /// The next token of a routine's body, which is not taken; None at the end of the body.
@@ -442,6 +454,7 @@ impl<'a> Walk<'a> {
                 if self.next_is("from") {
                     self.finds = Counts::Nothing;
                 }
+                self.names_tables = true;
                 self.expression(false);
                 (Kind::Write, Reason::ChangesData)
             }
@@ -464,7 +477,12 @@ impl<'a> Walk<'a> {
             "alter" => self.alter(),
             "drop" => self.drop(),
             "rename" if self.next_is("user") => self.accounts(),
-            "truncate" | "rename" => (Kind::Write, Reason::ChangesSchema),
+            "rename" => {
+                // Perhaps a view.
+                self.effects.push(Effect::RoutinesChange);
+                (Kind::Write, Reason::ChangesSchema)
+            }
+            "truncate" => (Kind::Write, Reason::ChangesSchema),
             "grant" | "revoke" => self.accounts(),
             "prepare" => self.prepare(),
             "execute" => self.execute(),
@@ -651,7 +669,7 @@ impl<'a> Walk<'a> {
         }
         self.varies = true;
         let text = literal_value(&token, self.dialect);
-        let mut walk = Walk::new(&text, self.dialect);
+        let mut walk = Walk::new(&text, self.views, self.dialect);
         walk.nested = true;
         walk.text();
         self.effects.extend(walk.effects.into_iter().filter(|effect| matches!(effect, Effect::Pin(_))));

@@ -686,17 +686,23 @@ fn a_client_that_disappears_has_its_statement_ended() {
     });
 }
 
+/// Makes a view that cannot be looked into, as it is too long, and behind it a function that gives a user variable a value.
+async fn make_unseen(proxy: &Proxy, view: &str, variable: &str) {
+    let mut maker = Raw::connect(proxy.port(), ROOT, USUAL).await;
+    let body = format!("NO SQL BEGIN SET @{variable} = 7; RETURN 1; END");
+    maker.run(&format!("CREATE FUNCTION d.sets_{variable}() RETURNS INT {body}")).await;
+    let long = "x".repeat(70_000);
+    maker
+        .run(&format!("CREATE VIEW d.{view} AS SELECT d.sets_{variable}() AS one WHERE '{long}' <> ''"))
+        .await;
+    Cluster::shared().await.caught_up().await;
+}
+
 #[test]
 fn a_text_that_fails_behind_what_a_view_has_set_keeps_its_session() {
     run(async {
         let proxy = proxy().await;
-        let cluster = Cluster::shared().await;
-        cluster
-            .script(
-                "DELIMITER //\nCREATE FUNCTION d.sets() RETURNS INT NO SQL BEGIN SET @behind = 7; RETURN 1; END//\n\
-                 CREATE VIEW d.setting AS SELECT d.sets() AS one//",
-            )
-            .await;
+        make_unseen(proxy, "setting", "behind").await;
         let mut raw = Raw::connect(proxy.port(), APP, USUAL).await;
         let answers = raw.query_all("SELECT one FROM d.setting; SELECT one FROM d.nowhere").await;
         assert!(
@@ -712,13 +718,7 @@ fn a_text_that_fails_behind_what_a_view_has_set_keeps_its_session() {
 fn what_a_view_has_set_on_a_replica_is_never_left_behind_unsaid() {
     run(async {
         let proxy = proxy().await;
-        Cluster::shared()
-            .await
-            .script(
-                "DELIMITER //\nCREATE FUNCTION d.marks() RETURNS INT NO SQL BEGIN SET @mark = 7; RETURN 1; END//\n\
-                 CREATE VIEW d.marking AS SELECT d.marks() AS one//",
-            )
-            .await;
+        make_unseen(proxy, "marking", "mark").await;
         for sql in ["UPDATE d.one SET t = t WHERE id = 0", "BEGIN"] {
             let mut raw = Raw::connect(proxy.port(), APP, USUAL).await;
             raw.run("START TRANSACTION READ ONLY").await;

@@ -168,7 +168,7 @@ fn server(ordinal: u32) -> Server {
         "SET sql_log_bin=0;\n".to_owned(),
         format!("ALTER USER 'root'@'localhost' IDENTIFIED BY '{}';\n", ROOT.password),
         create(APP, "ALL ON *.*"),
-        create(MONITOR, "REPLICATION CLIENT, PROCESS, SELECT ON *.*"),
+        create(MONITOR, "REPLICATION CLIENT, PROCESS, SELECT, SHOW VIEW, TRIGGER ON *.*"),
         create(REPLICATION, "REPLICATION SLAVE ON *.*"),
     ];
     Server {
