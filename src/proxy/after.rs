@@ -104,8 +104,11 @@ impl ClientSession {
     async fn after_effects(&mut self, statement: &Statement, answered: &Answered) {
         let (mut sets, mut locks, mut accounts) = (false, false, false);
         for effect in &statement.effects {
-            locks |=
-                matches!(effect, Effect::Pin(Cause::NamedLock(_)) | Effect::Release(Release::NamedLock(_)));
+            locks |= matches!(
+                effect,
+                Effect::Pin(Cause::NamedLock(_))
+                    | Effect::Release(Release::NamedLock(_) | Release::TextPrepared(_))
+            );
             match effect {
                 Effect::SetUserVariable { name, literal } => {
                     sets = true;
@@ -127,7 +130,7 @@ impl ClientSession {
                 _ => {}
             }
         }
-        if locks && self.session.is_pinned_by_lock() {
+        if locks && self.session.is_pinned_by_lock() && !self.session.has_text_prepared() {
             self.count_locks().await;
         }
         if accounts && Box::pin(self.is_locked_out()).await {

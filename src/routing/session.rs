@@ -301,6 +301,11 @@ impl Session {
         self.pins.iter().any(|pin| matches!(pin.cause, PinCause::Statement(Cause::NamedLock(_))))
     }
 
+    /// Statements that PREPARE made may take named locks whenever they are executed.
+    pub(crate) fn has_text_prepared(&self) -> bool {
+        self.pins.iter().any(|pin| matches!(pin.cause, PinCause::Statement(Cause::TextPrepared(_))))
+    }
+
     /// The session has no named lock, whatever its statements said.
     pub(crate) fn has_no_lock(&mut self) {
         self.release(&Release::AllNamedLocks);
@@ -557,8 +562,9 @@ impl Session {
     }
 
     fn release(&mut self, release: &Release) {
+        let prepared = self.has_text_prepared();
         let gone = |cause: &Cause| match (release, cause) {
-            (Release::AllNamedLocks, Cause::NamedLock(_)) => true,
+            (Release::AllNamedLocks, Cause::NamedLock(name)) => name.is_some() || !prepared,
             (Release::Tables, Cause::TableLocks | Cause::FlushLock) => true,
             (Release::Instance, Cause::InstanceLock) | (Release::Xa, Cause::Xa) => true,
             (Release::TemporaryTables(names), Cause::TemporaryTable(name)) => {

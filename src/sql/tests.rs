@@ -172,7 +172,10 @@ fn effects() {
     check("HANDLER d.T OPEN", &[pin(Cause::Handler(name("t")))]);
     check("HANDLER t CLOSE", &[Effect::Release(Release::Handler(name("t")))]);
     check("PREPARE S FROM 'SELECT ?'", &[pin(Cause::TextPrepared(name("s")))]);
-    check("PREPARE s FROM 'SELECT GET_LOCK(''k'',1)'", &[pin(Cause::TextPrepared(name("s"))), lock("k")]);
+    check(
+        "PREPARE s FROM 'SELECT GET_LOCK(''k'',1)'",
+        &[pin(Cause::TextPrepared(name("s"))), pin(Cause::NamedLock(None))],
+    );
     check("DEALLOCATE PREPARE `S`", &[Effect::Release(Release::TextPrepared(name("s")))]);
     check("SET @A=5, @b='x''y', @c=-1", &[user("a", "5"), user("b", "'x''y'"), user("c", "-1")]);
     check("SET @a=\"x\", @b=_utf8mb4\"y\"", &[user("a", "'x'"), user("b", "_utf8mb4'y'")]);

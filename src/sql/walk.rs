@@ -98,11 +98,18 @@ pub(crate) fn pins_of(literal: &[u8], dialect: Dialect) -> Option<Vec<Cause>> {
     let mut walk = Walk::new(&text, &NO_VIEWS, dialect);
     walk.text();
     let known = token.kind == TokenKind::Text && walk.calls.is_empty() && !walk.is_malformed();
+    walk.effects.iter_mut().for_each(forget_lock_name);
     let pins = walk.effects.into_iter().filter_map(|effect| match effect {
         Effect::Pin(cause) => Some(cause),
         _ => None,
     });
     known.then(|| pins.collect())
+}
+
+fn forget_lock_name(effect: &mut Effect) {
+    if let Effect::Pin(Cause::NamedLock(name)) = effect {
+        *name = None;
+    }
 }
 
 /// The statement that EXPLAIN ROUTE asks about; None for SHOW ROUTE. For texts whose kind is [`Kind::AskRoute`].
@@ -640,7 +647,10 @@ impl<'a> Walk<'a> {
         };
         self.pin(Cause::TextPrepared(lower_name(&name)));
         self.accept("from");
+        let before = self.effects.len();
         self.quoted_statement();
+        // Each EXECUTE may take its locks again.
+        self.effects[before..].iter_mut().for_each(forget_lock_name);
         self.expression(false);
         (Kind::Write, Reason::TextPrepare)
     }
