@@ -228,12 +228,12 @@ impl<'a> Walk<'a> {
             return false;
         }
         let name = name(self);
-        let found = self.views.contains(&name);
-        if found {
-            findings.calls = true;
+        let found = self.views.get(&name);
+        if let Some(does_more) = found {
+            findings.calls |= does_more;
             self.calls.push(name);
         }
-        found
+        found.is_some()
     }
 
     fn keyword(&mut self, token: &Token<'a>, findings: &mut Findings<'a>) {

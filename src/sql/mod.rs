@@ -123,7 +123,7 @@ pub(crate) struct Statement {
     /// Routines that it calls, or may call, and views that do more than read tables: `schema.name` or `name`, lower case,
     /// unquoted.
     pub(crate) calls: Vec<Box<[u8]>>,
-    /// No routine, trigger or view that it comes to run leaves anything in the session, as far as they are known.
+    /// It runs routines, none of which leaves anything in the session, nor does a trigger or a view behind them.
     pub(crate) leaves_nothing: bool,
     /// Whether it ends a transaction that is open.
     pub(crate) ends: Ends,

@@ -3,7 +3,7 @@
 //! declares of itself (READS SQL DATA) the server does not enforce, so its body is read as well. A view is to whoever reads it what
 //! a function is to whoever calls it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::BitOr;
 
 use super::expression::Findings;
@@ -14,8 +14,8 @@ use super::walk::Walk;
 use super::{Cause, Dialect, Effect, Kind, Reason, Release, Statement};
 use crate::model::routine::{Routine, RoutineKind};
 
-/// Names of views, as in [`Statement::calls`].
-pub(super) type Views = BTreeSet<Box<[u8]>>;
+/// Views by their names, as in [`Statement::calls`]; true for those that are known to do more than read tables.
+pub(super) type Views = BTreeMap<Box<[u8]>, bool>;
 
 /// There are none, or nobody knows of them.
 pub(super) static NO_VIEWS: Views = Views::new();
@@ -25,7 +25,7 @@ pub(super) static NO_VIEWS: Views = Views::new();
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Routines {
     by_name: HashMap<Box<[u8]>, Traits>,
-    /// Views that come to run a routine or do more than read. All others are tables to whoever reads them.
+    /// Views that come to run a routine or do more than read, or may. All others are tables to whoever reads them.
     views: Views,
     /// What triggers do. Which tables a statement writes nobody asks: their views, foreign keys and routines have triggers behind
     /// them too.
@@ -91,7 +91,8 @@ impl Routines {
         // Where views may be hidden, none of those that show no body is worth a thought: they are tables until a replica refuses.
         let known =
             routines.iter().filter(|one| complete || one.kind != RoutineKind::View || one.body.is_some());
-        let views = known.clone().filter(|one| one.kind == RoutineKind::View).flat_map(names).collect();
+        let views = known.clone().filter(|one| one.kind == RoutineKind::View).flat_map(names);
+        let views = views.map(|name| (name, true)).collect();
         let mut known: Vec<Own> = known.map(|routine| Own::of(routine, &views, dialect)).collect();
         // What a routine does, whoever runs it does: until nothing changes. Each round settles one routine at least.
         loop {
@@ -116,7 +117,12 @@ impl Routines {
                     all.triggers = all.triggers | *traits;
                     continue;
                 }
-                RoutineKind::View if *traits != Traits::default() => all.views.extend(names.iter().cloned()),
+                RoutineKind::View if *traits != Traits::default() => {
+                    let does_more = traits.has(Traits::WRITES | Traits::RUNS);
+                    for name in names {
+                        *all.views.entry(name.clone()).or_default() |= does_more;
+                    }
+                }
                 RoutineKind::View | RoutineKind::Called => {}
             }
             for name in names {
@@ -158,14 +164,13 @@ impl Routines {
         if only_calls && !traits.has(Traits::WRITES) {
             (statement.kind, statement.reason) = (Kind::Read, Reason::StoredFunction);
         }
+        // Where nothing is known to run, a change of state says that something unknown has run.
         let known = match statement.reason {
-            // Of the tables that it reads some may be views.
             Reason::StoredFunction => true,
-            Reason::ChangesData
-            | Reason::ChangesSchema
-            | Reason::CallsProcedure
-            | Reason::UnknownFunction => self.complete && !statement.several,
-            _ => self.complete && statement.kind == Kind::Read,
+            Reason::ChangesData | Reason::CallsProcedure | Reason::UnknownFunction => {
+                self.complete && !statement.several && !statement.calls.is_empty()
+            }
+            _ => false,
         };
         statement.leaves_nothing =
             known && !traits.has(Traits::LEAVES) && !(changes && self.triggers.has(Traits::LEAVES));
@@ -491,7 +496,8 @@ mod tests {
             ("trigger.t", "SET NEW.a = d.reads()"),
         ];
         let cases = [
-            ("SELECT a FROM plain", true),
+            ("SELECT a FROM plain", false),
+            ("INSERT INTO t VALUES (1)", false),
             ("SELECT reads()", true),
             ("SELECT a FROM setting", false),
             ("SELECT unknown()", false),

@@ -142,7 +142,11 @@ fn a_text_goes_on_at_the_primary_where_a_replica_refuses_it() {
         for sql in [
             "CREATE TABLE d.notes (id INT AUTO_INCREMENT PRIMARY KEY)",
             "CREATE FUNCTION d.note() RETURNS INT DETERMINISTIC BEGIN INSERT INTO d.notes VALUES (); RETURN 7; END",
-            "CREATE VIEW d.v_notes AS SELECT id, d.note() AS n FROM d.one",
+            // Too long to be looked into.
+            &format!(
+                "CREATE VIEW d.v_notes AS SELECT id, d.note() AS n FROM d.one WHERE '{}' <> ''",
+                "x".repeat(70_000)
+            ),
         ] {
             maker.run(sql).await;
         }
