@@ -139,11 +139,13 @@ impl ClientSession {
         // Which of several settings a failed text has made nobody knows: the connection must not serve another session, and
         // a session whose first statements were carried out must stay on it.
         if answered.error.is_some()
-            && !self.session.is_bound()
             && sets
+            && let bound = self.session.is_bound()
             && let Some(lease) = self.hold.as_mut()
+            && (!bound || self.snapshot.is_primary(&lease.server().id))
         {
-            lease.connection().doubtful = true;
+            lease.connection().doubtful |= !bound;
+            // Also one that stays for now: what it stays for may end first.
             if statement.kind == Kind::Write && statement.several {
                 self.session.pin(PinCause::ServerState);
             }

@@ -240,6 +240,19 @@ fn the_conditions_of_a_text_that_fails_are_kept() {
     });
 }
 
+/// The variable binds the session for a moment, the locks of the same text for longer.
+#[test]
+fn what_a_text_that_fails_has_locked_is_kept() {
+    run(async {
+        let proxy = proxy().await;
+        Cluster::shared().await.script("CREATE TABLE d.locked (id INT PRIMARY KEY)").await;
+        let mut client = Raw::connect(proxy.port(), APP, USUAL).await;
+        client.query_all("SET @b = @a + 1; LOCK TABLES d.locked READ; SELECT nope FROM d.locked").await;
+        client.run("SET @b = 2").await;
+        assert_eq!(client.refused("SELECT * FROM d.home").await.code, 1100, "it was not locked");
+    });
+}
+
 /// LOAD DATA makes numbers of which its answer does not tell.
 #[test]
 fn what_is_loaded_counts_for_last_insert_id() {
