@@ -81,6 +81,15 @@ pub(crate) async fn clean(root: &mut Raw) {
             }
         }
     }
+    // As MariaDB writes them.
+    if let Outcome::Rows { rows, .. } = root.query("XA RECOVER FORMAT='SQL'").await {
+        for row in rows {
+            let text = String::from_utf8_lossy(&row).into_owned();
+            if let Some(at) = text.find("X'") {
+                let _ = root.query(&format!("XA ROLLBACK {}", &text[at..])).await;
+            }
+        }
+    }
     // One that is not let go of is a difference that the case will find.
     let patience = Instant::now() + Duration::from_secs(20);
     while root.text(FREE).await != "1" && Instant::now() < patience {
@@ -529,7 +538,12 @@ fn tell_done(done: &Done) -> String {
     const CHANGED: u16 = 0x4000;
     /// `statement_id` of SESSION_TRACK_SYSTEM_VARIABLES: how many statements a server was sent.
     const STATEMENT_ID: &[u8] = b"\x0cstatement_id";
-    let changes: Vec<_> = done.changes.iter().filter(|(_, data)| !data.starts_with(STATEMENT_ID)).collect();
+    /// What MariaDB has instead of a GTID: each server counts its own.
+    const LAST_GTID: &[u8] = b"\x09last_gtid";
+    let counted = |data: &[u8]| data.starts_with(STATEMENT_ID) || data.starts_with(LAST_GTID);
+    let mut changes: Vec<_> = done.changes.iter().filter(|(_, data)| !counted(data)).collect();
+    // MariaDB tells of variables in the order of a table of those that it was asked for.
+    changes.sort_by_key(|(kind, data)| (*kind, if *kind == 0 { data.clone() } else { Vec::new() }));
     let mut seen = format!(
         "ok affected={} id={} status={:#06x} warnings={}",
         done.affected_rows,

@@ -17,13 +17,15 @@ use futures_util::FutureExt;
 use generate::{Action, Step, Wanted};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
-use support::cluster::{Cluster, ROOT};
+use servers::{Make, Servers};
+use support::cluster::ROOT;
 use support::proxy::Proxy;
 use support::raw::{Outcome, Raw, USUAL};
 use tokio::time::{Instant, sleep_until, timeout};
 
 mod act;
 mod generate;
+mod servers;
 mod statements;
 #[path = "../support/mod.rs"]
 mod support;
@@ -47,13 +49,14 @@ fn nobody_can_tell_the_proxy_from_a_server() {
     support::run(async {
         let number = |name: &str| env::var(name).ok().map(|text| text.parse().expect("a number"));
         let seed = number("READWRIGHT_FUZZ_SEED").unwrap_or(SEED);
+        let make = env::var("READWRIGHT_FUZZ_SERVERS").map_or(Make::MySql, |name| Make::named(&name));
         let minutes = number("READWRIGHT_FUZZ_MINUTES");
         let wanted = number("READWRIGHT_FUZZ_CASES");
         // What chance alone can show, and not again, is for people who look for it.
         let is_usual = minutes.is_none() && wanted.is_none();
         let cases = wanted.unwrap_or(if is_usual { CASES } else { u64::MAX });
         let time = minutes.map_or(USUAL_TIME, |minutes| Duration::from_secs(60 * minutes));
-        let scene = Scene::start().await;
+        let scene = Scene::start(make).await;
         say(&format!("random sessions of seeds from {seed}, for {time:?} or {cases} cases"));
         let started = Instant::now();
         let (mut steps, mut different) = (0, String::new());
@@ -83,8 +86,9 @@ fn say(text: &str) {
 
 /// The servers: one alone, and the proxy's.
 struct Scene {
-    single: Cluster,
-    cluster: Cluster,
+    make: Make,
+    single: Servers,
+    cluster: Servers,
     proxy: Proxy,
 }
 
@@ -126,11 +130,11 @@ const TABLES: &str = include_str!("tables.sql");
 const ROUTINES: &str = include_str!("routines.sql");
 
 impl Scene {
-    async fn start() -> Self {
-        let (single, cluster) = tokio::join!(Cluster::start(0), Cluster::start(2));
+    async fn start(make: Make) -> Self {
+        let (single, cluster) = tokio::join!(Servers::start(make, 0), Servers::start(make, 2));
         for cluster in [&single, &cluster] {
-            for ordinal in 0..cluster.servers().len() {
-                let mut root = cluster.connect(ordinal, ROOT).await;
+            for ordinal in 0..cluster.len() {
+                let mut root = cluster.root(ordinal).await;
                 for sql in [
                     "SET GLOBAL log_bin_trust_function_creators = ON",
                     "SET GLOBAL innodb_lock_wait_timeout = 1",
@@ -141,39 +145,51 @@ impl Scene {
                     root.query_drop(sql).await.expect("root may");
                 }
             }
-            let grants = [act::ACCOUNT, act::OTHER_ACCOUNT].map(|account| {
-                format!(
-                    "CREATE USER {0}@'%' IDENTIFIED BY '{1}'; GRANT ALL ON *.* TO {0}@'%';",
-                    account.user, account.password
-                )
-            });
-            let roles = "CREATE ROLE r0, r1; GRANT SELECT ON *.* TO r0; GRANT r0, r1 TO fuzz@'%', fuzz2@'%'";
-            cluster.script(&(grants.concat() + roles)).await;
+            let mut root = cluster.root(0).await;
+            for account in [act::ACCOUNT, act::OTHER_ACCOUNT] {
+                let (user, password) = (account.user, account.password);
+                root.query_drop(format!("CREATE USER {user}@'%' IDENTIFIED BY '{password}'"))
+                    .await
+                    .expect("root may");
+                root.query_drop(format!("GRANT ALL ON *.* TO {user}@'%'")).await.expect("root may");
+                if let Some(sql) = make.takes_from(user) {
+                    root.query_drop(sql).await.expect("root may");
+                }
+            }
+            for sql in [
+                "CREATE ROLE r0, r1",
+                "GRANT SELECT ON *.* TO r0",
+                "GRANT r0 TO fuzz@'%', fuzz2@'%'",
+                "GRANT r1 TO fuzz@'%', fuzz2@'%'",
+            ] {
+                root.query_drop(sql).await.expect("root may");
+            }
+            cluster.caught_up().await;
         }
         // Connections change hands after every pause, and there are few of them.
-        let proxy = Proxy::start(&cluster, "pool: {linger_ms: 5, max_per_server: 4}").await;
+        let proxy = cluster.behind_proxy("pool: {linger_ms: 5, max_per_server: 4}").await;
         // Everybody knows both passwords from here on.
-        for port in [single.server(0).port(), cluster.server(0).port(), proxy.port()] {
+        for port in [single.port(0), cluster.port(0), proxy.port()] {
             for account in [act::ACCOUNT, act::OTHER_ACCOUNT] {
                 drop(support::cluster::connect(port, account).await.expect("the login is accepted"));
             }
         }
         // Through the proxy, which knows at once what they do.
-        for port in [single.server(0).port(), proxy.port()] {
+        for port in [single.port(0), proxy.port()] {
             let mut root = Raw::connect(port, ROOT, USUAL).await;
             for schema in generate::SCHEMAS {
                 for text in [SCHEMA, TABLES, ROUTINES] {
-                    script(&mut root, text, schema).await;
+                    script(&mut root, &make.adapt(text), schema).await;
                 }
             }
         }
-        Self { single, cluster, proxy }
+        Self { make, single, cluster, proxy }
     }
 
     /// Runs a case on both sides, step by step. None: no difference.
     async fn difference(&self, case: &Wanted) -> Option<Difference> {
-        let mut one = self.players(case, self.single.server(0).port(), self.single.server(0).port()).await;
-        let mut other = self.players(case, self.proxy.port(), self.cluster.server(0).port()).await;
+        let mut one = self.players(case, self.single.port(0), self.single.port(0)).await;
+        let mut other = self.players(case, self.proxy.port(), self.cluster.port(0)).await;
         self.cluster.caught_up().await;
         let mut found = None;
         for (one, other) in one.iter().zip(&other) {
@@ -212,8 +228,8 @@ impl Scene {
 
     async fn hold_up_replicas(&self) -> HeldUp {
         let mut locked = Vec::new();
-        for ordinal in 1..self.cluster.servers().len() {
-            let mut root = self.cluster.connect(ordinal, ROOT).await;
+        for ordinal in 1..self.cluster.len() {
+            let mut root = self.cluster.root(ordinal).await;
             // One whose statements do not end for so long is left alone.
             if root.query_drop("FLUSH TABLES WITH READ LOCK").await.is_ok() {
                 locked.push(root);
@@ -227,7 +243,7 @@ impl Scene {
         let mut root = Raw::connect(primary, ROOT, USUAL).await;
         act::clean(&mut root).await;
         for schema in generate::SCHEMAS {
-            script(&mut root, TABLES, schema).await;
+            script(&mut root, &self.make.adapt(TABLES), schema).await;
         }
         let mut players = Vec::new();
         for schema in generate::SCHEMAS {

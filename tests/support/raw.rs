@@ -5,7 +5,7 @@
 use std::io;
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -209,11 +209,11 @@ impl Raw {
             answer.push(23);
         }
         raw.continue_with(&answer).await;
-        raw.authenticated().await
+        raw.authenticated(account).await
     }
 
     /// Follows a login (or COM_CHANGE_USER) to its end.
-    async fn authenticated(mut self) -> Result<Option<Self>, Refusal> {
+    async fn authenticated(mut self, account: Account) -> Result<Option<Self>, Refusal> {
         loop {
             let packet = self.packet().await;
             match packet[..] {
@@ -222,6 +222,7 @@ impl Raw {
                     return Ok(Some(self));
                 }
                 [0xFF, ..] => return Err(refusal(&packet)),
+                [0xFE, ref switch @ ..] => self.continue_with(&switched(switch, account)).await,
                 [0x01, 3] => {}
                 [0x01, 4] => return Ok(None),
                 _ => panic!("not a part of a login: {packet:?}"),
@@ -243,11 +244,7 @@ impl Raw {
             match packet[..] {
                 [0x00, ..] => return Ok(self.done(&packet)),
                 [0xFF, ..] => return Err(refusal(&packet)),
-                [0xFE, ref switch @ ..] => {
-                    let nonce = switch.split(|&byte| byte == 0).nth(1).expect("a switch has a nonce");
-                    let answer = scramble(account.password, &nonce[..20]);
-                    self.continue_with(&answer).await;
-                }
+                [0xFE, ref switch @ ..] => self.continue_with(&switched(switch, account)).await,
                 [0x01, 3] => {}
                 _ => panic!("not a part of a change of user: {packet:?}"),
             }
@@ -619,6 +616,24 @@ pub(crate) fn refusal(packet: &[u8]) -> Refusal {
         state: String::from_utf8_lossy(state).into_owned(),
         text: String::from_utf8_lossy(text).into_owned(),
     }
+}
+
+/// The answer to AuthSwitchRequest: what proves the password to the plugin that it names.
+fn switched(switch: &[u8], account: Account) -> Vec<u8> {
+    let mut parts = switch.split(|&byte| byte == 0);
+    let (plugin, nonce) = (parts.next().unwrap_or_default(), parts.next().expect("a switch has a nonce"));
+    match plugin {
+        b"mysql_native_password" => native(account.password, &nonce[..20]),
+        _ => scramble(account.password, &nonce[..20]),
+    }
+}
+
+/// `mysql_native_password`: SHA1(password) XOR SHA1(nonce, SHA1(SHA1(password))).
+fn native(password: &str, nonce: &[u8]) -> Vec<u8> {
+    let sha1 = |bytes: &[u8]| digest(&SHA1_FOR_LEGACY_USE_ONLY, bytes);
+    let first = sha1(password.as_bytes());
+    let second = sha1(&[nonce, sha1(first.as_ref()).as_ref()].concat());
+    first.as_ref().iter().zip(second.as_ref()).map(|(a, b)| a ^ b).collect()
 }
 
 /// XOR(SHA256(password), SHA256(SHA256(SHA256(password)), nonce)).
