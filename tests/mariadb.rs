@@ -13,7 +13,7 @@ use support::cluster::{APP, Account, ROOT};
 use support::mariadb::{MariaDb, Release};
 use support::mysqld::free_port;
 use support::proxy::Proxy;
-use support::raw::{Raw, USUAL, flag};
+use support::raw::{Outcome, Raw, USUAL, flag};
 use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -78,6 +78,8 @@ fn behind_the_proxy(release: Release) {
         own_writes_are_seen(&mut conn).await;
         its_own_sql(&mut conn).await;
         sessions(&proxy, &mut conn).await;
+        isolation(&proxy, release).await;
+        beginnings(&proxy).await;
 
         // A replica that stops, and one that lags.
         let mut replica = cluster.connect(1, ROOT).await;
@@ -215,6 +217,69 @@ async fn sessions(proxy: &Proxy, conn: &mut Conn) {
     conn.query_drop("CREATE TEMPORARY TABLE mine (i INT)").await.expect("it may");
     assert_eq!(server_of(conn, "SELECT COUNT(*) FROM mine").await, 0);
     conn.query_drop("DROP TEMPORARY TABLE mine").await.expect("it may");
+}
+
+/// What would see the newest rows, and lock them, does so at the primary; by whatever name it is asked for.
+async fn isolation(proxy: &Proxy, release: Release) {
+    let conn = &mut proxy.connect(APP).await;
+    conn.query_drop("USE d").await.expect("it may");
+    let mut sets = vec![
+        ("SET SESSION TRANSACTION ISOLATION LEVEL", "SERIALIZABLE", "REPEATABLE READ"),
+        ("SET SESSION tx_isolation =", "'SERIALIZABLE'", "'REPEATABLE-READ'"),
+    ];
+    if release == Release::Newest {
+        sets.push(("SET SESSION transaction_isolation =", "'SERIALIZABLE'", "'REPEATABLE-READ'"));
+    }
+    const WHERE: &str = "SELECT @@server_id FROM t WHERE i = 7";
+    for (set, strict, usual) in sets {
+        conn.query_drop(format!("{set} {strict}")).await.expect("it may");
+        for _ in 0..4 {
+            assert_eq!(server_of(conn, WHERE).await, 100, "{set}");
+        }
+        conn.query_drop(format!("{set} {usual}")).await.expect("it may");
+        let mut servers = HashMap::new();
+        for _ in 0..20 {
+            servers.insert(server_of(conn, WHERE).await, ());
+        }
+        assert!(servers.keys().any(|server| *server > 100), "{set}: {servers:?}");
+    }
+    if release == Release::Own {
+        let unknown = conn.query_drop("SET @@transaction_isolation = 'READ-COMMITTED'").await;
+        assert!(unknown.expect_err("10.11 has none").to_string().contains("1193"));
+    }
+}
+
+/// A session begins as on a server of its own, whoever had the connection before; and is told what it asks to be told.
+async fn beginnings(proxy: &Proxy) {
+    let usual = USUAL | flag::SESSION_TRACK;
+    for _ in 0..5 {
+        let mut before = Raw::connect(proxy.port(), APP, usual).await;
+        assert!(matches!(before.query("SELECT nope FROM d.t").await, Outcome::Refused(_)));
+        drop(before);
+        let mut after = Raw::connect(proxy.port(), APP, usual).await;
+        match after.query("SHOW ERRORS").await {
+            Outcome::Rows { rows, .. } => assert!(rows.is_empty(), "{rows:?}"),
+            other => panic!("{other:?}"),
+        }
+        let mut fresh = Raw::connect(proxy.port(), APP, usual).await;
+        assert_eq!(fresh.text("SELECT FOUND_ROWS()").await, "1", "so it is on MariaDB");
+    }
+    let mut raw = Raw::connect(proxy.port(), APP, usual).await;
+    let mut changes = async |sql: &str| match raw.query(sql).await {
+        Outcome::Done(done) => done.changes,
+        other => panic!("{sql}: {other:?}"),
+    };
+    changes("SET SESSION session_track_transaction_info = 'STATE'").await;
+    assert_eq!(changes("START TRANSACTION").await, [(5, b"\x08T_______".to_vec())]);
+    changes("COMMIT").await;
+    changes("SET SESSION session_track_system_variables = 'max_error_count', session_track_transaction_info = 'OFF'")
+        .await;
+    assert_eq!(changes("SET SESSION max_error_count = 7").await, [(0, b"\x0fmax_error_count\x017".to_vec())]);
+    assert_eq!(changes("SET SESSION time_zone = '+03:00'").await, [], "nobody has asked");
+    match raw.query("KILL CONNECTION_ID()").await {
+        Outcome::Refused(refusal) => assert_eq!((refusal.code, &*refusal.state), (1927, "70100")),
+        other => panic!("{other:?}"),
+    }
 }
 
 /// MariaDB takes the numbers of few collations.

@@ -40,6 +40,8 @@ pub(crate) struct Connection {
     pub(crate) initial: Arc<[(&'static str, Box<[u8]>)]>,
     /// What COM_RESET_CONNECTION would make of the character set variables.
     pub(crate) globals: Arc<[(&'static str, Box<[u8]>)]>,
+    /// The variables that the server tells us of, with commas, where it refuses names that it does not know (MariaDB).
+    pub(crate) tracked: Option<Box<[u8]>>,
     pub(crate) prepared: PreparedCache,
     pub(crate) idle_since: Instant,
     /// The pool's when this was opened.

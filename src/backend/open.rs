@@ -56,6 +56,7 @@ pub(crate) async fn open(
         applied: Arc::new(Settings::with_schema(settings.schema.clone())),
         initial: Arc::new([]),
         globals: Arc::new([]),
+        tracked: None,
         prepared: PreparedCache::default(),
         idle_since: Instant::now(),
         generation: 0,
@@ -135,7 +136,10 @@ async fn prepare(connection: &mut Connection) -> Result<Prepared, ConnectError> 
         name => format!("@@GLOBAL.{name}"),
     });
     let globals = CHARACTER_SETS.map(|name| format!("IFNULL(@@GLOBAL.{name},'')")).join(",");
-    let select = format!("SELECT {variables},{},{globals},@@GLOBAL.{uuid}", trackers.join(","));
+    let select = format!(
+        "SELECT {variables},{},{globals},@@GLOBAL.{uuid},@@SESSION.session_track_system_variables",
+        trackers.join(",")
+    );
     let packets = query(connection, &select).await?;
     let row = packets.iter().rev().nth(1).ok_or_else(|| ConnectError::protocol("a row was expected"))?;
     let mut reader = Reader::new(row);
@@ -150,6 +154,7 @@ async fn prepare(connection: &mut Connection) -> Result<Prepared, ConnectError> 
         globals.push((name, Box::from(text()?)));
     }
     let uuid = String::from_utf8_lossy(text()?).into();
+    connection.tracked = if mariadb { Some(Box::from(text()?)) } else { None };
     Ok((values.into(), globals.into(), uuid))
 }
 

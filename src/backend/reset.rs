@@ -42,8 +42,8 @@ pub(crate) fn write_difference(connection: &Connection, settings: &Arc<Settings>
         write_assignment(connection, assignment, &mut sql);
     }
     if (&settings.trackers, settings.trackers_view) != (&applied.trackers, applied.trackers_view) {
-        let changed =
-            Trackers::VARIABLES.into_iter().zip(trackers(settings).into_iter().zip(trackers(applied)));
+        let (wanted, there) = (trackers(connection, settings), trackers(connection, applied));
+        let changed = Trackers::VARIABLES.into_iter().zip(wanted.into_iter().zip(there));
         for (name, (value, _)) in changed.filter(|(_, (value, applied))| value != applied) {
             sql.extend_from_slice(if sql.len() == head { b"SET SESSION " } else { b", SESSION " });
             sql.extend_from_slice(name.as_bytes());
@@ -135,7 +135,17 @@ fn may_be_clients(number: Option<&[u8]>) -> bool {
 }
 
 /// The values of the session_track_* variables for a connection that looks like this. None is the server's default.
-fn trackers(settings: &Settings) -> [Option<Vec<u8>>; 5] {
+fn trackers(connection: &Connection, settings: &Settings) -> [Option<Vec<u8>>; 5] {
+    let mut values = trackers_of_mysql(connection.tracked.as_deref(), settings);
+    if connection.mariadb {
+        // It has no session_track_gtids.
+        values[0] = None;
+    }
+    values
+}
+
+/// The same where there is each of them. `tracked` is what we are told of, unless it is [`REPLAYABLE`].
+fn trackers_of_mysql(tracked: Option<&[u8]>, settings: &Settings) -> [Option<Vec<u8>>; 5] {
     let asked = settings.trackers.as_deref();
     let switch = |on: bool| Some(vec![b'0' + u8::from(on)]);
     let all_gtids = asked.is_some_and(|asked| *asked.gtids == *b"ALL_GTIDS");
@@ -153,9 +163,15 @@ fn trackers(settings: &Settings) -> [Option<Vec<u8>>; 5] {
         ];
     }
     let all = asked.is_some_and(|asked| asked.tells(b"*"));
-    let mut variables = if all { b"*".to_vec() } else { REPLAYABLE.join(",").into_bytes() };
-    let own =
-        |name: &[u8]| is_replayable(&name.trim_ascii().to_ascii_lowercase()) || name.trim_ascii().is_empty();
+    let mut variables = match tracked {
+        _ if all => b"*".to_vec(),
+        Some(tracked) => tracked.to_vec(),
+        None => REPLAYABLE.join(",").into_bytes(),
+    };
+    let own = |name: &[u8]| {
+        let name = name.trim_ascii().to_ascii_lowercase();
+        name.is_empty() || is_replayable(&name) || tracked.is_some() && name == b"last_gtid"
+    };
     let further = asked.iter().flat_map(|asked| asked.system_variables.split(|&byte| byte == b','));
     // Servers refuse a name that comes twice.
     for name in further.filter(|name| !all && !own(name)) {

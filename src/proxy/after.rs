@@ -67,10 +67,12 @@ impl ClientSession {
         } else {
             self.session.apply_status(answered);
         }
-        // What asks about the statement before leaves its diagnostics there, or has some of its own.
-        self.keeps_diagnostics = self.keeps_diagnostics && statement.kind == Kind::Previous
-            || answered.warnings > 0
-            || answered.error.is_some();
+        // What asks about the statement before leaves its diagnostics there, or has some of its own. On MariaDB so does what
+        // reads no table.
+        let mariadb = self.session.dialect().mariadb;
+        let leaves = statement.kind == Kind::Previous || mariadb && statement.kind == Kind::Anywhere;
+        self.keeps_diagnostics =
+            self.keeps_diagnostics && leaves || answered.warnings > 0 || answered.error.is_some();
         if !statement.effects.is_empty() {
             Box::pin(self.after_effects(statement, answered)).await;
         }

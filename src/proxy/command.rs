@@ -261,7 +261,11 @@ impl ClientSession {
     /// Everything that the session had set up is gone, here and on every connection.
     async fn start_over(&mut self, settings: Settings, dialect: Dialect) {
         self.insert_id = super::insert_id::InsertId::NONE;
-        (self.row_count, self.found_rows) = (0, FoundRows::Known(0));
+        self.row_count = 0;
+        // MariaDB goes on with what there was.
+        if !dialect.mariadb {
+            self.found_rows = FoundRows::Known(0);
+        }
         if self.session.is_bound() {
             self.hold = None;
         }

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use crate::telemetry::clients::{FIRST_ID, Signals};
-use crate::wire::packet::{ErrPacket, Reader};
+use crate::wire::packet::Reader;
 use crate::wire::tracker::Answer;
 
-use super::errors::ER_QUERY_INTERRUPTED;
 use super::frame::Frame;
 use super::reply;
 use super::session::{ClientSession, End};
@@ -35,10 +34,9 @@ impl ClientSession {
             return self.refuse(&reply::not_owner(id)).await;
         }
         if victim.id == self.client.registration.id() {
-            // It is what a session that kills its own statement reads.
-            let interrupted =
-                ErrPacket::new(ER_QUERY_INTERRUPTED, "70100", "Query execution was interrupted");
-            self.refuse(&interrupted).await?;
+            // It is what a session that kills itself reads.
+            let mariadb = self.session.dialect().mariadb;
+            self.refuse(&reply::killed_itself(whole_connection && mariadb)).await?;
             return if whole_connection { Err(End::Killed) } else { Ok(()) };
         }
         let signal = if whole_connection { Signals::KILL_CONNECTION } else { Signals::KILL_STATEMENT };

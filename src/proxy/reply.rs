@@ -158,12 +158,22 @@ pub(super) fn unknown_statement(id: u32, command: &str, mariadb: bool) -> ErrPac
     ErrPacket::new(1243, "HY000", format!("Unknown prepared statement handler ({id}) given to {command}"))
 }
 
-pub(super) fn no_cursor(id: u32) -> ErrPacket {
-    ErrPacket::new(1421, "HY000", format!("The statement ({id}) has no open cursor."))
+/// ER_STMT_HAS_NO_OPEN_CURSOR.
+pub(super) fn no_cursor(id: u32, mariadb: bool) -> ErrPacket {
+    let end = if mariadb { "" } else { "." };
+    ErrPacket::new(1421, "HY000", format!("The statement ({id}) has no open cursor{end}"))
 }
 
 pub(super) fn too_many_statements() -> ErrPacket {
     ErrPacket::new(1461, "42000", "Readwright: this session has too many prepared statements open")
+}
+
+/// ER_QUERY_INTERRUPTED; `connection`: MariaDB's ER_CONNECTION_KILLED.
+pub(super) fn killed_itself(connection: bool) -> ErrPacket {
+    match connection {
+        true => ErrPacket::new(1927, "70100", "Connection was killed"),
+        false => ErrPacket::new(1317, "70100", "Query execution was interrupted"),
+    }
 }
 
 pub(super) fn no_such_thread(id: u64) -> ErrPacket {

@@ -27,6 +27,12 @@ use super::session::{ClientSession, End};
 use super::work::{Prelude, REFUSED_BY_REPLICA, Ran, Tried, Work};
 use super::{Shared, reply};
 
+/// A statement that does nothing but begin its diagnostics anew. On MariaDB only those do that read a table.
+/// <https://mariadb.com/kb/en/show-warnings/>
+fn forgets_diagnostics(mariadb: bool) -> &'static str {
+    if mariadb { "DO (SELECT 0 FROM (SELECT 0) AS nothing)" } else { "DO 0" }
+}
+
 impl ClientSession {
     pub(super) async fn run_command(&mut self, statement: &Statement, work: Work<'_>) -> Result<Ran, End> {
         let shared = Arc::clone(&self.shared);
@@ -298,7 +304,7 @@ impl ClientSession {
         }
         // Another session's warnings and row counts may still be on the connection.
         if (statement.kind == Kind::Previous || statement.needs.previous) && !is_last {
-            say(&mut prelude, String::from("DO 0"));
+            say(&mut prelude, String::from(forgets_diagnostics(self.session.dialect().mariadb)));
             prelude.answers += 1;
             if self.row_count < 0 {
                 // Answered by an EOF packet, as a query is.

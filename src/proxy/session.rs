@@ -104,6 +104,13 @@ pub(super) enum FoundRows {
     Incidental,
 }
 
+impl FoundRows {
+    /// Of a session that has asked nothing yet. MariaDB gives 1 then.
+    fn at_first(dialect: Dialect) -> Self {
+        Self::Known(u64::from(dialect.mariadb))
+    }
+}
+
 /// What woke an idle session.
 enum Happened {
     Read,
@@ -152,7 +159,7 @@ impl ClientSession {
             reads_otherwise: false,
             locks_uncounted: false,
             row_count: 0,
-            found_rows: FoundRows::Known(0),
+            found_rows: FoundRows::at_first(dialect),
             untold: false,
             keeps_diagnostics: false,
             answered_here: false,

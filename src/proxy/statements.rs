@@ -174,10 +174,10 @@ impl ClientSession {
             return self.refuse(&self.unknown_statement(id, "mysqld_stmt_fetch")).await;
         };
         if !self.session.pins().iter().any(|pin| pin.cause == PinCause::Prepared(id)) {
-            return self.refuse(&reply::no_cursor(id)).await;
+            return self.refuse(&reply::no_cursor(id, self.session.dialect().mariadb)).await;
         }
         if !self.patch_id(frame, &known) {
-            return self.refuse(&reply::no_cursor(id)).await;
+            return self.refuse(&reply::no_cursor(id, self.session.dialect().mariadb)).await;
         }
         let shared = Arc::clone(&self.shared);
         let ran = self.run_command(&shared.verdicts.read, Work::of(frame, Answer::Rows)).await?;

@@ -144,6 +144,12 @@ impl Answered {
     fn changes(&mut self) -> &mut Changes {
         self.changes.get_or_insert_default()
     }
+
+    /// True when the end of the rows says that there are changes, in the old form, which cannot tell them.
+    fn hides_changes(&self) -> bool {
+        let says = self.status.is_some_and(|status| status & SESSION_STATE_CHANGED != 0);
+        says && self.rows.is_some() && !self.ends_rows
+    }
 }
 
 impl PinCause {
@@ -175,6 +181,7 @@ const IN_TRANSACTION: u16 = 0x0001;
 const AUTOCOMMIT: u16 = 0x0002;
 const NO_BACKSLASH_ESCAPES: u16 = 0x0200;
 const IN_READ_ONLY_TRANSACTION: u16 = 0x2000;
+const SESSION_STATE_CHANGED: u16 = 0x4000;
 
 /// More settings than this in one session pin it instead of being replayed.
 const MAX_SETTINGS: usize = 64 << 10;
@@ -426,6 +433,9 @@ impl Session {
         if let Some(next) = answered.next_transaction {
             // Of a transaction that is open it says with what that began.
             self.next_transaction = if self.in_transaction() { NextTransaction::default() } else { next };
+        } else if self.dialect.mariadb && answered.hides_changes() {
+            // MySQL tells of it with the next answer, MariaDB never: what was said for a transaction has had it.
+            self.next_transaction = NextTransaction::default();
         }
         if let Some(changes) = &answered.changes {
             for gtids in &changes.gtids {
@@ -557,8 +567,13 @@ impl Session {
         if let Some(charset) = settings.variable(b"character_set_client") {
             self.dialect.charset = Charset::named(charset);
         }
-        self.serializable = settings.variable(b"transaction_isolation") == Some(b"SERIALIZABLE");
-        self.read_only = matches!(settings.variable(b"transaction_read_only"), Some(b"ON" | b"1"));
+        // MariaDB tells of them by their old names.
+        let has = |names: [&[u8]; 2], values: &[&[u8]]| {
+            names.iter().any(|name| settings.variable(name).is_some_and(|value| values.contains(&value)))
+        };
+        let serializable = has([b"transaction_isolation", b"tx_isolation"], &[b"SERIALIZABLE"]);
+        let read_only = has([b"transaction_read_only", b"tx_read_only"], &[b"ON", b"1"]);
+        (self.serializable, self.read_only) = (serializable, read_only);
     }
 
     fn release(&mut self, release: &Release) {

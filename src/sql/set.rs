@@ -231,7 +231,15 @@ impl<'a> Walk<'a> {
             (
                 name @ ("transaction_isolation" | "tx_isolation" | "transaction_read_only" | "tx_read_only"),
                 None,
-            ) if !scoped => self.assign_next_transaction(name, value, done),
+            ) if !scoped
+                && variables::is_transaction_name(name, self.dialect.version, self.dialect.mariadb) =>
+            {
+                self.assign_next_transaction(name, value, done);
+            }
+            (name @ ("transaction_isolation" | "transaction_read_only"), None) if self.dialect.mariadb => {
+                let told = name.replace("transaction_", "tx_");
+                self.assign_session_variable(&told, value, done);
+            }
             (name, None) => self.assign_session_variable(name, value, done),
         }
         self.right_hand_side(done);
@@ -289,11 +297,6 @@ impl<'a> Walk<'a> {
                 self.needs.last_insert_id |= matches!(bound.name, "last_insert_id" | "identity");
                 let cause = Cause::Variable(bound.name);
                 self.effects.push(if neutral { Effect::Restore(cause) } else { Effect::Pin(cause) });
-                done.write.get_or_insert(Reason::ConnectionVariable);
-            }
-            Assigned::Tracker if self.dialect.mariadb => {
-                self.flush_variables(done);
-                self.pin(Cause::Variable("session_track_system_variables"));
                 done.write.get_or_insert(Reason::ConnectionVariable);
             }
             Assigned::Tracker => {

@@ -103,9 +103,18 @@ pub(super) fn companion(name: &str) -> Option<&'static str> {
     COMPANIONS.iter().find(|(assigned, _)| *assigned == name).map(|(_, changed)| *changed)
 }
 
-/// MySQL up to 5.7.19 and MariaDB up to 11.1.0 know isolation level and access mode by other names.
+/// MySQL up to 5.7.19 tells of isolation level and access mode by other names, and MariaDB does in every version.
 pub(super) fn has_old_transaction_names(version: u32, mariadb: bool) -> bool {
-    version < if mariadb { 110_101 } else { 50_720 }
+    mariadb || version < 50_720
+}
+
+/// Whether such a server knows isolation level and access mode by this name too. MySQL has given up the old ones in 8.0.3;
+/// MariaDB has had the new ones since 11.1.1.
+pub(super) fn is_transaction_name(name: &str, version: u32, mariadb: bool) -> bool {
+    match name.starts_with("tx_") {
+        true => mariadb || version < 80_003,
+        false => version >= if mariadb { 110_101 } else { 50_720 },
+    }
 }
 
 /// Not server_id and hostname: with these people look where their reads go, and no client takes a role from them.

@@ -29,11 +29,9 @@ pub(super) fn judge(text: &[u8], views: &Views, dialect: Dialect) -> Judged {
     let hint = walk.lexer.hint();
     let asks = question(text, dialect);
     let (effects, needs, counts) = (walk.effects, walk.needs, walk.counts.unwrap_or_default());
-    let (several, mut needs) = (walk.several, needs);
+    let several = walk.several;
     // A COMMIT by itself runs where its transaction is.
     let ends = if several || reason != Reason::EndsTransaction { walk.ends } else { Ends::Nothing };
-    // Its trackers are other ones, and stay as they are.
-    needs.trackers &= !dialect.mariadb;
     let calls = walk.calls;
     let leaves_nothing = false;
     let statement =
