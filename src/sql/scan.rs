@@ -77,6 +77,7 @@ pub(super) struct Lexer<'a> {
     in_live_comment: bool,
     after: After,
     hint: Option<Hint>,
+    sets_variables: bool,
     malformed: bool,
 }
 
@@ -92,12 +93,27 @@ impl<'a> Lexer<'a> {
     pub(super) fn new(text: &'a [u8], dialect: Dialect) -> Self {
         // Servers refuse a byte order mark, so what follows it matters only to our own peace of mind.
         let at = if text.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
-        Self { text, at, dialect, in_live_comment: false, after: After::Other, hint: None, malformed: false }
+        Self {
+            text,
+            at,
+            dialect,
+            in_live_comment: false,
+            after: After::Other,
+            hint: None,
+            sets_variables: false,
+            malformed: false,
+        }
     }
 
     /// Wishes found in comments so far.
     pub(super) fn hint(&self) -> Option<Hint> {
         self.hint
+    }
+
+    /// There is an optimizer hint SET_VAR so far, of which the server reports a change of state.
+    /// <https://dev.mysql.com/doc/refman/9.7/en/optimizer-hints.html#optimizer-hints-set-var>
+    pub(super) fn sets_variables(&self) -> bool {
+        self.sets_variables
     }
 
     /// Something so far was not closed, or could be read in two ways.
@@ -512,6 +528,7 @@ impl<'a> Lexer<'a> {
             }
         }
         self.malformed |= quote.is_some();
+        self.sets_variables |= body[..end].windows(7).any(|word| word.eq_ignore_ascii_case(b"set_var"));
     }
 
     fn read_hint(&mut self, comment: &[u8]) {

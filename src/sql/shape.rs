@@ -33,7 +33,8 @@ impl ShapeKey {
             Some(Hint::Primary) => 1,
             Some(Hint::Replica) => 2,
         };
-        hasher.mix(TAG_END | hint << 1 | u64::from(lexer.is_malformed()));
+        let sets = u64::from(lexer.sets_variables());
+        hasher.mix(TAG_END | sets << 3 | hint << 1 | u64::from(lexer.is_malformed()));
         u128::from(hasher.at.0) << 64 | u128::from(hasher.at.1)
     }
 }

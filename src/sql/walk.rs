@@ -26,6 +26,9 @@ pub(super) fn judge(text: &[u8], views: &Views, dialect: Dialect) -> Judged {
     if walk.lexer.is_malformed() && kind != Kind::Write {
         (kind, reason) = (Kind::Write, Reason::Malformed);
     }
+    if walk.lexer.sets_variables() {
+        walk.effects.push(Effect::SetVariables(Vec::new()));
+    }
     let hint = walk.lexer.hint();
     let asks = question(text, dialect);
     let (effects, needs, counts) = (walk.effects, walk.needs, walk.counts.unwrap_or_default());
