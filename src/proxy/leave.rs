@@ -43,6 +43,10 @@ impl ClientSession {
         if self.hold.as_ref().is_none_or(|lease| self.snapshot.is_primary(&lease.server().id)) {
             return Ok(None);
         }
+        if self.session.in_transaction() && !self.session.is_read_only() {
+            // It was begun at the primary, which is being relieved: it ends there as it can.
+            return Ok(None);
+        }
         if self.session.in_transaction() && matches!(answer, Answer::Results | Answer::Status) {
             let meaning = meaning(statement);
             if !self.begun.has_read && matches!(meaning, Meaning::Better | Meaning::Wrong) {

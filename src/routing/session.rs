@@ -206,6 +206,11 @@ impl Session {
         self.status & IN_TRANSACTION != 0
     }
 
+    /// The transaction that is open is a read-only one.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.status & IN_READ_ONLY_TRANSACTION != 0
+    }
+
     pub(crate) fn autocommit(&self) -> bool {
         self.status & AUTOCOMMIT != 0
     }
