@@ -106,9 +106,11 @@ impl ClientSession {
         }
     }
 
-    /// Gives the client this ERR packet of the server's as the answer.
+    /// Gives the client this ERR packet of the server's as the answer, if it is to hear any.
     pub(super) async fn answer_with(&mut self, packet: &[u8]) -> Result<Tried, End> {
-        self.send(packet).await?;
+        if !self.unheard {
+            self.send(packet).await?;
+        }
         self.row_count = -1;
         self.keeps_diagnostics = true;
         let error = crate::wire::response::read_error_code(packet.get(4..).unwrap_or_default()).unwrap_or(0);

@@ -275,3 +275,18 @@ fn what_is_loaded_counts_for_last_insert_id() {
         }
     });
 }
+
+#[test]
+fn what_a_hint_has_set_for_a_read_that_fails_costs_no_connection() {
+    run(async {
+        let mut raw = Raw::connect(proxy().await.port(), APP, USUAL).await;
+        for _ in 0..10 {
+            let hinted = "SELECT /*+ SET_VAR(max_sort_length = 23) */ @@max_sort_length, a FROM d.nothing";
+            assert_eq!(raw.refused(hinted).await.code, 1146);
+            let _ = raw.prepare("SELECT server FROM d.home WHERE server > ?").await;
+            // The server tells of the hint later: here when it is asked what EXECUTE, which failed on a replica, has left.
+            sleep(IDLE).await;
+            assert_eq!(raw.refused("EXECUTE nothing USING @a").await.code, 1243);
+        }
+    });
+}
