@@ -1,6 +1,7 @@
 //! What a statement is and what it does to a session, from its bytes alone. Never touches a network, never changes
 //! the text, and never guesses in favour of a replica: doubt is a write.
 
+mod administration;
 mod classify;
 mod counts;
 mod definition;
@@ -8,6 +9,7 @@ mod expression;
 mod functions;
 mod names;
 mod parse;
+mod prepared;
 mod reason;
 mod routines;
 mod scan;
@@ -23,11 +25,12 @@ mod walk;
 
 pub(crate) use classify::Classifier;
 pub(crate) use counts::with_counts;
+pub(crate) use prepared::pins_of;
 pub(crate) use reason::Reason;
 pub(crate) use routines::Routines;
 pub(crate) use tables::is_system_schema;
 pub(crate) use variables::{REPLAYABLE, is_replayable};
-pub(crate) use walk::{pins_of, route_question};
+pub(crate) use walk::route_question;
 
 /// How the session that sends a statement reads SQL text. Part of every cache key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

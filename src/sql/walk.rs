@@ -1,8 +1,8 @@
 //! Reads a whole text, statement by statement, and says what each of them is. Looks at every token, trusts none: a
 //! verb, a word or a function that is not known to be harmless makes a write.
 
-use super::names::{Folded, literal_value, lower_name};
-use super::routines::{NO_VIEWS, Views};
+use super::names::{Folded, lower_name};
+use super::routines::Views;
 use super::scan::{Lexer, Token, TokenKind};
 use super::tables::is_system_schema;
 use super::{Cause, Counts, Dialect, Effect, Ends, Kind, Needs, Question, Reason, Release, Statement};
@@ -92,27 +92,6 @@ fn question(text: &[u8], dialect: Dialect) -> Option<Question> {
     token.is_none().then_some(question)
 }
 
-/// What an SQL text that a literal says would pin. None: that cannot be known.
-pub(crate) fn pins_of(literal: &[u8], dialect: Dialect) -> Option<Vec<Cause>> {
-    let token = Lexer::new(literal, dialect).next().filter(|token| token.text.len() == literal.len())?;
-    let text = literal_value(&token, dialect);
-    let mut walk = Walk::new(&text, &NO_VIEWS, dialect);
-    walk.text();
-    let known = token.kind == TokenKind::Text && walk.calls.is_empty() && !walk.is_malformed();
-    walk.effects.iter_mut().for_each(forget_lock_name);
-    let pins = walk.effects.into_iter().filter_map(|effect| match effect {
-        Effect::Pin(cause) => Some(cause),
-        _ => None,
-    });
-    known.then(|| pins.collect())
-}
-
-fn forget_lock_name(effect: &mut Effect) {
-    if let Effect::Pin(Cause::NamedLock(name)) = effect {
-        *name = None;
-    }
-}
-
 /// The statement that EXPLAIN ROUTE asks about; None for SHOW ROUTE. For texts whose kind is [`Kind::AskRoute`].
 pub(crate) fn route_question(text: &[u8], dialect: Dialect) -> Option<&[u8]> {
     let mut lexer = Lexer::new(text, dialect);
@@ -148,7 +127,7 @@ pub(super) struct Walk<'a> {
     /// Behind the last byte that two lexers could read in two ways; found when first asked for.
     doubtful_end: Option<usize>,
     /// Inside the text that PREPARE or EXECUTE IMMEDIATE quotes.
-    nested: bool,
+    pub(super) nested: bool,
     /// Inside the body of a stored routine, where INTO may name variables of its own.
     pub(super) in_routine: bool,
     /// None: no statement yet.
@@ -164,7 +143,7 @@ pub(super) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(text: &'a [u8], views: &'a Views, dialect: Dialect) -> Self {
+    pub(super) fn new(text: &'a [u8], views: &'a Views, dialect: Dialect) -> Self {
         let mut lexer = Lexer::new(text, dialect);
         let ahead = lexer.next();
         Self {
@@ -271,7 +250,7 @@ impl<'a> Walk<'a> {
     }
 
     /// All statements of the text.
-    fn text(&mut self) -> Judgement {
+    pub(super) fn text(&mut self) -> Judgement {
         let mut total: Option<Judgement> = None;
         loop {
             while self.ahead.is_some_and(|token| token.is_sign(b';')) {
@@ -507,116 +486,13 @@ impl<'a> Walk<'a> {
         self.next_is("route") && further().is_some_and(|token| !token.is_sign(b'.')) && further().is_some()
     }
 
-    /// Verbs about locks, connections and servers.
-    fn administration(&mut self, verb: &str) -> Judgement {
-        match verb {
-            "lock" => {
-                let instance = self.accept("instance");
-                self.pin(if instance { Cause::InstanceLock } else { Cause::TableLocks });
-                (Kind::Write, Reason::TableLock)
-            }
-            "unlock" => {
-                let instance = self.accept("instance");
-                self.release(if instance { Release::Instance } else { Release::Tables });
-                (Kind::Write, Reason::TableLock)
-            }
-            "backup" if self.dialect.mariadb => self.backup(),
-            "flush" => self.flush(),
-            "handler" => self.handler(),
-            "xa" => self.xa(),
-            "kill" => self.kill(),
-            "get" => self.get_diagnostics(),
-            "reset" if self.next_is("persist") => (Kind::Write, Reason::ServerSetting),
-            "analyze" | "optimize" | "repair" | "check" | "cache" | "binlog" | "change" | "reset"
-            | "purge" | "stop" | "install" | "uninstall" | "import" | "clone" | "restart" | "shutdown" => {
-                (Kind::Write, Reason::Administration)
-            }
-            _ => (Kind::Write, Reason::UnknownStatement),
-        }
-    }
-
     pub(super) fn accounts(&mut self) -> Judgement {
         self.effects.push(Effect::AccountsChange);
         (Kind::Write, Reason::ChangesAccounts)
     }
 
-    fn checksum(&mut self) -> Judgement {
-        let mut extended = false;
-        while let Some(token) = self.take() {
-            extended |= token.is("extended");
-        }
-        // It reads every row of the tables and may take long: not beside the reads of others.
-        if extended { (Kind::Write, Reason::Administration) } else { (Kind::Read, Reason::PlainRead) }
-    }
-
-    fn flush(&mut self) -> Judgement {
-        let mut before: Option<Token<'_>> = None;
-        while let Some(token) = self.take() {
-            let after = |word: &str| before.is_some_and(|before| before.is(word));
-            if (token.is("lock") && after("read")) || (token.is("export") && after("for")) {
-                self.pin(Cause::FlushLock);
-                return (Kind::Write, Reason::TableLock);
-            }
-            if token.is("privileges") {
-                return self.accounts();
-            }
-            before = Some(token);
-        }
-        (Kind::Write, Reason::Administration)
-    }
-
-    fn backup(&mut self) -> Judgement {
-        let mut ends = false;
-        while let Some(token) = self.take() {
-            ends |= token.is("end") || token.is("unlock");
-        }
-        if ends {
-            self.release(Release::Instance)
-        } else {
-            self.pin(Cause::InstanceLock)
-        }
-        (Kind::Write, Reason::TableLock)
-    }
-
-    fn handler(&mut self) -> Judgement {
-        let Some(mut name) = self.take() else {
-            return (Kind::Write, Reason::TableHandler);
-        };
-        if self.accept_sign(b'.') {
-            name = self.take().unwrap_or(name);
-        }
-        if self.accept("open") {
-            self.accept("as");
-            let alias = self.take().unwrap_or(name);
-            self.pin(Cause::Handler(lower_name(&alias)));
-        } else if self.accept("close") {
-            self.release(Release::Handler(lower_name(&name)));
-        } else {
-            self.expression(false);
-        }
-        (Kind::Write, Reason::TableHandler)
-    }
-
-    fn kill(&mut self) -> Judgement {
-        self.varies = true;
-        let whole_connection = !self.accept("query");
-        if whole_connection {
-            self.accept("connection");
-        }
-        let id = if self.accept("connection_id") {
-            (self.accept_sign(b'(') && self.accept_sign(b')')).then_some(None)
-        } else {
-            let number = self.take().filter(|token| token.kind == TokenKind::Number);
-            number.and_then(|token| std::str::from_utf8(token.text).ok()?.parse().ok()).map(Some)
-        };
-        match id.filter(|_| self.peek().is_none()) {
-            Some(id) => (Kind::Kill { id, whole_connection }, Reason::Kill),
-            None => (Kind::Write, Reason::Kill),
-        }
-    }
-
     /// GET DIAGNOSTICS assigns to user variables what is known of the statement before.
-    fn get_diagnostics(&mut self) -> Judgement {
+    pub(super) fn get_diagnostics(&mut self) -> Judgement {
         while let Some(token) = self.take() {
             if token.kind == TokenKind::UserVariable && self.next_is_sign(b'=') {
                 self.pin(Cause::UserVariable(Some(lower_name(&token))));
@@ -640,61 +516,6 @@ impl<'a> Walk<'a> {
             }
             before = Some(token);
         }
-    }
-
-    fn prepare(&mut self) -> Judgement {
-        let Some(name) = self.take() else {
-            return (Kind::Write, Reason::TextPrepare);
-        };
-        self.pin(Cause::TextPrepared(lower_name(&name)));
-        self.accept("from");
-        let before = self.effects.len();
-        self.quoted_statement();
-        // Each EXECUTE may take its locks again.
-        self.effects[before..].iter_mut().for_each(forget_lock_name);
-        self.expression(false);
-        (Kind::Write, Reason::TextPrepare)
-    }
-
-    fn execute(&mut self) -> Judgement {
-        if self.next_is("immediate") && self.second().is_some_and(|token| !token.is("using")) {
-            self.take();
-            self.quoted_statement();
-            self.expression(false);
-            return (Kind::Write, Reason::UnknownStatement);
-        }
-        while let Some(token) = self.take() {
-            self.needs.user_variables |= token.kind == TokenKind::UserVariable;
-        }
-        (Kind::Anywhere, Reason::TextExecute)
-    }
-
-    /// What a statement in a string would pin, it may pin from now on.
-    fn quoted_statement(&mut self) {
-        let Some(token) = self.peek().filter(|_| !self.nested) else { return };
-        let is_alone = self.second().is_none_or(|next| next.is("using"));
-        if !is_alone || token.kind != TokenKind::Text {
-            let variable = Some(token).filter(|token| is_alone && token.kind == TokenKind::UserVariable);
-            self.effects.push(Effect::RunsUnseen(variable.map(|token| lower_name(&token))));
-            return;
-        }
-        self.varies = true;
-        let text = literal_value(&token, self.dialect);
-        let mut walk = Walk::new(&text, self.views, self.dialect);
-        walk.nested = true;
-        walk.text();
-        self.effects.extend(walk.effects.into_iter().filter(|effect| matches!(effect, Effect::Pin(_))));
-        self.calls.extend(walk.calls);
-        self.needs.last_insert_id |= walk.needs.last_insert_id;
-        self.needs.user_variables |= walk.needs.user_variables;
-    }
-
-    pub(super) fn deallocate(&mut self) -> Judgement {
-        self.accept("prepare");
-        if let Some(name) = self.take() {
-            self.release(Release::TextPrepared(lower_name(&name)));
-        }
-        (Kind::Anywhere, Reason::TextExecute)
     }
 
     /// Moves to the end of a routine: to the semicolon that is in no compound statement, or to the end of the text.
