@@ -220,7 +220,7 @@ fn a_password_that_has_expired() {
         let told = "ERROR 1820 (HY000)";
         // Who cannot handle it is told at the login; others may do one thing.
         ask(&["-psecret"], "SELECT 1").await.expect_err("it has expired");
-        assert!(proxy.log().contains("ERROR 1862 (HY000)"), "{}", proxy.log());
+        proxy.logs("ERROR 1862 (HY000)").await;
         for sql in ["SELECT 1", "INSERT INTO d.t VALUES (1)", "SET @a = 1"] {
             let said =
                 ask(&["-psecret", "--connect-expired-password"], sql).await.expect_err("it has expired");

@@ -159,6 +159,15 @@ impl Proxy {
         fs::read_to_string(self.folder.join(LOG)).unwrap_or_default()
     }
 
+    /// Waits until it has printed this: a client has its answer before the log says so.
+    pub(crate) async fn logs(&self, text: &str) {
+        let patience = Instant::now() + Duration::from_secs(60);
+        while !self.log().contains(text) {
+            assert!(Instant::now() < patience, "{text:?} is not in the log:\n{}", self.log());
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     pub(crate) fn process(&self) -> u32 {
         self.child.id()
     }
