@@ -21,10 +21,11 @@ use crate::wire::stream::Stream;
 
 /// The connection to the client.
 pub(super) struct ClientEnd {
+    /// Goes before the stream: when a client sees the end of its connection, no KILL finds it any more.
+    pub(super) registration: Registration,
     pub(super) stream: Stream,
     /// What the client sent and is not yet done with; the command being served stands at its front.
     pub(super) inbox: Buffer,
-    pub(super) registration: Registration,
     /// Which session changes the client takes in OK packets; None: it takes none at all.
     pub(super) tracks: Option<Arc<Trackers>>,
     /// The relay took the command off the inbox itself, because more of it came from the client.

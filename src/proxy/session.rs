@@ -282,6 +282,8 @@ impl ClientSession {
             })
             .await;
             match happened {
+                // Who has said KILL and was answered may know that nothing more is carried out.
+                Happened::Read if self.client.registration.is_killed() => return Err(End::Killed),
                 Happened::Read => return Ok(()),
                 Happened::Gone(error) => {
                     if let Some(wording) = reply::broken_compression(&error) {

@@ -254,6 +254,11 @@ impl Registration {
         new
     }
 
+    /// True when the client was killed and the session does not know it yet.
+    pub(crate) fn is_killed(&self) -> bool {
+        Signals(self.row.signals.load(Ordering::Acquire)).contains(Signals::KILL_CONNECTION)
+    }
+
     /// The signals that came since the last call. Ready only when there is one.
     ///
     /// Cancel safety: a signal is lost only once it was returned.
@@ -426,8 +431,9 @@ mod tests {
         clients.signal_all(Signals::DRAIN);
         let Poll::Ready(signals) = client.poll_signals(&mut context) else { panic!("signals were lost") };
         assert!(signals.contains(Signals::KILL_STATEMENT) && signals.contains(Signals::DRAIN));
-        assert!(!signals.contains(Signals::KILL_CONNECTION));
+        assert!(!signals.contains(Signals::KILL_CONNECTION) && !client.is_killed());
         assert!(client.poll_signals(&mut context).is_pending());
+        assert!(clients.signal(client.id(), Signals::KILL_CONNECTION) && client.is_killed());
     }
 
     #[test]

@@ -549,6 +549,21 @@ fn kill_ends_a_statement_or_a_session() {
     });
 }
 
+/// As on a server: who is told that the other is killed may know that it does nothing more.
+#[test]
+fn a_session_that_is_killed_serves_no_further_command() {
+    run(async {
+        let proxy = proxy().await;
+        let mut killer = Raw::connect(proxy.port(), APP, USUAL).await;
+        for _ in 0..50 {
+            let mut victim = Raw::connect(proxy.port(), APP, USUAL).await;
+            killer.run(&format!("KILL {}", victim.connection_id)).await;
+            let _ = victim.send_bytes(b"\x01\0\0\0\x0E").await;
+            assert!(victim.is_closed().await, "it was answered");
+        }
+    });
+}
+
 #[test]
 fn kill_ends_no_later_statement() {
     run(async {
