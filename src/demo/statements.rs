@@ -60,16 +60,19 @@ pub(crate) enum Failure {
 }
 
 const MARK: &str = "readwright-demo-";
-/// A server notes a statement a moment after it has answered.
+/// What has ended is not always seen at once.
 const LOOKS: u32 = 5;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 
-/// The servers that ran the statement with this number, by the history that each keeps; `proxy` when none did.
+/// The servers that ran the statement with this number, by what each says of its threads; `proxy` when none did. What has
+/// been answered is still the thread's current statement until it is history.
 async fn witness(witnesses: &mut [(String, Session)], number: usize) -> Result<String, dba::Error> {
     // Written in two halves, so that the question does not find itself; of clients' threads only, since what a replica
     // applies has the same text.
     let sql = format!(
-        "SELECT 1 FROM performance_schema.events_statements_history JOIN performance_schema.threads USING (THREAD_ID) \
+        "SELECT 1 FROM (SELECT THREAD_ID, SQL_TEXT FROM performance_schema.events_statements_current UNION ALL \
+         SELECT THREAD_ID, SQL_TEXT FROM performance_schema.events_statements_history) AS ran \
+         JOIN performance_schema.threads USING (THREAD_ID) \
          WHERE NAME = 'thread/sql/one_connection' AND SQL_TEXT LIKE CONCAT('%/* {MARK}', '{number} */') LIMIT 1"
     );
     for look in 0..LOOKS {
