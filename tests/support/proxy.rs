@@ -118,14 +118,16 @@ impl Proxy {
         Self { child, folder, port, http: on(http), sql: on(sql) }
     }
 
-    /// Waits for `/readyz` to say so. An error is what the log says.
+    /// Waits for `/readyz` to say so, and until every server was asked once, which a busy machine may put off. An error is
+    /// what the log says.
     pub(crate) async fn ready(&mut self, within: Duration) -> Result<(), String> {
         let patience = Instant::now() + within;
         loop {
             if let Some(status) = self.child.try_wait().expect("it is our child") {
                 return Err(format!("it ended ({status}):\n{}", self.log()));
             }
-            if http_get(self.http, "/readyz").is_some_and(|(status, _)| status == 200) {
+            if http_get(self.http, "/readyz").is_some_and(|(status, _)| status == 200) && self.has_asked_all()
+            {
                 return Ok(());
             }
             if Instant::now() > patience {
@@ -133,6 +135,12 @@ impl Proxy {
             }
             sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    fn has_asked_all(&self) -> bool {
+        let status: Value = serde_yaml_ng::from_str(&self.page("/status")).expect("JSON is YAML");
+        let servers = status["servers"].as_sequence().expect("a list");
+        servers.iter().all(|server| server["health"] != "unknown")
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -262,4 +270,4 @@ const PATIENT: &str = "\
     limits: {login_s: 60}\n\
     pool: {connect_timeout_ms: 30000, wait_ms: 60000}\n\
     monitor: {interval_ms: 100, timeout_ms: 10000, failures: 3, damping_ms: 300}\n\
-    routing: {gtid_wait_ms: 20000}\n";
+    routing: {gtid_wait_ms: 20000, max_lag_ms: 600000}\n";
