@@ -1,10 +1,7 @@
 //! The servers that the other tests and the demo stand on: they start, replicate, stop, crash, clone and come back.
 
-use std::time::Duration;
-
 use mysql_async::prelude::Queryable;
-use support::cluster::{APP, Cluster, ROOT};
-use support::mysqld::State;
+use support::cluster::{APP, Cluster, ROOT, comes_back, process};
 
 mod support;
 
@@ -56,16 +53,13 @@ fn a_server_comes_back_after_stop_crash_freeze_and_clone() {
         }
         let primary = format!("127.0.0.1:{}", cluster.server(0).port());
         connection.query_drop(format!("SET GLOBAL clone_valid_donor_list='{primary}'")).await.unwrap();
-        let mut state = replica.state();
-        state.mark_unchanged();
+        let process = process(replica);
         let port = cluster.server(0).port();
         let clone =
             format!("CLONE INSTANCE FROM '{}'@'127.0.0.1':{port} IDENTIFIED BY '{}'", APP.user, APP.password);
         let ended = connection.query_drop(clone).await.unwrap_err();
         assert!(ended.to_string().contains("3707"), "{ended}");
-        let restart = state.wait_for(|state| *state == State::Starting);
-        tokio::time::timeout(Duration::from_secs(120), restart).await.unwrap().unwrap();
-        replica.ready(Duration::from_secs(120)).await.unwrap();
+        comes_back(replica, process).await;
         cluster.replicate(1).await;
         cluster.caught_up().await;
     });

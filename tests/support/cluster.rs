@@ -12,7 +12,7 @@ use tokio::process::Command;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
-use super::mysqld::{AfterDeath, Home, Installation, Instance, Server};
+use super::mysqld::{AfterDeath, Home, Installation, Instance, Server, State};
 
 /// `mysql-0` is the primary, the others replicate from it.
 pub(crate) struct Cluster {
@@ -143,6 +143,21 @@ impl Cluster {
         let output = timeout(Duration::from_secs(120), run).await.expect("in time").expect("it runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         self.caught_up().await;
+    }
+}
+
+/// Waits until a server that ends by itself, as after CLONE, runs again: no longer as this process.
+pub(crate) async fn comes_back(server: &Instance, process: u32) {
+    let mut state = server.state();
+    let again = state.wait_for(|state| matches!(state, State::Ready(now) if *now != process));
+    timeout(Duration::from_secs(120), again).await.expect("in time").expect("it runs");
+}
+
+/// The process of a server that accepts connections.
+pub(crate) fn process(server: &Instance) -> u32 {
+    match *server.state().borrow() {
+        State::Ready(process) => process,
+        ref other => panic!("{} is {other:?}", server.name()),
     }
 }
 
