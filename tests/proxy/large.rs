@@ -195,7 +195,7 @@ fn the_first_row_comes_before_the_last() {
         assert_eq!(locked, Some(1));
         let mut raw = Raw::connect(proxy.port(), APP, USUAL).await;
         // Rows of more than the server's own buffer.
-        let rows = "SELECT REPEAT('x', 40000), IF(n = 1, 0, GET_LOCK('second row', 30)) \
+        let rows = "SELECT REPEAT('x', 40000), IF(n = 1, 0, GET_LOCK('second row', 80)) \
                     FROM (VALUES ROW(1), ROW(2)) AS v(n)";
         raw.send_query(rows.as_bytes()).await;
         let count = raw.packet().await;

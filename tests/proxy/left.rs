@@ -71,9 +71,10 @@ fn what_a_failed_write_has_set_is_kept() {
 #[test]
 fn what_is_committed_by_a_statement_that_fails_is_read() {
     run(async {
-        let proxy = proxy().await;
-        let cluster = Cluster::shared().await;
-        cluster.script("CREATE TABLE d.ended (id INT AUTO_INCREMENT PRIMARY KEY)").await;
+        // Not beside other tests, who would wait for the replicas.
+        let cluster = Cluster::start(2).await;
+        cluster.script("CREATE DATABASE d; CREATE TABLE d.ended (id INT AUTO_INCREMENT PRIMARY KEY)").await;
+        let proxy = Proxy::start(&cluster, "routing: {gtid_wait_ms: 1000}").await;
         let mut raw = Raw::connect(proxy.port(), APP, USUAL).await;
         for (number, fails) in
             ["TRUNCATE d.nothing", "CREATE TABLE d.ended (id INT)", "LOCK TABLES d.nothing READ"]

@@ -10,11 +10,11 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, sleep};
 
 use super::large::memory;
-use super::run;
 use super::session::until_running;
 use super::support::cluster::{APP, Cluster, ROOT};
 use super::support::proxy::Proxy;
 use super::support::raw::{Outcome, Raw, USUAL, command, flag, refusal};
+use super::{own_table, run};
 
 async fn start(overrides: &str) -> Proxy {
     super::proxy().await;
@@ -104,17 +104,25 @@ fn idle_connections_are_closed_while_others_write() {
     run(async {
         // Snapshots change with every probe while somebody writes.
         let proxy = start("pool: {idle_s: 1}\nmonitor: {interval_ms: 100}").await;
-        Cluster::shared().await.script("CREATE TABLE IF NOT EXISTS d.busy (i INT)").await;
-        let burst: Vec<_> = join_all((0..20).map(|_| Raw::connect(proxy.port(), APP, USUAL))).await;
-        join_all(
-            burst
-                .into_iter()
-                .map(|mut raw| async move { raw.run("INSERT INTO d.busy SELECT SLEEP(0.3)").await }),
-        )
+        let cluster = Cluster::shared().await;
+        cluster.script("CREATE TABLE d.busy (i INT)").await;
+        let mut burst: Vec<_> = join_all((0..20).map(|_| Raw::connect(proxy.port(), APP, USUAL))).await;
+        let mut root = cluster.connect(0, ROOT).await;
+        root.query_drop("LOCK TABLES d.busy WRITE").await.expect("root may");
+        for raw in &mut burst {
+            raw.send_query(b"INSERT INTO d.busy VALUES (0)").await;
+        }
+        until(|| {
+            let (open, idle, _) = pools(&proxy);
+            (open - idle >= 20).then_some(()).ok_or_else(|| format!("{open} open, {idle} idle"))
+        })
         .await;
-        assert!(pools(&proxy).0 >= 20, "each had a connection");
+        root.query_drop("UNLOCK TABLES").await.expect("root may");
+        for raw in &mut burst {
+            assert!(matches!(raw.outcome().await, Outcome::Done(_)));
+        }
         let mut writer = Raw::connect(proxy.port(), APP, USUAL).await;
-        let patience = Instant::now() + Duration::from_secs(30);
+        let patience = Instant::now() + Duration::from_secs(60);
         while pools(&proxy).0 > 4 {
             assert!(Instant::now() < patience, "{:?}", pools(&proxy));
             writer.run("INSERT INTO d.busy VALUES (1)").await;
@@ -126,21 +134,24 @@ fn idle_connections_are_closed_while_others_write() {
 #[test]
 fn limits_are_told() {
     run(async {
-        let proxy = start(
-            "limits: {clients: 3, login_s: 5}\npool: {max_per_server: 1, max_waiters: 1, wait_ms: 2000}",
-        )
-        .await;
-        let mut clients = Vec::new();
-        for _ in 0..3 {
-            clients.push(Raw::connect(proxy.port(), APP, USUAL).await);
-        }
+        own_table("limited").await;
+        let proxy =
+            start("limits: {clients: 3}\npool: {max_per_server: 1, max_waiters: 1, wait_ms: 5000}").await;
+        // The places of those that are gone, as the first login's further connections are, are free a moment later.
+        let let_in = async || loop {
+            match Raw::try_connect(proxy.port(), APP, USUAL, "").await {
+                Ok(client) => return client,
+                Err(refusal) => assert_eq!(refusal.code, 1040, "{refusal:?}"),
+            }
+        };
+        let mut clients = [let_in().await, let_in().await, let_in().await];
         let full = Raw::try_connect(proxy.port(), APP, USUAL, "").await.err().unwrap();
         assert_eq!(full.code, 1040);
         // One connection to the primary, and one that may wait for it.
         clients[0].run("BEGIN").await;
-        clients[0].run("UPDATE d.one SET t = t WHERE id = 1").await;
+        clients[0].run("UPDATE d.limited SET t = t WHERE id = 1").await;
         for waiting in &mut clients[1..] {
-            waiting.send_query(b"UPDATE d.one SET t = t WHERE id = 2").await;
+            waiting.send_query(b"UPDATE d.limited SET t = t WHERE id = 2").await;
         }
         for waiting in &mut clients[1..] {
             let packet = waiting.packet().await;
@@ -148,10 +159,13 @@ fn limits_are_told() {
         }
         clients[0].run("COMMIT").await;
         held(&proxy, 0).await;
-        clients[1].run("UPDATE d.one SET t = t WHERE id = 2").await;
+        clients[1].run("UPDATE d.limited SET t = t WHERE id = 2").await;
         drop(clients);
         connected(&proxy, 0).await;
+        let_in().await;
+        settled(&proxy).await;
         // Clients that say nothing, or stop in the middle of their login.
+        let proxy = start("limits: {login_s: 2}").await;
         let silent = [&b""[..], &[5, 0, 0, 1, 0x85], &[0xFF; 40]].map(async |said: &[u8]| {
             let mut silent = TcpStream::connect(("127.0.0.1", proxy.port())).await.unwrap();
             silent.write_all(said).await.unwrap();
@@ -160,8 +174,6 @@ fn limits_are_told() {
         });
         join_all(silent).await;
         connected(&proxy, 0).await;
-        Raw::connect(proxy.port(), APP, USUAL).await;
-        settled(&proxy).await;
     });
 }
 
@@ -233,6 +245,7 @@ fn an_idle_transaction_keeps_its_connection() {
 #[test]
 fn a_storm_of_broken_clients_leaves_nothing_behind() {
     run(async {
+        own_table("stormy").await;
         let proxy = start("pool: {max_per_server: 10}").await;
         let port = proxy.port();
         drop(Raw::connect(port, APP, USUAL).await);
@@ -247,11 +260,11 @@ fn a_storm_of_broken_clients_leaves_nothing_behind() {
                 let sql: &[u8] = match number % 10 {
                     0 => b"SELECT SLEEP(0.3)",
                     1 => b"SELECT * FROM information_schema.COLUMNS",
-                    2 => b"BEGIN; UPDATE d.one SET t = t WHERE id = 1",
+                    2 => b"BEGIN; UPDATE d.stormy SET t = t WHERE id = 1",
                     3 => b"SELECT GET_LOCK('storm', 0.1)",
                     5 => b"DO SLEEP(0.2)",
                     6 => b"SELECT REPEAT('x', 30000000)",
-                    7 => b"SELECT t FROM d.one FOR UPDATE",
+                    7 => b"SELECT t FROM d.stormy FOR UPDATE",
                     _ => b"SELECT * FROM d.no_such",
                 };
                 raw.send_query(sql).await;
@@ -269,7 +282,7 @@ fn a_storm_of_broken_clients_leaves_nothing_behind() {
         let (open, ..) = pools(&proxy);
         assert!(open <= 30, "{open}");
         let mut raw = Raw::connect(port, APP, USUAL).await;
-        assert_eq!(raw.text("SELECT t FROM d.one WHERE id = 1 FOR UPDATE").await, "one");
+        assert_eq!(raw.text("SELECT t FROM d.stormy WHERE id = 1 FOR UPDATE").await, "one");
         assert_eq!(raw.text("SELECT IS_FREE_LOCK('storm')").await, "1");
     });
 }
@@ -277,20 +290,21 @@ fn a_storm_of_broken_clients_leaves_nothing_behind() {
 #[test]
 fn sigterm_lets_transactions_end() {
     run(async {
+        own_table("drained").await;
         let mut proxy = start("limits: {drain_s: 600}").await;
         let mut idle = Raw::connect(proxy.port(), APP, USUAL).await;
         idle.run("DO 1").await;
         let mut open = Raw::connect(proxy.port(), APP, USUAL).await;
         open.run("BEGIN").await;
-        open.run("UPDATE d.one SET t = 'ONE' WHERE id = 1").await;
+        open.run("UPDATE d.drained SET t = 'ONE' WHERE id = 1").await;
         let mut busy = Raw::connect(proxy.port(), APP, USUAL).await;
-        busy.send_query(b"SELECT 'waits', t FROM d.one WHERE id = 1 FOR UPDATE").await;
+        busy.send_query(b"SELECT 'waits', t FROM d.drained WHERE id = 1 FOR UPDATE").await;
         until_running(1, "SELECT ''waits''").await;
         proxy.terminate();
         assert_eq!(refusal_of(&mut idle).await, 1053);
         assert!(idle.is_closed().await);
         assert!(TcpStream::connect(("127.0.0.1", proxy.port())).await.is_err());
-        open.run("UPDATE d.one SET t = 'one' WHERE id = 1").await;
+        open.run("UPDATE d.drained SET t = 'one' WHERE id = 1").await;
         open.run("COMMIT").await;
         assert!(matches!(busy.outcome().await, Outcome::Rows { end: Ok(_), .. }));
         for raw in [&mut open, &mut busy] {
@@ -406,22 +420,22 @@ fn timeouts_and_limits_are_the_servers() {
     run(async {
         let cluster = Cluster::start(0).await;
         let mut root = cluster.connect(0, ROOT).await;
-        for set in ["interactive_timeout = 4", "max_allowed_packet = 1048576"] {
+        for set in ["interactive_timeout = 10", "max_allowed_packet = 1048576"] {
             root.query_drop(format!("SET GLOBAL {set}")).await.expect("root may");
         }
         let proxy = Proxy::start(&cluster, "").await;
         let mut patient = Raw::connect(proxy.port(), APP, USUAL).await;
         let mut person = Raw::connect(proxy.port(), APP, USUAL | flag::INTERACTIVE).await;
-        assert_eq!(person.text("SELECT @@wait_timeout").await, "4");
+        assert_eq!(person.text("SELECT @@wait_timeout").await, "10");
         // What a session sets counts from then on, in a transaction too.
         let mut hasty = Raw::connect(proxy.port(), APP, USUAL).await;
-        hasty.run("SET SESSION wait_timeout = 4").await;
+        hasty.run("SET SESSION wait_timeout = 10").await;
         let mut bound = Raw::connect(proxy.port(), APP, USUAL).await;
-        bound.run("SET SESSION wait_timeout = 4").await;
+        bound.run("SET SESSION wait_timeout = 10").await;
         bound.run("BEGIN").await;
         bound.run("CREATE TEMPORARY TABLE mysql.pinned (i INT)").await;
         let mut relieved = Raw::connect(proxy.port(), APP, USUAL).await;
-        relieved.run("SET SESSION wait_timeout = 4").await;
+        relieved.run("SET SESSION wait_timeout = 10").await;
         relieved.run("SET SESSION wait_timeout = DEFAULT").await;
         join_all([&mut person, &mut hasty, &mut bound].map(closed_for_idleness)).await;
         sleep(Duration::from_millis(500)).await;

@@ -38,25 +38,38 @@ async fn proxy() -> &'static Proxy {
             cluster
                 .script("CREATE DATABASE d; CREATE TABLE d.one (id INT PRIMARY KEY, t TEXT); INSERT INTO d.one VALUES (1, 'one'), (2, NULL)")
                 .await;
-            // Where a statement ran can be read from its answer: each server says its own ordinal.
-            for ordinal in 0..3 {
-                let mut root = cluster.connect(ordinal, ROOT).await;
-                for sql in [
-                    "SET sql_log_bin = 0",
-                    "SET GLOBAL super_read_only = OFF",
-                    "CREATE TABLE d.home (server BIGINT PRIMARY KEY)",
-                    &format!("INSERT INTO d.home VALUES ({ordinal})"),
-                ] {
-                    root.query_drop(sql).await.expect("root may");
-                }
-                if ordinal > 0 {
-                    root.query_drop("SET GLOBAL super_read_only = ON").await.expect("root may");
-                }
-            }
+            make_homes(cluster).await;
             let proxy = Proxy::start(cluster, "pool: {linger_ms: 50}").await;
             // From here on the password is known.
             drop(proxy.connect(APP).await);
             proxy
         })
         .await
+}
+
+/// A table of a test's own that is like `d.one`, which many tests read: for rows that it changes or keeps locked.
+async fn own_table(name: &str) {
+    proxy().await;
+    let sql = format!("CREATE TABLE d.{name} LIKE d.one; INSERT INTO d.{name} VALUES (1, 'one'), (2, NULL)");
+    Cluster::shared().await.script(&sql).await;
+}
+
+/// Where a statement ran can be read from its answer: each server says its own ordinal. And on a busy machine nobody is to give
+/// a lock up.
+async fn make_homes(cluster: &Cluster) {
+    for ordinal in 0..cluster.servers().len() {
+        let mut root = cluster.connect(ordinal, ROOT).await;
+        for sql in [
+            "SET sql_log_bin = 0",
+            "SET GLOBAL super_read_only = OFF",
+            "SET GLOBAL innodb_lock_wait_timeout = 600",
+            "CREATE TABLE d.home (server BIGINT PRIMARY KEY)",
+            &format!("INSERT INTO d.home VALUES ({ordinal})"),
+        ] {
+            root.query_drop(sql).await.expect("root may");
+        }
+        if ordinal > 0 {
+            root.query_drop("SET GLOBAL super_read_only = ON").await.expect("root may");
+        }
+    }
 }

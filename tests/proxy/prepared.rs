@@ -384,7 +384,7 @@ fn statements_outlive_connections_tables_and_the_cache() {
             .flatten();
         assert!(most.is_some_and(|most| most <= 2), "{most:?}");
         // The table changes below them.
-        cluster.script("ALTER TABLE d.changes ADD COLUMN more INT, MODIFY id INT; FLUSH TABLES; ALTER TABLE d.changes MODIFY id BIGINT").await;
+        cluster.script("ALTER TABLE d.changes ADD COLUMN more INT, MODIFY id INT; FLUSH TABLES d.changes; ALTER TABLE d.changes MODIFY id BIGINT").await;
         for (offset, statement) in (0..).zip(&statements) {
             assert_eq!(
                 number(raw.execute(statement.id, 0, &[0], &[], &1i64.to_le_bytes()).await),

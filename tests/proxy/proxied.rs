@@ -32,7 +32,7 @@ fn a_load_balancer_says_whom_it_brings() {
     run(async {
         proxy().await;
         let cluster = Cluster::shared().await;
-        let listed = "listen: {proxy_protocol_from: [127.0.0.2]}\nlimits: {login_s: 10}";
+        let listed = "listen: {proxy_protocol_from: [127.0.0.2]}";
         let proxy = Proxy::start(cluster, listed).await;
         drop(proxy.connect(APP).await);
         let mut admin = connect(proxy.sql().port(), ADMIN).await.expect("the admin port is open");
@@ -72,9 +72,10 @@ fn a_load_balancer_says_whom_it_brings() {
         assert!(Raw::over(stream, nobody, USUAL, "").await.expect("it asks for the password").is_none());
         proxy.logs("was not logged in client=192.0.2.7:40000").await;
         // No header, or a bad one: closed without a greeting.
+        let hasty = Proxy::start(cluster, &format!("{listed}\nlimits: {{login_s: 2}}")).await;
         let refused =
             [&b""[..], b"PROXY TCP5 ", b"\x20\0\0\x01\x85\xa6\xff\x01"].map(async |bytes: &[u8]| {
-                let mut stream = from(BALANCER, &proxy).await;
+                let mut stream = from(BALANCER, &hasty).await;
                 stream.write_all(bytes).await.expect("it is taken");
                 let mut said = Vec::new();
                 let _ = stream.read_to_end(&mut said).await;

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use super::support::cluster::{APP, Account, Cluster, ROOT};
 use super::support::proxy::Proxy;
 use super::support::raw::{Outcome, Raw, USUAL, command, flag, string};
-use super::{proxy, run};
+use super::{own_table, proxy, run};
 
 /// What the session looks like, on whichever server.
 const LOOK: &str = "SELECT CONCAT_WS('|', DATABASE(), @@sql_mode, @@time_zone, @@character_set_client, \
@@ -65,6 +65,7 @@ fn a_read_only_transaction_goes_on_where_the_server_would_go_on() {
     /// In a transaction, and a read-only one.
     const FLAGS: u16 = 0x2001;
     run(async {
+        own_table("ending").await;
         let mut raw = Raw::connect(proxy().await.port(), APP, USUAL).await;
         raw.run("START TRANSACTION READ ONLY").await;
         raw.command(command::PING, b"").await;
@@ -74,9 +75,9 @@ fn a_read_only_transaction_goes_on_where_the_server_would_go_on() {
             assert_eq!(raw.run(sql).await.status & FLAGS, FLAGS, "{sql}");
         }
         for sql in [
-            "ALTER TABLE d.one COMMENT 'x'",
-            "LOCK TABLES d.one READ",
-            "FLUSH TABLES d.one WITH READ LOCK",
+            "ALTER TABLE d.ending COMMENT 'x'",
+            "LOCK TABLES d.ending READ",
+            "FLUSH TABLES d.ending WITH READ LOCK",
             "FLUSH STATUS",
         ] {
             raw.run("START TRANSACTION READ ONLY").await;
@@ -397,6 +398,7 @@ fn insert_ids_and_warnings_are_the_sessions_own() {
 fn session_changes_are_shown_to_those_who_ask() {
     run(async {
         let proxy = proxy().await;
+        own_table("changed").await;
         // `Raw` panics when it sees any without the flag.
         let mut without = Raw::connect(proxy.port(), APP, USUAL).await;
         let mut with = Raw::connect(proxy.port(), APP, USUAL | flag::SESSION_TRACK).await;
@@ -406,8 +408,8 @@ fn session_changes_are_shown_to_those_who_ask() {
                 "SET autocommit = 1",
                 "SET NAMES utf8mb4",
                 "SET @x = 1",
-                "UPDATE d.one SET t = 'ONE' WHERE id = 1",
-                "UPDATE d.one SET t = 'one' WHERE id = 1",
+                "UPDATE d.changed SET t = 'ONE' WHERE id = 1",
+                "UPDATE d.changed SET t = 'one' WHERE id = 1",
             ] {
                 raw.run(sql).await;
             }
@@ -421,8 +423,8 @@ fn session_changes_are_shown_to_those_who_ask() {
             .map(|(kind, data)| (kind, data[1..21].to_vec()))
             .collect();
         assert!(names.contains(&(0, b"character_set_client".to_vec())), "{names:?}");
-        assert_eq!(with.run("UPDATE d.one SET t = 'ONE' WHERE id = 1").await.changes, []);
-        assert_eq!(with.run("UPDATE d.one SET t = 'one' WHERE id = 1").await.changes, []);
+        assert_eq!(with.run("UPDATE d.changed SET t = 'ONE' WHERE id = 1").await.changes, []);
+        assert_eq!(with.run("UPDATE d.changed SET t = 'one' WHERE id = 1").await.changes, []);
     });
 }
 
@@ -514,10 +516,11 @@ fn users_change_at_once() {
 fn kill_ends_a_statement_or_a_session() {
     run(async {
         let proxy = proxy().await;
+        own_table("killed").await;
         let mut killer = Raw::connect(proxy.port(), APP, USUAL).await;
         for sleeps in [
             "SELECT SLEEP(300)",
-            "SELECT SLEEP(300) FROM d.one WHERE id = 1 FOR UPDATE",
+            "SELECT SLEEP(300) FROM d.killed WHERE id = 1 FOR UPDATE",
             "SELECT SLEEP(300) FROM d.home",
         ] {
             let mut victim = Raw::connect(proxy.port(), APP, USUAL).await;
@@ -686,7 +689,8 @@ pub(super) async fn until_running(count: u32, text: &str) {
 fn a_client_that_disappears_has_its_statement_ended() {
     run(async {
         let proxy = proxy().await;
-        for sql in ["SELECT SLEEP(310)", "SELECT SLEEP(310), id FROM d.one FOR UPDATE", "DO SLEEP(310)"] {
+        own_table("left").await;
+        for sql in ["SELECT SLEEP(310)", "SELECT SLEEP(310), id FROM d.left FOR UPDATE", "DO SLEEP(310)"] {
             // More at once than KILLs may be under way.
             let mut clients = Vec::new();
             for _ in 0..40 {
