@@ -182,7 +182,12 @@ fn a_drain_lets_a_transaction_end() {
         };
         timeout(PATIENCE, draining).await.expect("it says that it drains");
         assert_eq!(http_get(proxy.http(), "/healthz").map(|(status, _)| status), Some(200));
-        assert!(proxy.try_connect(APP).await.is_err(), "no new clients");
+        let closed = async {
+            while TcpStream::connect(("127.0.0.1", proxy.port())).await.is_ok() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, closed).await.expect("no new clients");
         client.query_drop("COMMIT").await.expect("it may end");
         let status = proxy.ended(PATIENCE).await.expect("it ends when the last client has");
         assert!(status.success(), "{status}\n{}", proxy.log());

@@ -1,4 +1,4 @@
-SET lock_wait_timeout = 20;
+SET lock_wait_timeout = 300;
 ALTER DATABASE {schema} COLLATE utf8mb4_0900_ai_ci;
 DROP TABLE IF EXISTS {schema}.t0, {schema}.t1, {schema}.log, {schema}.m0, {schema}.m1, {schema}.x0, {schema}.x1, {schema}.x2, {schema}.x3, {schema}.x4;
 DROP VIEW IF EXISTS {schema}.w0, {schema}.w1, {schema}.w2, {schema}.w3, {schema}.w4;
