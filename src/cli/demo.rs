@@ -399,7 +399,8 @@ mod tests {
 
         // A replica loses its disk, and is copied anew.
         demo.lose(2).await;
-        reach(&mut controlled, "Primary Serving Blank").await;
+        let missed = controlled.progress.wait_for(|progress| !progress.all_serving());
+        timeout(LONG, missed).await.expect("in time").expect("the controller runs");
         reach(&mut controlled, "Primary Serving Serving").await;
         assert_eq!(ask(&demo, 2, "SELECT COUNT(*) FROM demo.t").await, "1");
 
@@ -567,7 +568,10 @@ mod tests {
         let mut controlled = Controlled::start(&demo, None).expect("nothing on record");
         reach(&mut controlled, "Primary Serving Serving").await;
         ask(&demo, 0, "CREATE TABLE demo.t (id BIGINT PRIMARY KEY)").await;
-        let config = demo.config().expect("it is right");
+        let mut config = demo.config().expect("it is right");
+        // A busy machine takes longer than applications would like.
+        config.routing.primary_wait = LONG;
+        config.monitor.timeout = PROMPT;
         let server =
             Server::bind(config).await.expect("it binds").appointed_by(controlled.appointments.clone());
         let (source, stop) = (server.source(), CancellationToken::new());

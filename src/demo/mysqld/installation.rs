@@ -94,7 +94,7 @@ impl Installation {
         let lock_path = cache.join(format!("data-{}.lock", self.version_text));
         let lock = File::create(&lock_path).map_err(file("create", &lock_path))?;
         // Another process may be making it: that takes seconds.
-        let patience = Instant::now() + Duration::from_secs(120);
+        let patience = Instant::now() + Duration::from_secs(300);
         while lock.try_lock().is_err() {
             if Instant::now() > patience {
                 return Err(Error::Busy(lock_path));
