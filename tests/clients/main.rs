@@ -173,7 +173,7 @@ fn check(client: &str, language: Option<&str>, command: impl Fn(&Path) -> Comman
                 .stdin(Stdio::null())
                 .kill_on_drop(true)
                 .output();
-            let output = timeout(Duration::from_secs(180), run).await.expect("in time").expect("it runs");
+            let output = timeout(Duration::from_secs(600), run).await.expect("in time").expect("it runs");
             judge(&format!("{client}, TLS {tls}"), &output);
             scene.cluster.script(&format!("DROP DATABASE {schema}")).await;
         }

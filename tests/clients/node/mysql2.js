@@ -171,7 +171,7 @@ report({
       const sleeping = session.query('SELECT SLEEP(60)').then(([[row]]) => Object.values(row)[0], (error) => error);
       let over = false;
       sleeping.finally(() => { over = true; });
-      for (let round = 0; !over && round < 100; round++) {
+      for (let round = 0; !over && round < 1000; round++) {
         await new Promise((next) => setTimeout(next, 100));
         if (!over) await other.query(`${kill} ${session.threadId}`).catch((error) => assert.equal(error.errno, 1094));
       }

@@ -296,7 +296,7 @@ final class Client {
       }
       try (Statement statement = session.createStatement()) {
         Thread other = new Thread(() -> {
-          for (int round = 0; round < 50; round++) {
+          for (int round = 0; round < 500; round++) {
             try {
               Thread.sleep(200);
               statement.cancel();
