@@ -141,5 +141,5 @@ stringData: {root: geheim, controller: controller-1, replication: replication-1,
 ";
 
 /// Three servers from nothing, two of them by CLONE, on a busy machine.
-pub(crate) const BOOT: Duration = Duration::from_secs(180);
-pub(crate) const SOON: Duration = Duration::from_secs(45);
+pub(crate) const BOOT: Duration = Duration::from_secs(300);
+pub(crate) const SOON: Duration = Duration::from_secs(120);

@@ -12,9 +12,9 @@ use crate::traffic::create_shop;
 /// The Readwrights' pods.
 pub(crate) const DOORS: [&str; 2] = ["readwright-0", "readwright-1"];
 /// Longer than anything but setting servers up should take.
-pub(crate) const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_secs(120);
 /// A first start, with copies of whole servers.
-pub(crate) const BOOT: Duration = Duration::from_secs(180);
+pub(crate) const BOOT: Duration = Duration::from_secs(300);
 
 /// From nothing to three servers that serve, and an application's account and table.
 pub(crate) async fn set_up(scene: &Scene) {

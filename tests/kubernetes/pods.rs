@@ -106,7 +106,7 @@ fn pods_are_real_servers() {
 
         // A drained node loses its pods to another.
         let node = scene.field("pod/mysql-1", ".spec.nodeName").await.expect("it is there");
-        scene.kubectl(&["drain", &node, "--force", "--timeout=60s"]).await;
+        scene.kubectl(&["drain", &node, "--force", "--timeout=300s"]).await;
         until("mysql-1 runs elsewhere", SOON, async || {
             let now = scene.field("pod/mysql-1", ".spec.nodeName").await?;
             if now.is_empty() || now == node { Err(format!("it is on {now}")) } else { Ok(()) }
@@ -191,8 +191,8 @@ async fn expect(scene: &Scene, pod: &str, kind: &str, status: &str) -> Result<()
 }
 
 /// From an empty folder to a server, on a busy machine.
-const BOOT: Duration = Duration::from_secs(60);
-const SOON: Duration = Duration::from_secs(20);
+const BOOT: Duration = Duration::from_secs(300);
+const SOON: Duration = Duration::from_secs(120);
 
 const MANIFEST: &str = r#"
 apiVersion: v1

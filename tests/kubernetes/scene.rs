@@ -299,7 +299,7 @@ async fn kubectl(kube: &Kube, arguments: &[&str], input: Option<&str>) -> Result
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(input.unwrap_or_default().as_bytes()).await.map_err(|error| error.to_string())?;
     }
-    let output = timeout(Duration::from_secs(120), child.wait_with_output()).await;
+    let output = timeout(Duration::from_secs(600), child.wait_with_output()).await;
     let output = output.map_err(|_| format!("kubectl {arguments:?} does not end"))?;
     let output = output.map_err(|error| format!("kubectl: {error}"))?;
     match output.status.success() {

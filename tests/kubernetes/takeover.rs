@@ -248,7 +248,7 @@ async fn and_back(scene: &Scene, traffic: &Traffic) {
     rolled_out(scene).await;
     switchover(scene, "mysql-0").await;
     scene.kubectl(&["apply", "-k", "deploy/overlays/existing"]).await;
-    scene.kubectl(&["rollout", "status", "deployment", "readwright", "--timeout=110s"]).await;
+    scene.kubectl(&["rollout", "status", "deployment", "readwright", "--timeout=500s"]).await;
     for name in SERVERS {
         run(scene, name, &["RESET PERSIST IF EXISTS skip_replica_start"]).await;
     }
@@ -267,7 +267,7 @@ async fn partition(scene: &Scene, ordinal: u8) {
 }
 
 async fn rolled_out(scene: &Scene) {
-    scene.kubectl(&["rollout", "status", "statefulset", "mysql", "--timeout=110s"]).await;
+    scene.kubectl(&["rollout", "status", "statefulset", "mysql", "--timeout=500s"]).await;
 }
 
 const REPLICAS_FIRST: [&str; 3] = ["mysql-2", "mysql-1", "mysql-0"];

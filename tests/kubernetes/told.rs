@@ -6,8 +6,9 @@ use std::time::Duration;
 use kube::api::{ListParams, Patch, PatchParams};
 use mysql_async::prelude::Queryable;
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
-use crate::managed::{SOON, root, serving, set_up_with};
+use crate::managed::{BOOT, SOON, root, serving, set_up_with};
 use crate::scene::{Scene, scenario, until};
 
 #[test]
@@ -35,9 +36,17 @@ fn labels_gates_and_events() {
         happened(scene, "mysql-2", &copied).await;
 
         // Nothing changes, and nothing is sent.
-        let before = versions(scene).await;
-        tokio::time::sleep(Duration::from_secs(10)).await;
-        assert_eq!(versions(scene).await, before);
+        let patience = Instant::now() + BOOT;
+        loop {
+            let before = versions(scene).await;
+            sleep(Duration::from_secs(10)).await;
+            let after = versions(scene).await;
+            if after == before {
+                break;
+            }
+            // On a busy machine a probe of the kubelet's fails now and then, which changes a pod.
+            assert!(Instant::now() < patience, "{before:?}, then {after:?}");
+        }
 
         // What is meant for a pod does not hit the next one of its name.
         let another = json!({ "metadata": { "uid": "00000000-0000-4000-8000-000000000000" }, "status": {} });

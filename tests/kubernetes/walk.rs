@@ -31,7 +31,7 @@ fn the_tutorial() {
 
         // Drain its node.
         let node = scene.field("pod/mysql-2", ".spec.nodeName").await.expect("it is there");
-        scene.kubectl(&["drain", &node, "--pod-selector=app=mysql", "--timeout=60s"]).await;
+        scene.kubectl(&["drain", &node, "--pod-selector=app=mysql", "--timeout=300s"]).await;
         traffic.reads_go_to(scene, &["mysql-1", "mysql-2"], BOOT).await;
         assert_ne!(scene.field("pod/mysql-2", ".spec.nodeName").await, Ok(node.clone()));
         scene.kubectl(&["uncordon", &node]).await;

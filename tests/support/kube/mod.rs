@@ -136,7 +136,7 @@ impl Kube {
             ],
         )?;
         self.running.lock().await.push(child);
-        let patience = Instant::now() + Duration::from_secs(60);
+        let patience = Instant::now() + Duration::from_secs(300);
         loop {
             let ready = hyper::Request::get("/readyz").body(Vec::new()).map_err(|error| error.to_string())?;
             match timeout(Duration::from_secs(5), self.client.request_text(ready)).await {
