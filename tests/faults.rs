@@ -16,7 +16,7 @@ mod support;
 
 fn run<F: Future>(test: F) -> F::Output {
     support::run(async {
-        tokio::time::timeout(Duration::from_secs(600), test).await.expect("the test ends in time")
+        tokio::time::timeout(Duration::from_secs(1200), test).await.expect("the test ends in time")
     })
 }
 

@@ -97,7 +97,7 @@ impl Servers {
                 for ordinal in 1..self.len() {
                     let mut replica = cluster.connect(ordinal, ROOT).await;
                     let overdue: Option<i64> = replica
-                        .exec_first("SELECT MASTER_GTID_WAIT(?, 90)", (&written,))
+                        .exec_first("SELECT MASTER_GTID_WAIT(?, 300)", (&written,))
                         .await
                         .expect("it can be asked");
                     assert_eq!(overdue, Some(0), "mariadb-{ordinal} does not catch up with {written:?}");

@@ -25,7 +25,7 @@ mod variables;
 /// The body of a test, which ends, however busy the machine is.
 fn run<F: Future>(test: F) -> F::Output {
     support::run(async {
-        tokio::time::timeout(Duration::from_secs(600), test).await.expect("the test ends in time")
+        tokio::time::timeout(Duration::from_secs(1200), test).await.expect("the test ends in time")
     })
 }
 

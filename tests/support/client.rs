@@ -28,7 +28,7 @@ pub(crate) async fn mysql(cluster: &Cluster, arguments: &[&str], statements: &st
         let _ = input.write_all(statements.as_bytes()).await;
     };
     let both = async { tokio::join!(write, run.wait_with_output()).1 };
-    let Output { status, stdout, stderr } = timeout(Duration::from_secs(120), both)
+    let Output { status, stdout, stderr } = timeout(Duration::from_secs(300), both)
         .await
         .expect("the client ends in time")
         .expect("it can be waited for");

@@ -118,7 +118,7 @@ impl Cluster {
         for ordinal in 1..self.servers.len() {
             let mut replica = self.connect(ordinal, ROOT).await;
             let overdue: Option<u8> = replica
-                .exec_first("SELECT WAIT_FOR_EXECUTED_GTID_SET(?, 90)", (&executed,))
+                .exec_first("SELECT WAIT_FOR_EXECUTED_GTID_SET(?, 300)", (&executed,))
                 .await
                 .expect("it can be asked");
             assert_eq!(overdue, Some(0), "mysql-{ordinal} does not catch up with {executed}");
@@ -140,7 +140,7 @@ impl Cluster {
             .stdout(Stdio::null())
             .kill_on_drop(true)
             .output();
-        let output = timeout(Duration::from_secs(120), run).await.expect("in time").expect("it runs");
+        let output = timeout(Duration::from_secs(300), run).await.expect("in time").expect("it runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         self.caught_up().await;
     }
@@ -150,7 +150,7 @@ impl Cluster {
 pub(crate) async fn comes_back(server: &Instance, process: u32) {
     let mut state = server.state();
     let again = state.wait_for(|state| matches!(state, State::Ready(now) if *now != process));
-    timeout(Duration::from_secs(120), again).await.expect("in time").expect("it runs");
+    timeout(Duration::from_secs(300), again).await.expect("in time").expect("it runs");
 }
 
 /// The process of a server that accepts connections.
@@ -170,7 +170,7 @@ pub(crate) async fn connect(port: u16, account: Account) -> Result<Conn, mysql_a
         .pass(Some(account.password))
         // Else it looks for a Unix socket and prefers that, past a proxy.
         .prefer_socket(false);
-    timeout(Duration::from_secs(90), Conn::new(options)).await.expect("a login ends in time")
+    timeout(Duration::from_secs(180), Conn::new(options)).await.expect("a login ends in time")
 }
 
 fn server(ordinal: u32) -> Server {

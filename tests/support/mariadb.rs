@@ -91,7 +91,7 @@ impl MariaDb {
     }
 
     async fn reachable(&self, ordinal: usize) -> Conn {
-        let patience = Instant::now() + Duration::from_secs(120);
+        let patience = Instant::now() + Duration::from_secs(300);
         loop {
             match connect(self.servers[ordinal].port, ROOT).await {
                 Ok(conn) => return conn,

@@ -111,7 +111,7 @@ pub(crate) struct PreparedAs {
     pub(crate) parameters: u16,
 }
 
-const DEADLINE: Duration = Duration::from_secs(90);
+const DEADLINE: Duration = Duration::from_secs(240);
 const FULL_FRAME: usize = 0xFF_FFFF;
 const MORE_RESULTS: u16 = 0x0008;
 const CURSOR_EXISTS: u16 = 0x0040;

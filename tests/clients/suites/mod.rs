@@ -54,11 +54,23 @@ fn compare(suite: &str, script: &str, arguments: &[&str]) {
             Err(reason) if std::env::var_os("CI").is_none() => return eprintln!("SKIPPED {suite}: {reason}"),
             Err(reason) => panic!("{suite} cannot be run: {reason}"),
         };
-        let direct = outcomes(suite, &tools, Behind::Nothing).await;
-        let proxied = outcomes(suite, &tools, Behind::Proxy).await;
-        judge(suite, &direct, &proxied);
+        let mut unexplained: Option<BTreeSet<String>> = None;
+        for _ in 0..ROUNDS {
+            let direct = outcomes(suite, &tools, Behind::Nothing).await;
+            let proxied = outcomes(suite, &tools, Behind::Proxy).await;
+            let found = differences(suite, &direct, &proxied);
+            let again = unexplained.map_or(found.clone(), |before| &before & &found);
+            if again.is_empty() {
+                return;
+            }
+            unexplained = Some(again);
+        }
+        panic!("{suite}: unexplained differences: {unexplained:#?}");
     });
 }
+
+/// A test that measures time comes out otherwise now and then: what counts is what differs in each of so many runs.
+const ROUNDS: u32 = 3;
 
 #[derive(Clone, Copy, Debug)]
 enum Behind {
@@ -128,14 +140,14 @@ async fn outcomes(suite: &str, tools: &Path, behind: Behind) -> Outcomes {
     outcomes
 }
 
-/// Prints every difference; one that nobody has explained fails the test.
-fn judge(suite: &str, direct: &Outcomes, proxied: &Outcomes) {
+/// Prints every difference, and gives the tests whose nobody has explained.
+fn differences(suite: &str, direct: &Outcomes, proxied: &Outcomes) -> BTreeSet<String> {
     assert!(direct.values().any(|outcome| outcome == "passed"), "{suite} has run nothing");
     let known: BTreeMap<&str, &str> = include_str!("known.tsv")
         .lines()
         .filter_map(|line| line.strip_prefix(suite)?.strip_prefix('\t')?.split_once('\t'))
         .collect();
-    let mut unexplained = Vec::new();
+    let mut unexplained = BTreeSet::new();
     for test in direct.keys().chain(proxied.keys()).collect::<BTreeSet<_>>() {
         let of = |outcomes: &Outcomes| outcomes.get(test).map_or("not run", String::as_str).to_owned();
         let (direct, proxied) = (of(direct), of(proxied));
@@ -148,9 +160,9 @@ fn judge(suite: &str, direct: &Outcomes, proxied: &Outcomes) {
                     "{suite}: {test}: {direct} direct, {proxied} through the proxy: {}",
                     reason.unwrap_or(&"WHY?")
                 );
-                unexplained.extend(reason.is_none().then_some(test));
+                unexplained.extend(reason.is_none().then(|| test.clone()));
             }
         }
     }
-    assert!(unexplained.is_empty(), "{suite}: unexplained differences: {unexplained:#?}");
+    unexplained
 }
