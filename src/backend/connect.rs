@@ -475,7 +475,7 @@ mod tests {
     async fn against(packets: &[&[u8]], tail: &[u8], tls: bool) -> Result<Connected, ConnectError> {
         let mode = if tls { TlsMode::Required } else { TlsMode::Disabled };
         let connector =
-            Connector::new(&ServerTls { mode, ca: None, certificate: None }, Duration::from_secs(5))
+            Connector::new(&ServerTls { mode, ca: None, certificate: None }, Duration::from_secs(60))
                 .expect("no CA");
         let (near, far) = if tls {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");

@@ -79,7 +79,7 @@ async fn pair(
         ca: None,
         certificate: None,
     };
-    let connector = Connector::new(&tls, Duration::from_secs(20)).expect("no CA to read");
+    let connector = Connector::new(&tls, Duration::from_secs(60)).expect("no CA to read");
     let folder = Folder::new();
     let (address, accept): (Address, Listener) = match link {
         Link::Unix => {
