@@ -88,9 +88,9 @@ impl ThreadError {
     }
 }
 
-/// ER_CON_COUNT_ERROR, ER_SERVER_SHUTDOWN, ER_HOST_IS_BLOCKED, ER_TOO_MANY_USER_CONNECTIONS, and the CR_ codes from no
-/// socket to a lost connection.
-const AWAY: [u32; 10] = [1040, 1053, 1129, 1203, 2002, 2003, 2005, 2006, 2012, 2013];
+/// ER_CON_COUNT_ERROR, ER_SERVER_SHUTDOWN, ER_HOST_IS_BLOCKED, ER_TOO_MANY_USER_CONNECTIONS, ER_SERVER_OFFLINE_MODE, and the
+/// CR_ codes from no socket to a lost connection.
+const AWAY: [u32; 11] = [1040, 1053, 1129, 1203, 3032, 2002, 2003, 2005, 2006, 2012, 2013];
 
 /// ER_BAD_DB_ERROR, ER_NO_SUCH_TABLE, and what one hears without the right to see either: ER_DBACCESS_DENIED_ERROR,
 /// ER_TABLEACCESS_DENIED_ERROR.

@@ -261,6 +261,14 @@ mod tests {
             &Replication::Paused("the receiver is stopped: error 2003: why".into()),
         );
         check(
+            "receiver that a source in offline mode has sent away",
+            |_, c| {
+                c.receiver.state = ThreadState::Off;
+                c.receiver.error = error(3032);
+            },
+            &Replication::Paused("the receiver is stopped: error 3032: why".into()),
+        );
+        check(
             "one that has something left to apply",
             |_, c| {
                 c.receiver.state = ThreadState::Off;
