@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::model::settings::Settings;
+use crate::model::settings::{Beginning, Settings};
 use crate::wire::flags::Capabilities;
 use crate::wire::handshake::Attributes;
 use crate::wire::response::Format;
@@ -36,7 +36,9 @@ pub(crate) struct Connection {
     pub(crate) identity: Arc<Identity>,
     /// What the server has been told; see `reset`.
     pub(crate) applied: Arc<Settings>,
-    /// What the login left in variables that no `SET ... = DEFAULT` brings back, and in sql_mode and the trackers.
+    /// What the server made of it before anybody asked for anything.
+    pub(crate) beginning: Arc<Beginning>,
+    /// What the login left in variables that no `SET ... = DEFAULT` brings back, and in the trackers.
     pub(crate) initial: Arc<[(&'static str, Box<[u8]>)]>,
     /// What COM_RESET_CONNECTION would make of the character set variables.
     pub(crate) globals: Arc<[(&'static str, Box<[u8]>)]>,

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::config;
 use crate::model::server::{Address, ServerId};
-use crate::model::settings::{Settings, Trackers};
+use crate::model::settings::{Beginning, Settings, Trackers};
 use crate::model::topology::{Server, Topology, Writer};
 
 use connect::{ConnectError, Connector};
@@ -59,16 +59,6 @@ impl Pools {
 
     pub(crate) fn connect_timeout(&self) -> Duration {
         self.limits.connect_timeout
-    }
-
-    /// The `sql_mode` that sessions begin with; empty before the first connection.
-    pub(crate) fn default_sql_mode(&self) -> Arc<Box<[u8]>> {
-        self.defaults.sql_mode()
-    }
-
-    /// The client character set of sessions after COM_RESET_CONNECTION; empty before the first connection.
-    pub(crate) fn default_charset(&self) -> Arc<Box<[u8]>> {
-        self.defaults.charset()
     }
 
     /// The session changes that clients are told of which have asked for nothing.
@@ -129,16 +119,18 @@ impl Pools {
         self.make(server).lease(server, identity, settings).await
     }
 
-    /// Logs in to the server anew, whatever is pooled, and pools the connection: proof that the password is right.
+    /// Logs in to the server anew, whatever is pooled, and pools the connection: proof that the password is right. Returns what
+    /// a session begins with there.
     pub(crate) async fn check_login(
         &self,
         server: &Arc<Server>,
         identity: &Arc<Identity>,
         settings: &Arc<Settings>,
-    ) -> Result<(), LeaseError> {
-        let lease = self.make(server).lease_new(server, identity, settings).await?;
+    ) -> Result<Arc<Beginning>, LeaseError> {
+        let mut lease = self.make(server).lease_new(server, identity, settings).await?;
+        let beginning = Arc::clone(&lease.connection().beginning);
         lease.release(Instant::now());
-        Ok(())
+        Ok(beginning)
     }
 
     /// Ends a statement (or its whole connection) by its thread id, as the user it belongs to.

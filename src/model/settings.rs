@@ -24,6 +24,19 @@ pub(crate) struct Settings {
     pub(crate) after_reset: bool,
 }
 
+/// What a server gives a session of its own accord, by its global variables and `init_connect`; of no schema. Default: as long
+/// as nothing is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Beginning {
+    /// Behind a login.
+    pub(crate) login: Settings,
+    /// Behind COM_RESET_CONNECTION and COM_CHANGE_USER, which run no `init_connect`.
+    pub(crate) reset: Settings,
+    /// `character_set_client` of these two.
+    pub(crate) login_charset: Box<[u8]>,
+    pub(crate) reset_charset: Box<[u8]>,
+}
+
 /// Which values a connection's session_track_* variables have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum TrackersView {
@@ -124,9 +137,14 @@ impl Trackers {
 }
 
 impl Settings {
-    /// What a connection has right after a login with this schema.
+    /// Nothing but this schema.
     pub(crate) fn with_schema(schema: Option<Arc<[u8]>>) -> Self {
         Self { schema, ..Self::default() }
+    }
+
+    /// The same in another schema.
+    pub(crate) fn in_schema(&self, schema: Option<Arc<[u8]>>) -> Self {
+        Self { schema, ..self.clone() }
     }
 
     /// The same for a statement that looks at the session_track_* variables.

@@ -84,6 +84,10 @@ pub(crate) fn decide(
     }
     let why = statement.reason.label();
     let primary = |why| Decision { target: Target::Primary, why, freshness: Freshness::Any };
+    if session.is_bound() {
+        // It began so, and has no connection yet.
+        return primary(why_bound(session));
+    }
     match statement.kind {
         Kind::Write | Kind::Kill { .. } | Kind::AskRoute => primary(why),
         Kind::Anywhere if session.is_nearly_full() => primary(why),

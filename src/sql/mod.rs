@@ -29,7 +29,7 @@ pub(crate) use prepared::pins_of;
 pub(crate) use reason::Reason;
 pub(crate) use routines::Routines;
 pub(crate) use tables::is_system_schema;
-pub(crate) use variables::{REPLAYABLE, is_replayable};
+pub(crate) use variables::{REPLAYABLE, binding, is_replayable};
 pub(crate) use walk::route_question;
 
 /// How the session that sends a statement reads SQL text. Part of every cache key.

@@ -87,6 +87,16 @@ pub(super) fn assigned(name: &str) -> Assigned {
     }
 }
 
+/// The variables that bind a session whose server begins it with these values.
+pub(crate) fn binding<'a>(value: impl Fn(&str) -> Option<&'a [u8]>) -> impl Iterator<Item = &'static str> {
+    let binds = move |bound: &&Bound| {
+        let is_neutral =
+            |value: &[u8]| bound.neutral.iter().any(|neutral| value.eq_ignore_ascii_case(neutral.as_bytes()));
+        bound.neutral_is_replayable && value(bound.name).is_some_and(|value| !is_neutral(value))
+    };
+    BOUND.iter().filter(binds).map(|bound| bound.name)
+}
+
 /// For a variable that decides where reads belong: the values with which they may be a replica's, in lower case.
 pub(super) fn values_that_claim_no_reads(name: &str) -> Option<&'static [&'static str]> {
     match name {
