@@ -211,7 +211,7 @@ fn a_password_that_has_expired() {
                  GRANT ALL ON d.* TO ann",
             )
             .await;
-        let proxy = Proxy::start(&cluster, "").await;
+        let proxy = Proxy::start(&cluster, "users: {recheck_ms: 0}").await;
         let port = format!("--port={}", proxy.port());
         let ask = async |arguments: &[&str], sql: &str| {
             let always = ["--protocol=TCP", "--host=127.0.0.1", &port, "-uann"];
@@ -231,6 +231,17 @@ fn a_password_that_has_expired() {
         let said = ask(&["-psecret", "--connect-expired-password"], change).await;
         assert_eq!(said.as_deref(), Ok("1"));
         assert_eq!(ask(&["-panother"], "SELECT 'well'").await.as_deref(), Ok("well"));
+
+        // It expires past the proxy, which has connections from before.
+        for sql in ["SELECT COUNT(*) FROM d.t", "INSERT INTO d.t VALUES (2)"] {
+            ask(&["-panother"], sql).await.expect("it is good");
+        }
+        cluster.script("ALTER USER ann PASSWORD EXPIRE").await;
+        for sql in ["SELECT COUNT(*) FROM d.t", "INSERT INTO d.t VALUES (3)"] {
+            let said =
+                ask(&["-panother", "--connect-expired-password"], sql).await.expect_err("it has expired");
+            assert!(said.starts_with(told), "{sql}: {said}");
+        }
     });
 }
 

@@ -129,6 +129,12 @@ impl Pools {
     ) -> Result<Arc<Beginning>, LeaseError> {
         let mut lease = self.make(server).lease_new(server, identity, settings).await?;
         let beginning = Arc::clone(&lease.connection().beginning);
+        if lease.connection().doubtful {
+            // The password has expired: what was opened before may serve nobody any more.
+            for (_, pool) in self.by_server.load().values() {
+                pool.close_idle_of(&identity.credentials.user);
+            }
+        }
         lease.release(Instant::now());
         Ok(beginning)
     }

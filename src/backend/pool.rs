@@ -175,6 +175,20 @@ impl Pool {
         state.open -= u32::try_from(closed.len()).unwrap_or(0).min(state.open);
     }
 
+    /// Closes what is idle of one user.
+    pub(crate) fn close_idle_of(&self, user: &str) {
+        let closed: Vec<_> = {
+            let mut state = self.state.lock();
+            let closed: Vec<_> = state
+                .idle
+                .extract_if(.., |connection| *connection.identity.credentials.user == *user)
+                .collect();
+            state.open -= u32::try_from(closed.len()).unwrap_or(0).min(state.open);
+            closed
+        };
+        drop(closed);
+    }
+
     /// Closes what is idle and pools nothing more: the server is gone, or it has another address now.
     pub(crate) fn close(&self) {
         let idle = {
