@@ -251,7 +251,7 @@ fn an_account_with_a_limit_is_told_of_it() {
         let cluster = Cluster::start(0).await;
         cluster.script("CREATE USER ann IDENTIFIED BY 'secret' WITH MAX_USER_CONNECTIONS 1").await;
         let proxy = Proxy::start(&cluster, "").await;
-        let _direct = cluster.connect(0, ANN).await;
+        let direct = cluster.connect(0, ANN).await;
         let refused = proxy.try_connect(ANN).await.expect_err("one more than it may have").to_string();
         assert!(refused.contains("1226") && refused.contains("User 'ann' has exceeded"), "{refused}");
     });

@@ -42,7 +42,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::backend::Pools;
-use crate::backend::connect::{is_access_denied, is_users_limit};
+use crate::backend::connect::{is_access_denied, is_limit};
 use crate::backend::connection::Identity;
 use crate::backend::pool::LeaseError;
 use crate::config;
@@ -526,7 +526,7 @@ impl Check for AskServer {
                             _ => None,
                         };
                         silent &= matches!(said, Some(None));
-                        limit = said.flatten().filter(|error| is_users_limit(error)).cloned().or(limit);
+                        limit = said.flatten().filter(|error| is_limit(error)).cloned().or(limit);
                         why = Some(error.to_string());
                     }
                 }
