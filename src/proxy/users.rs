@@ -130,10 +130,13 @@ impl Users {
         known.confirm(Confirmed { schema, collation, capabilities, beginning, at, generation })
     }
 
-    /// A server refused these credentials. Leaves a user alone whose known password is another one: somebody may have
-    /// guessed wrong.
+    /// A server refused these credentials. What is known of the user stays where it is another password: somebody may have
+    /// guessed wrong. Servers count that (FAILED_LOGIN_ATTEMPTS), and so are asked about the right one again.
     pub(crate) fn forget(&self, credentials: &Credentials) {
         self.learned.remove_if(&*credentials.user, |known| known.is_same(credentials));
+        if let Some(known) = self.learned.get(&*credentials.user) {
+            known.confirmed.lock().clear();
+        }
     }
 
     /// Accounts may have changed (CREATE USER, ALTER USER, DROP USER, GRANT, REVOKE, SET PASSWORD, DROP DATABASE, ...):
@@ -263,7 +266,8 @@ mod tests {
         let users = users(60);
         learn(&users, &credentials("ann", "1"), None, users.generation());
         users.forget(&credentials("ann", "2"));
-        assert!(users.find("ann").is_some());
+        let known = users.find("ann").expect("that was somebody else's guess");
+        assert!(!is_confirmed(&users, &known, None), "the server has counted it");
         users.forget(&credentials("ann", "1"));
         assert!(users.find("ann").is_none());
     }
