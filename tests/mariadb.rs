@@ -78,6 +78,7 @@ fn behind_the_proxy(release: Release) {
         sessions(&proxy, &mut conn).await;
         isolation(&proxy, release).await;
         beginnings(&proxy).await;
+        failures_tell_later(&proxy).await;
 
         // A replica that stops, and one that lags.
         let strict = "routing: {max_lag_ms: 1500, gtid_wait_ms: 300}";
@@ -248,6 +249,47 @@ async fn isolation(proxy: &Proxy, release: Release) {
     if release == Release::Own {
         let unknown = conn.query_drop("SET @@transaction_isolation = 'READ-COMMITTED'").await;
         assert!(unknown.expect_err("10.11 has none").to_string().contains("1193"));
+    }
+}
+
+/// What a procedure has left of its session before it failed is that session's and nobody else's, although the server tells of it
+/// only when something changes.
+async fn failures_tell_later(proxy: &Proxy) {
+    let mut conn = proxy.connect(APP).await;
+    for sql in [
+        "CREATE PROCEDURE d.sets() BEGIN SET @left = 5; SIGNAL SQLSTATE '45000'; END",
+        "CREATE PROCEDURE d.makes() BEGIN CREATE TEMPORARY TABLE d.left_there (i INT); SIGNAL SQLSTATE '45000'; END",
+        "CREATE PROCEDURE d.chooses() BEGIN SET SESSION max_error_count = 7; SIGNAL SQLSTATE '45000'; END",
+    ] {
+        conn.query_drop(sql).await.expect("it may");
+    }
+    for (call, ask, stays) in [
+        ("CALL d.sets()", "SELECT IFNULL(@left, 0) FROM d.t WHERE i = 7", 5),
+        ("CALL d.makes()", "SELECT COUNT(*) FROM d.left_there", 0),
+        ("CALL d.chooses()", "SELECT @@max_error_count FROM d.t WHERE i = 7", 7),
+    ] {
+        for warns in [false, true] {
+            let mut conn = proxy.connect(APP).await;
+            conn.query_drop(call).await.expect_err("it fails");
+            if warns {
+                let shown: Vec<mysql_async::Row> = conn.query("SHOW WARNINGS").await.expect("it answers");
+                assert!(!shown.is_empty(), "{call}: its error is to be shown");
+            }
+            for _ in 0..3 {
+                assert_eq!(server_of(&mut conn, ask).await, stays, "{call}, then {ask}");
+            }
+            let mut conn = proxy.connect(APP).await;
+            conn.query_drop(call).await.expect_err("it fails");
+        }
+        for _ in 0..3 {
+            let mut conn = proxy.connect(APP).await;
+            conn.query_drop("UPDATE d.t SET t = 'row' WHERE i = 7").await.expect("it may");
+            let found: Result<Option<u32>, _> = conn.query_first(ask).await;
+            assert!(
+                !matches!(found, Ok(Some(found)) if found == stays),
+                "{call} was another session's: {found:?}"
+            );
+        }
     }
 }
 

@@ -209,6 +209,21 @@ pub(crate) async fn ping(connection: &mut Connection, deadline: Duration) -> Res
     timeout(deadline, open::ping(connection)).await.map_err(|_| ConnectError::timed_out())?
 }
 
+/// The same where a server only tells when something changes (MariaDB): a variable is given the value that it has, while that is
+/// no change of state. Wipes away what SHOW WARNINGS shows. (Seen in 10.11 and 11.8.)
+pub(crate) async fn change_nothing(
+    connection: &mut Connection,
+    deadline: Duration,
+) -> Result<Vec<u8>, ConnectError> {
+    let change = format!("SET SESSION session_track_state_change=OFF, SESSION {UNUSED}=@@SESSION.{UNUSED}");
+    let packets = query(connection, &change, deadline).await?;
+    query(connection, "SET SESSION session_track_state_change=ON", deadline).await?;
+    packets.into_iter().next().ok_or_else(|| ConnectError::protocol("a SET is answered by OK"))
+}
+
+/// A variable of which we are told, and that nobody sets: what is told of it is of [`change_nothing`].
+pub(crate) const UNUSED: &str = "aria_repair_threads";
+
 /// Runs one statement of our own on a leased connection, within a deadline; the payloads of its answer's packets.
 pub(crate) async fn query(
     connection: &mut Connection,
