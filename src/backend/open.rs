@@ -17,7 +17,7 @@ use crate::wire::stream::Stream;
 use crate::wire::tracker::{Answer, Next, Tracker};
 
 use super::connect::{ConnectError, Connector, Request};
-use super::connection::{Connection, Identity, PreparedCache};
+use super::connection::{Connection, Guard, Identity, PreparedCache};
 use super::reset::query_head;
 
 /// Variables that the login itself sets, and two that `DEFAULT` turns off whatever their default is (seen in 9.7.4).
@@ -72,6 +72,7 @@ pub(crate) async fn open(
         generation: 0,
         spoiled: false,
         doubtful: false,
+        guard: Guard::None,
         asked: false,
         killing: None,
     };

@@ -272,6 +272,13 @@ pub(crate) const CHARACTER_SETS: [&str; 4] =
 /// the login, or the one that `character_set_results` has by default. It goes when that is set.
 pub(crate) const RESULTS_COLLATION: &str = "collation_results";
 
+/// The access mode of transactions that do not say their own, by both of its names.
+pub(crate) const ACCESS_MODE: [&str; 2] = ["transaction_read_only", "tx_read_only"];
+
+pub(crate) fn is_access_mode(name: &[u8]) -> bool {
+    ACCESS_MODE.iter().any(|known| known.as_bytes() == name)
+}
+
 fn is_character_set(name: &[u8]) -> bool {
     CHARACTER_SETS.iter().chain([&RESULTS_COLLATION]).any(|known| known.as_bytes() == name)
 }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::backend::UNUSED;
+use crate::backend::connection::Guard;
 use crate::backend::reset;
-use crate::model::settings::RESULTS_COLLATION;
+use crate::model::settings::{RESULTS_COLLATION, is_access_mode};
 use crate::monitor::routines::NamedLocks;
 use crate::routing::session::{Answered, PinCause};
 use crate::routing::{Decision, Target};
@@ -166,10 +167,17 @@ impl ClientSession {
         self.locks_uncounted = locks == NamedLocks::AskLater;
     }
 
-    /// A connection that has something for a next transaction must not serve another session.
+    /// A connection that has something for a next transaction must not serve another session, nor one whose guard is gone as
+    /// if it were up.
     fn keep_from_others(&mut self, answered: &Answered) {
         let Some(lease) = self.hold.as_mut() else { return };
-        let spoiled = &mut lease.connection().spoiled;
+        let connection = lease.connection();
+        let changes = answered.changes.iter().flat_map(|changes| &changes.variables);
+        if connection.guard == Guard::Up && changes.into_iter().any(|(name, _)| is_access_mode(name)) {
+            // A routine has set it.
+            connection.guard = Guard::Lifted;
+        }
+        let spoiled = &mut connection.spoiled;
         if let Some(next) = answered.next_transaction {
             *spoiled = next.is_said();
         }

@@ -301,6 +301,8 @@ pub(crate) struct Needs {
     pub(crate) user_variables: bool,
     /// It looks at session_track_* variables, or sets them.
     pub(crate) trackers: bool,
+    /// It looks at the access mode of transactions, or sets it: `transaction_read_only`, SET TRANSACTION READ WRITE.
+    pub(crate) access_mode: bool,
     /// It asks about the statement before it, whatever else it does: `INSERT INTO t VALUES (ROW_COUNT())`.
     pub(crate) previous: bool,
 }

@@ -59,17 +59,17 @@ pub(super) fn pattern_asks_identity(pattern: &str) -> bool {
 
 /// What the names of the variables begin with that say what a client is told of its session. Servers are told otherwise,
 /// because we learn of sessions by the same means.
-const TRACKERS: &str = "session_track_";
+pub(super) const TRACKERS: &str = "session_track_";
 
 /// `name` is in lower case.
 pub(super) fn is_tracker(name: &str) -> bool {
     name.starts_with(TRACKERS)
 }
 
-/// True when a pattern of SHOW VARIABLES (lower case) may find one of those.
-pub(super) fn pattern_finds_trackers(pattern: &str) -> bool {
+/// True when a pattern of SHOW VARIABLES (lower case) may find a variable whose name begins with this.
+pub(super) fn pattern_finds(pattern: &str, name: &str) -> bool {
     let fixed = pattern.split(['%', '_', '\\']).next().unwrap_or_default();
-    TRACKERS.starts_with(fixed)
+    name.starts_with(fixed)
 }
 
 /// True for a session variable that any connection can be given.
