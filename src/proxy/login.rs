@@ -8,7 +8,6 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use crate::backend::connect::{ConnectError, Credentials, OWN, is_access_denied};
-use crate::model::settings::Beginning;
 use crate::wire::auth::{
     CryptoError, FAST_AUTH_SUCCESS, FULL_AUTHENTICATION, Nonce, Plugin, REQUEST_PUBLIC_KEY, RsaKey,
     is_empty_answer, is_right,
@@ -25,7 +24,7 @@ use crate::wire::stream::{Peer, Stream};
 use crate::wire::tls::{Acceptor, TlsError};
 
 use super::reply;
-use super::users::{Known, Manner, Users};
+use super::users::{Known, Users};
 
 /// What all logins share.
 pub(crate) struct LoginContext {
@@ -68,19 +67,14 @@ pub(crate) struct Claimed {
     pub(crate) schema: Option<Vec<u8>>,
     pub(crate) collation: u16,
     pub(crate) attributes: Attributes,
-    /// What the server that was asked gives such a session.
-    pub(crate) beginning: Arc<Beginning>,
     /// The last that the client was given, to which its change of user may answer.
     pub(crate) nonce: Nonce,
 }
 
 /// Asks a server whether it lets somebody in.
 pub(crate) trait Check {
-    /// Logs in at a server with exactly these; what a session begins with there.
-    fn check(
-        &self,
-        login: ServerLogin<'_>,
-    ) -> impl Future<Output = Result<Arc<Beginning>, CheckError>> + Send;
+    /// Logs in at a server with exactly these.
+    fn check(&self, login: ServerLogin<'_>) -> impl Future<Output = Result<(), CheckError>> + Send;
 }
 
 /// One login for a server to judge.
@@ -91,12 +85,6 @@ pub(crate) struct ServerLogin<'a> {
     pub(crate) collation: u16,
     pub(crate) schema: Option<&'a [u8]>,
     pub(crate) attributes: &'a Attributes,
-}
-
-impl ServerLogin<'_> {
-    fn manner(&self) -> Manner<'_> {
-        Manner { schema: self.schema, collation: self.collation, capabilities: self.capabilities }
-    }
 }
 
 /// Why a server did not let somebody in.
@@ -387,10 +375,9 @@ impl<'a> Conversation<'a> {
             Proof::Password(password) => Arc::new(Credentials::new(user, &password)),
         };
         let login = claim.at_server(&credentials, claim.schema.as_deref());
-        let beginning = match confirm(&context.users, login, check).await {
-            Ok(beginning) => beginning,
-            Err(error) => return Err(self.refuse(wording(error)).await),
-        };
+        if let Err(error) = confirm(&context.users, login, check).await {
+            return Err(self.refuse(wording(error)).await);
+        }
         let schema =
             claim.schema.as_deref().filter(|_| claim.capabilities.contains(Capabilities::SESSION_TRACK));
         let ok = response::Ok { status: status::AUTOCOMMIT, ..response::Ok::default() };
@@ -411,7 +398,6 @@ impl<'a> Conversation<'a> {
             schema: claim.schema,
             collation: claim.collation,
             attributes: claim.attributes,
-            beginning,
             nonce: self.nonce,
         })
     }
@@ -487,7 +473,7 @@ impl<'a> Conversation<'a> {
         // Either the client is wrong, or we are, because the password was changed past us.
         let checked = ask(&context.users, claim.at_server(&known.credentials, None), check).await;
         match checked {
-            Ok(_) => Err(self.deny(&known.credentials.user).await),
+            Ok(()) => Err(self.deny(&known.credentials.user).await),
             // Many clients stand one switch only; this one is asked in another way when it comes again.
             Err(CheckError::Refused(error)) if is_access_denied(&error) && switched => {
                 Err(self.deny(&known.credentials.user).await)
@@ -607,44 +593,38 @@ impl LoginError {
 }
 
 /// Has a server's word that this login is right: an earlier one that is still good, or a new one.
-async fn confirm(
-    users: &Users,
-    login: ServerLogin<'_>,
-    check: &impl Check,
-) -> Result<Arc<Beginning>, CheckError> {
+async fn confirm(users: &Users, login: ServerLogin<'_>, check: &impl Check) -> Result<(), CheckError> {
     let known = users.find(&login.credentials.user).filter(|known| known.is_same(login.credentials));
     // A server refuses some character sets, in its own words.
-    let confirmed = || {
+    let is_confirmed = || {
         let known = known.as_ref().filter(|_| !is_impermissible(login.collation));
-        known.and_then(|known| users.confirmed(known, login.manner()))
+        known.is_some_and(|known| users.is_confirmed(known, login.schema))
     };
-    if let Some(beginning) = confirmed() {
-        return Ok(beginning);
+    if is_confirmed() {
+        return Ok(());
     }
     let _turn = match &known {
         Some(known) => Some(known.turn().await),
         None => None,
     };
-    if let Some(beginning) = confirmed() {
-        return Ok(beginning);
+    if is_confirmed() {
+        return Ok(());
     }
     ask(users, login, check).await
 }
 
 /// Asks a server, and remembers what it says.
-pub(super) async fn ask(
-    users: &Users,
-    login: ServerLogin<'_>,
-    check: &impl Check,
-) -> Result<Arc<Beginning>, CheckError> {
+pub(super) async fn ask(users: &Users, login: ServerLogin<'_>, check: &impl Check) -> Result<(), CheckError> {
     let generation = users.generation();
     let checked = check.check(login).await;
-    if let Err(CheckError::Refused(error)) = &checked
-        && is_access_denied(error)
-    {
-        users.forget(login.credentials);
+    match &checked {
+        Ok(()) => {
+            users.learn(login.credentials, login.schema, generation);
+        }
+        Err(CheckError::Refused(error)) if is_access_denied(error) => users.forget(login.credentials),
+        Err(_) => {}
     }
-    Ok(users.learn(login.credentials, login.manner(), checked?, generation))
+    checked
 }
 
 /// What a client reads when a server does not let it in.

@@ -54,15 +54,13 @@ impl ClientSession {
             self.send(&packet).await?;
             return Err(End::ServerLost);
         }
-        let guard = self.hold.as_mut().map(|lease| lease.connection().guard).unwrap_or_default();
-        let refused = is_read_only_refusal(code, packet, guard);
-        if self.session.in_transaction() && !at_primary && refused {
+        if self.session.in_transaction() && !at_primary && is_read_only_refusal(code, packet) {
             // Only transactions that said they were read-only are on a replica.
-            let refused = reply::error(&reply::read_only_transaction(self.session.dialect().mariadb));
+            let refused = reply::error(&reply::read_only_transaction());
             return self.answer_with(&refused).await;
         }
         if !bound && !streamed {
-            if refused {
+            if is_read_only_refusal(code, packet) {
                 if !at_primary {
                     return Ok(Tried::AtPrimary(REFUSED_BY_REPLICA));
                 }

@@ -92,8 +92,7 @@ impl Client {
 
 fn knowing_ann(context: &LoginContext) -> Server {
     let ann = Arc::new(Credentials::new("ann", b"secret"));
-    let manner = Manner { schema: None, collation: 255, capabilities: RELAYED };
-    context.users.learn(&ann, manner, Arc::default(), context.users.generation());
+    context.users.learn(&ann, None, context.users.generation());
     server(&[("ann", b"secret")])
 }
 
