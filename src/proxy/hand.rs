@@ -80,8 +80,10 @@ impl ClientSession {
         lease.connection().doubtful |= std::mem::take(&mut self.untold);
         self.keeps_diagnostics = false;
         if self.insert_id.is_on_connection() && self.parked.is_none() {
+            // One that has something for a next transaction must not come back: that may be over elsewhere by then.
+            let goes = lease.is_spoiled() || lease.pool().is_pressed();
             self.parked = Some(lease);
-            if self.parked.as_ref().is_some_and(|lease| lease.pool().is_pressed()) {
+            if goes {
                 Box::pin(self.save_insert_id()).await;
                 if let Some(lease) = self.parked.take() {
                     lease.release(self.last_activity);

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use super::support::cluster::{APP, Account, Cluster, ROOT};
 use super::support::proxy::Proxy;
 use super::support::raw::{Outcome, Raw, USUAL, command, flag};
-use super::{proxy, run};
+use super::{make_homes, proxy, run};
 
 /// The status flag SERVER_STATUS_AUTOCOMMIT.
 const AUTOCOMMIT: u16 = 2;
@@ -65,6 +65,32 @@ fn what_a_failed_write_has_set_is_kept() {
         raw.run("INSERT INTO d.unique VALUES (2)").await;
         assert_eq!(raw.text("SELECT server FROM d.home WHERE 2 = (SELECT MAX(id) FROM d.unique)").await, "0");
         raw.run("ROLLBACK").await;
+    });
+}
+
+/// A CALL that begins no transaction leaves what SET TRANSACTION has said to the next statement, which may run elsewhere.
+#[test]
+fn what_was_said_for_a_transaction_is_over_when_it_is() {
+    run(async {
+        // Not beside other tests, who would have connections taken away for want of more.
+        let cluster = Cluster::start(1).await;
+        cluster
+            .script(
+                "CREATE DATABASE d; CREATE TABLE d.said (id INT AUTO_INCREMENT PRIMARY KEY); CREATE PROCEDURE d.nothing() BEGIN END",
+            )
+            .await;
+        make_homes(&cluster).await;
+        let proxy = Proxy::start(&cluster, "").await;
+        for capabilities in [USUAL, USUAL & !flag::DEPRECATE_EOF] {
+            let mut raw = Raw::connect(proxy.port(), APP, capabilities).await;
+            // Its connection has a LAST_INSERT_ID(), and so is kept beside the one of the read.
+            let id = raw.run("INSERT INTO d.said VALUES ()").await.last_insert_id;
+            raw.run("SET TRANSACTION READ ONLY").await;
+            raw.run("CALL d.nothing()").await;
+            assert_eq!(raw.text("SELECT server > 0 FROM d.home").await, "1");
+            raw.run("INSERT INTO d.said VALUES ()").await;
+            assert_eq!(raw.text("SELECT LAST_INSERT_ID()").await, (id + 1).to_string());
+        }
     });
 }
 
