@@ -435,3 +435,44 @@ fn an_address_with_a_new_owner_is_not_used() {
         proxy.logs("another server answers there").await;
     });
 }
+
+/// `read_only` alone stops no account with CONNECTION_ADMIN or SUPER. (That the views write is not known: they are too long to be
+/// looked into.)
+#[test]
+fn a_replica_that_lets_some_accounts_write() {
+    run(async {
+        let cluster = cluster(1).await;
+        let pad = "x".repeat(70 << 10);
+        cluster
+            .script(&format!(
+                "DELIMITER //\n\
+                 CREATE FUNCTION d.writes() RETURNS INT DETERMINISTIC BEGIN INSERT INTO d.log VALUES (); RETURN 1; END//\n\
+                 CREATE VIEW d.writing AS SELECT d.writes() AS i, '{pad}' AS pad FROM d.one//"
+            ))
+            .await;
+        let mut replica = cluster.connect(1, ROOT).await;
+        replica.query_drop("SET GLOBAL super_read_only = OFF").await.expect("root may");
+        let proxy = Proxy::start(&cluster, "").await;
+        let mut conn = proxy.connect(APP).await;
+        let mut at_replica = 0;
+        for round in 0..20 {
+            let server: Option<u32> =
+                conn.query_first("SELECT @@server_id FROM d.one").await.expect("it answers");
+            at_replica += u32::from(server == Some(101));
+            let mode = conn.query_first("SELECT @@transaction_read_only").await;
+            assert_eq!(mode.expect("it answers"), Some(0));
+            // Other names are other statements: what a replica has refused once is a write from then on.
+            conn.query_drop(format!("SELECT i AS i{round} FROM d.writing")).await.expect("the primary may");
+        }
+        assert!(at_replica > 0, "nothing was read there");
+        let rows: Option<u32> =
+            conn.query_first("SELECT COUNT(*) FROM d.log FOR UPDATE").await.expect("it answers");
+        assert_eq!(rows, Some(20));
+        let own = "SELECT @@gtid_executed NOT LIKE CONCAT('%', @@server_uuid, '%')";
+        assert_eq!(
+            replica.query_first::<u32, _>(own).await.expect("it answers"),
+            Some(1),
+            "the replica wrote"
+        );
+    });
+}

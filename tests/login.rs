@@ -211,7 +211,7 @@ fn a_password_that_has_expired() {
                  GRANT ALL ON d.* TO ann",
             )
             .await;
-        let proxy = Proxy::start(&cluster, "").await;
+        let proxy = Proxy::start(&cluster, "users: {recheck_ms: 0}").await;
         let port = format!("--port={}", proxy.port());
         let ask = async |arguments: &[&str], sql: &str| {
             let always = ["--protocol=TCP", "--host=127.0.0.1", &port, "-uann"];
@@ -231,6 +231,17 @@ fn a_password_that_has_expired() {
         let said = ask(&["-psecret", "--connect-expired-password"], change).await;
         assert_eq!(said.as_deref(), Ok("1"));
         assert_eq!(ask(&["-panother"], "SELECT 'well'").await.as_deref(), Ok("well"));
+
+        // It expires past the proxy, which has connections from before.
+        for sql in ["SELECT COUNT(*) FROM d.t", "INSERT INTO d.t VALUES (2)"] {
+            ask(&["-panother"], sql).await.expect("it is good");
+        }
+        cluster.script("ALTER USER ann PASSWORD EXPIRE").await;
+        for sql in ["SELECT COUNT(*) FROM d.t", "INSERT INTO d.t VALUES (3)"] {
+            let said =
+                ask(&["-panother", "--connect-expired-password"], sql).await.expect_err("it has expired");
+            assert!(said.starts_with(told), "{sql}: {said}");
+        }
     });
 }
 
@@ -240,9 +251,41 @@ fn an_account_with_a_limit_is_told_of_it() {
         let cluster = Cluster::start(0).await;
         cluster.script("CREATE USER ann IDENTIFIED BY 'secret' WITH MAX_USER_CONNECTIONS 1").await;
         let proxy = Proxy::start(&cluster, "").await;
-        let _direct = cluster.connect(0, ANN).await;
+        let direct = cluster.connect(0, ANN).await;
         let refused = proxy.try_connect(ANN).await.expect_err("one more than it may have").to_string();
         assert!(refused.contains("1226") && refused.contains("User 'ann' has exceeded"), "{refused}");
+        direct.disconnect().await.expect("a good-bye");
+
+        // The server has a limit too; one connection more is root's.
+        let mut root = cluster.connect(0, ROOT).await;
+        root.query_drop("SET GLOBAL max_connections = 1").await.expect("root may");
+        let refused = proxy.try_connect(ANN).await.expect_err("the server is full").to_string();
+        assert!(refused.contains("1040") && refused.contains("Too many connections"), "{refused}");
+    });
+}
+
+#[test]
+fn wrong_passwords_are_counted_as_on_the_server() {
+    support::run(async {
+        let cluster = Cluster::start(1).await;
+        let proxy = Proxy::start(&cluster, "users: {recheck_ms: 600000}").await;
+        let create = "DROP USER IF EXISTS ann; CREATE USER ann IDENTIFIED BY 'secret' \
+                      FAILED_LOGIN_ATTEMPTS 3 PASSWORD_LOCK_TIME 1";
+        let mut told = Vec::new();
+        for port in [cluster.server(0).port(), proxy.port()] {
+            cluster.script(create).await;
+            let mut codes = Vec::new();
+            for password in ["secret", "1", "2", "secret", "3", "4", "5", "secret"] {
+                let refused = connect(port, Account { password, ..ANN }).await.err();
+                codes.push(refused.map(|error| match error {
+                    mysql_async::Error::Server(error) => error.code,
+                    error => panic!("{error}"),
+                }));
+            }
+            told.push(codes);
+        }
+        assert_eq!(told[0].last(), Some(&Some(3955)), "it is locked");
+        assert_eq!(told[0], told[1]);
     });
 }
 

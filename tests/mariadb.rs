@@ -78,6 +78,8 @@ fn behind_the_proxy(release: Release) {
         sessions(&proxy, &mut conn).await;
         isolation(&proxy, release).await;
         beginnings(&proxy).await;
+        no_write_on_a_replica(&cluster, &proxy).await;
+        failures_tell_later(&proxy).await;
 
         // A replica that stops, and one that lags.
         let strict = "routing: {max_lag_ms: 1500, gtid_wait_ms: 300}";
@@ -248,6 +250,155 @@ async fn isolation(proxy: &Proxy, release: Release) {
     if release == Release::Own {
         let unknown = conn.query_drop("SET @@transaction_isolation = 'READ-COMMITTED'").await;
         assert!(unknown.expect_err("10.11 has none").to_string().contains("1193"));
+    }
+}
+
+/// What a procedure has left of its session before it failed is that session's and nobody else's, although the server tells of it
+/// only when something changes.
+async fn failures_tell_later(proxy: &Proxy) {
+    let mut conn = proxy.connect(APP).await;
+    for sql in [
+        "CREATE PROCEDURE d.sets() BEGIN SET @left = 5; SIGNAL SQLSTATE '45000'; END",
+        "CREATE PROCEDURE d.makes() BEGIN CREATE TEMPORARY TABLE d.left_there (i INT); SIGNAL SQLSTATE '45000'; END",
+        "CREATE PROCEDURE d.chooses() BEGIN SET SESSION max_error_count = 7; SIGNAL SQLSTATE '45000'; END",
+    ] {
+        conn.query_drop(sql).await.expect("it may");
+    }
+    for (call, ask, stays) in [
+        ("CALL d.sets()", "SELECT IFNULL(@left, 0) FROM d.t WHERE i = 7", 5),
+        ("CALL d.makes()", "SELECT COUNT(*) FROM d.left_there", 0),
+        ("CALL d.chooses()", "SELECT @@max_error_count FROM d.t WHERE i = 7", 7),
+    ] {
+        for warns in [false, true] {
+            let mut conn = proxy.connect(APP).await;
+            conn.query_drop(call).await.expect_err("it fails");
+            if warns {
+                let shown: Vec<mysql_async::Row> = conn.query("SHOW WARNINGS").await.expect("it answers");
+                assert!(!shown.is_empty(), "{call}: its error is to be shown");
+            }
+            for _ in 0..3 {
+                assert_eq!(server_of(&mut conn, ask).await, stays, "{call}, then {ask}");
+            }
+            let mut conn = proxy.connect(APP).await;
+            conn.query_drop(call).await.expect_err("it fails");
+        }
+        for _ in 0..3 {
+            let mut conn = proxy.connect(APP).await;
+            conn.query_drop("UPDATE d.t SET t = 'row' WHERE i = 7").await.expect("it may");
+            let found: Result<Option<u32>, _> = conn.query_first(ask).await;
+            assert!(
+                !matches!(found, Ok(Some(found)) if found == stays),
+                "{call} was another session's: {found:?}"
+            );
+        }
+    }
+}
+
+/// `read_only` stops no account that has READ_ONLY ADMIN, as that of these tests has; what writes behind the back of a read is
+/// refused by the replica all the same, and runs on the primary.
+async fn no_write_on_a_replica(cluster: &MariaDb, proxy: &Proxy) {
+    let conn = &mut proxy.connect(APP).await;
+    for sql in [
+        "USE d",
+        "CREATE TABLE written (i INT AUTO_INCREMENT PRIMARY KEY)",
+        "CREATE TABLE unsafely_written (i INT) ENGINE = MyISAM",
+        "CREATE FUNCTION writes() RETURNS INT DETERMINISTIC BEGIN INSERT INTO written VALUES (); RETURN 1; END",
+        "CREATE FUNCTION writes_unsafely() RETURNS INT DETERMINISTIC BEGIN INSERT INTO unsafely_written VALUES (1); RETURN 1; END",
+        "CREATE FUNCTION rights_itself() RETURNS INT DETERMINISTIC BEGIN SET SESSION tx_read_only = OFF; RETURN 1; END",
+        "CREATE PROCEDURE ends_and_writes() BEGIN COMMIT; INSERT INTO written VALUES (); END",
+        "CREATE VIEW writing AS SELECT writes() AS i FROM t WHERE i = 7",
+        "CREATE VIEW writing_unsafely AS SELECT writes_unsafely() AS i FROM t WHERE i = 7",
+        "CREATE VIEW drawing AS SELECT NEXTVAL(s) AS i",
+        "CREATE VIEW righting AS SELECT rights_itself() AS i FROM t WHERE i = 7",
+    ] {
+        conn.query_drop(sql).await.expect("it may");
+    }
+    let read = "SELECT i FROM t WHERE i = 7";
+    let mut written = 0;
+    for round in 0..8 {
+        // Other names are other statements: what a replica has refused once is a write from then on.
+        for sql in [
+            format!("SELECT i AS text_{round} FROM writing"),
+            format!("SELECT 1; SELECT i AS several_{round} FROM writing"),
+            format!("SELECT @@tx_read_only, i AS beside_{round} FROM writing"),
+            format!("SET TRANSACTION READ WRITE; SELECT i AS then_{round} FROM writing"),
+            format!("SELECT i AS rightly_{round} FROM writing"),
+        ] {
+            // Some of them bind their session.
+            let mut conn = proxy.connect(APP).await;
+            conn.query_drop("USE d").await.expect("it may");
+            let begin = if sql.contains("rightly") { "SELECT i FROM righting" } else { read };
+            conn.query_drop(begin).await.expect("it answers");
+            conn.query_drop(&sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+            written += 1;
+        }
+        conn.query_drop("SET TRANSACTION READ WRITE").await.expect("it may");
+        let sql = format!("SELECT i AS prepared_{round} FROM writing WHERE ? = 1");
+        let row: Option<u32> = conn.exec_first(&sql, (1,)).await.expect("the primary may");
+        assert_eq!(row, Some(1));
+        written += 1;
+        for view in ["writing_unsafely", "drawing"] {
+            conn.query_drop(format!("SELECT i AS text_{round} FROM {view}")).await.expect("the primary may");
+        }
+    }
+    wrote_nothing(cluster).await;
+    // Transactions that stay on their replica, and whose procedure ends them.
+    let patience = Instant::now() + Duration::from_secs(120);
+    let mut at_replicas = 0;
+    while at_replicas < 3 {
+        assert!(Instant::now() < patience, "no transaction is on a replica");
+        let mut conn = proxy.connect(APP).await;
+        conn.query_drop("START TRANSACTION READ ONLY").await.expect("it may");
+        let server = server_of(&mut conn, "SELECT @@server_id FROM d.t WHERE i = 7").await;
+        assert_eq!(server_of(&mut conn, "SELECT @@tx_read_only").await, 0, "the session's own");
+        match conn.query_drop("CALL d.ends_and_writes()").await.map_err(|error| error.to_string()) {
+            Ok(()) if server == 100 => written += 1,
+            Err(refused) if server > 100 && refused.contains("1792") => at_replicas += 1,
+            Err(unknown) if server > 100 && unknown.contains("1305") => {}
+            other => panic!("at {server}: {other:?}"),
+        }
+    }
+    assert_eq!(server_of(conn, "SELECT COUNT(*) FROM written").await, written);
+    wrote_nothing(cluster).await;
+    access_mode(conn, read).await;
+}
+
+/// No replica has a transaction of its own.
+async fn wrote_nothing(cluster: &MariaDb) {
+    for ordinal in [1, 2] {
+        let mut replica = cluster.connect(ordinal, ROOT).await;
+        let made: Option<String> =
+            replica.query_first("SELECT @@gtid_binlog_state").await.expect("it answers");
+        let made = made.expect("a row");
+        assert!(!made.contains(&format!("-{}-", 100 + ordinal)), "mariadb-{ordinal} wrote: {made}");
+    }
+}
+
+/// What a session sets and reads of its transactions' access mode is its own.
+async fn access_mode(conn: &mut Conn, read: &str) {
+    let write = "INSERT INTO written VALUES ()";
+    for set in ["SET SESSION TRANSACTION READ ONLY", "SET SESSION tx_read_only = 1", "SET tx_read_only = ON"]
+    {
+        for (name, value) in [("SELECT @@tx_read_only", 0), ("SELECT @@SESSION.tx_read_only", 0)] {
+            assert_eq!(server_of(conn, read).await, 7);
+            assert_eq!(server_of(conn, name).await, value);
+        }
+        conn.query_drop(set).await.expect("it may");
+        assert_eq!(server_of(conn, "SELECT @@tx_read_only").await, 1, "{set}");
+        assert_eq!(server_of(conn, read).await, 7);
+        let refused = conn.query_drop(write).await.expect_err("it may not write").to_string();
+        assert!(refused.contains("1792"), "{refused}");
+        assert_eq!(server_of(conn, read).await, 7);
+        conn.query_drop("START TRANSACTION READ WRITE").await.expect("it may");
+        conn.query_drop(write).await.expect("so it may write");
+        conn.query_drop("COMMIT").await.expect("it may");
+        assert_eq!(server_of(conn, read).await, 7);
+        conn.query_drop("SET SESSION TRANSACTION READ WRITE").await.expect("it may");
+        assert_eq!(server_of(conn, read).await, 7);
+        let shown: Option<(String, String)> =
+            conn.query_first("SHOW VARIABLES LIKE 'tx_read%'").await.expect("it answers");
+        assert_eq!(shown.map(|(_, value)| value).as_deref(), Some("OFF"), "{set}");
+        conn.query_drop(write).await.expect("it may write again");
     }
 }
 

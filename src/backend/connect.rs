@@ -212,9 +212,10 @@ pub(crate) fn is_access_denied(error: &ErrPacket) -> bool {
     ACCESS_DENIED.contains(&error.code)
 }
 
-/// ER_TOO_MANY_USER_CONNECTIONS, ER_USER_LIMIT_REACHED: the account has as many connections to this server as it may.
-pub(crate) fn is_users_limit(error: &ErrPacket) -> bool {
-    matches!(error.code, 1203 | 1226)
+/// ER_CON_COUNT_ERROR, ER_TOO_MANY_USER_CONNECTIONS, ER_USER_LIMIT_REACHED: the server, or the account there, has as many
+/// connections as it may.
+pub(crate) fn is_limit(error: &ErrPacket) -> bool {
+    matches!(error.code, 1040 | 1203 | 1226)
 }
 
 /// ER_ACCESS_DENIED_ERROR, ER_ACCESS_DENIED_NO_PASSWORD_ERROR, ER_MUST_CHANGE_PASSWORD_LOGIN, ER_ACCOUNT_HAS_BEEN_LOCKED,

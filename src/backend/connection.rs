@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::model::settings::Settings;
+use crate::model::settings::{Beginning, Settings};
 use crate::wire::flags::Capabilities;
 use crate::wire::handshake::Attributes;
 use crate::wire::response::Format;
@@ -36,7 +36,9 @@ pub(crate) struct Connection {
     pub(crate) identity: Arc<Identity>,
     /// What the server has been told; see `reset`.
     pub(crate) applied: Arc<Settings>,
-    /// What the login left in variables that no `SET ... = DEFAULT` brings back, and in sql_mode and the trackers.
+    /// What the server made of it before anybody asked for anything.
+    pub(crate) beginning: Arc<Beginning>,
+    /// What the login left in variables that no `SET ... = DEFAULT` brings back, and in the trackers.
     pub(crate) initial: Arc<[(&'static str, Box<[u8]>)]>,
     /// What COM_RESET_CONNECTION would make of the character set variables.
     pub(crate) globals: Arc<[(&'static str, Box<[u8]>)]>,
@@ -50,10 +52,23 @@ pub(crate) struct Connection {
     pub(crate) spoiled: bool,
     /// What a failed statement of a session has set on it nobody knows: to be closed too.
     pub(crate) doubtful: bool,
+    pub(crate) guard: Guard,
     /// A command of ours was the last: ROW_COUNT() is about that one.
     pub(crate) asked: bool,
     /// A KILL QUERY of the statement that runs, which is under way.
     pub(crate) killing: Option<JoinHandle<()>>,
+}
+
+/// What keeps reads on a replica from writing there that lets accounts with enough rights write (a view may call a function
+/// that does): the connection's transactions are read-only (`transaction_read_only`), whatever the session has set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Guard {
+    /// It is to the primary, or to a server that refuses writes itself.
+    #[default]
+    None,
+    Up,
+    /// The variable is the session's own, for a statement in a read-only transaction that looks at it or sets it.
+    Lifted,
 }
 
 /// The text of a prepared statement with all that decides what it means: the key of what is prepared where.

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::config;
 use crate::model::server::{Address, ServerId};
-use crate::model::settings::{Settings, Trackers};
+use crate::model::settings::{Beginning, Settings, Trackers};
 use crate::model::topology::{Server, Topology, Writer};
 
 use connect::{ConnectError, Connector};
@@ -59,16 +59,6 @@ impl Pools {
 
     pub(crate) fn connect_timeout(&self) -> Duration {
         self.limits.connect_timeout
-    }
-
-    /// The `sql_mode` that sessions begin with; empty before the first connection.
-    pub(crate) fn default_sql_mode(&self) -> Arc<Box<[u8]>> {
-        self.defaults.sql_mode()
-    }
-
-    /// The client character set of sessions after COM_RESET_CONNECTION; empty before the first connection.
-    pub(crate) fn default_charset(&self) -> Arc<Box<[u8]>> {
-        self.defaults.charset()
     }
 
     /// The session changes that clients are told of which have asked for nothing.
@@ -129,16 +119,24 @@ impl Pools {
         self.make(server).lease(server, identity, settings).await
     }
 
-    /// Logs in to the server anew, whatever is pooled, and pools the connection: proof that the password is right.
+    /// Logs in to the server anew, whatever is pooled, and pools the connection: proof that the password is right. Returns what
+    /// a session begins with there.
     pub(crate) async fn check_login(
         &self,
         server: &Arc<Server>,
         identity: &Arc<Identity>,
         settings: &Arc<Settings>,
-    ) -> Result<(), LeaseError> {
-        let lease = self.make(server).lease_new(server, identity, settings).await?;
+    ) -> Result<Arc<Beginning>, LeaseError> {
+        let mut lease = self.make(server).lease_new(server, identity, settings).await?;
+        let beginning = Arc::clone(&lease.connection().beginning);
+        if lease.connection().doubtful {
+            // The password has expired: what was opened before may serve nobody any more.
+            for (_, pool) in self.by_server.load().values() {
+                pool.close_idle_of(&identity.credentials.user);
+            }
+        }
         lease.release(Instant::now());
-        Ok(())
+        Ok(beginning)
     }
 
     /// Ends a statement (or its whole connection) by its thread id, as the user it belongs to.
@@ -210,6 +208,21 @@ pub(crate) async fn ping(connection: &mut Connection, deadline: Duration) -> Res
     connection.asked = true;
     timeout(deadline, open::ping(connection)).await.map_err(|_| ConnectError::timed_out())?
 }
+
+/// The same where a server only tells when something changes (MariaDB): a variable is given the value that it has, while that is
+/// no change of state. Wipes away what SHOW WARNINGS shows. (Seen in 10.11 and 11.8.)
+pub(crate) async fn change_nothing(
+    connection: &mut Connection,
+    deadline: Duration,
+) -> Result<Vec<u8>, ConnectError> {
+    let change = format!("SET SESSION session_track_state_change=OFF, SESSION {UNUSED}=@@SESSION.{UNUSED}");
+    let packets = query(connection, &change, deadline).await?;
+    query(connection, "SET SESSION session_track_state_change=ON", deadline).await?;
+    packets.into_iter().next().ok_or_else(|| ConnectError::protocol("a SET is answered by OK"))
+}
+
+/// A variable of which we are told, and that nobody sets: what is told of it is of [`change_nothing`].
+pub(crate) const UNUSED: &str = "aria_repair_threads";
 
 /// Runs one statement of our own on a leased connection, within a deadline; the payloads of its answer's packets.
 pub(crate) async fn query(

@@ -1,34 +1,43 @@
-//! Opens a connection for a pool: logs in, turns the trackers on, reads what the login left in the character set
-//! variables, and makes sure that the server is the one that was meant: an address can have a new owner.
+//! Opens a connection for a pool: logs in, turns the trackers on, reads what the login, the globals and init_connect left in
+//! its variables, and makes sure that the server is the one that was meant: an address can have a new owner.
 
 use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
 
-use crate::model::settings::{CHARACTER_SETS, Settings, Trackers};
+use crate::model::settings::{Beginning, CHARACTER_SETS, Settings, Trackers};
 use crate::model::topology::Server;
-use crate::sql::REPLAYABLE;
+use crate::sql::{REPLAYABLE, is_replayable};
 use crate::wire::command::COM_PING;
+use crate::wire::flags::Capabilities;
 use crate::wire::packet::{ErrPacket, Reader, push_packet, read_packet};
 use crate::wire::response::Format;
 use crate::wire::stream::Stream;
 use crate::wire::tracker::{Answer, Next, Tracker};
 
 use super::connect::{ConnectError, Connector, Request};
-use super::connection::{Connection, Identity, PreparedCache};
+use super::connection::{Connection, Guard, Identity, PreparedCache};
 use super::reset::query_head;
 
-/// Variables that the login itself sets, sql_mode, which decides how SQL is read, and two that `DEFAULT` turns off whatever
-/// their default is (seen in 9.7.4).
-const INITIAL: [&str; 7] = [
+/// Variables that the login itself sets, and two that `DEFAULT` turns off whatever their default is (seen in 9.7.4).
+const INITIAL: [&str; 6] = [
     "character_set_client",
     "character_set_connection",
     "character_set_results",
     "collation_connection",
-    "sql_mode",
     "foreign_key_checks",
     "unique_checks",
+];
+
+/// Variables that decide how SQL is read and where it belongs, and how to ask for them as trackers tell them.
+const DECISIVE: [(&str, &str); 6] = [
+    ("autocommit", "IF({},'ON','OFF')"),
+    ("completion_type", "{}"),
+    ("sql_auto_is_null", "IF({},'ON','OFF')"),
+    ("sql_mode", "{}"),
+    ("transaction_isolation", "{}"),
+    ("transaction_read_only", "IF({},'ON','OFF')"),
 ];
 
 /// Opens and prepares one connection. `settings.schema` becomes its schema.
@@ -54,6 +63,7 @@ pub(crate) async fn open(
         capabilities: connected.capabilities,
         identity: Arc::clone(identity),
         applied: Arc::new(Settings::with_schema(settings.schema.clone())),
+        beginning: Arc::default(),
         initial: Arc::new([]),
         globals: Arc::new([]),
         tracked: None,
@@ -62,6 +72,7 @@ pub(crate) async fn open(
         generation: 0,
         spoiled: false,
         doubtful: false,
+        guard: Guard::None,
         asked: false,
         killing: None,
     };
@@ -72,9 +83,8 @@ pub(crate) async fn open(
         connection.doubtful = true;
         return Ok(connection);
     }
-    let (initial, globals, uuid) = prepared?;
-    connection.initial = initial;
-    connection.globals = globals;
+    let uuid = prepared?;
+    connection.applied = Arc::new(connection.beginning.login.in_schema(settings.schema.clone()));
     match server.health.up() {
         // Invariant: what is sent to a server is sent to the one that was probed.
         Some(up) if *up.uuid != *uuid => {
@@ -110,12 +120,8 @@ async fn ask(
     read_answer(&mut connection.stream, answer, format).await
 }
 
-/// Variables and their values.
-type Values = Arc<[(&'static str, Box<[u8]>)]>;
-/// What the login left in the variables, what the server would have them, and the server's uuid.
-type Prepared = (Values, Values, Arc<str>);
-
-async fn prepare(connection: &mut Connection) -> Result<Prepared, ConnectError> {
+/// Returns the server's uuid.
+async fn prepare(connection: &mut Connection) -> Result<Arc<str>, ConnectError> {
     let mariadb = connection.mariadb;
     let (track, uuid) = if mariadb {
         (track_mariadb(), "server_uid")
@@ -136,9 +142,12 @@ async fn prepare(connection: &mut Connection) -> Result<Prepared, ConnectError> 
         name => format!("@@GLOBAL.{name}"),
     });
     let globals = CHARACTER_SETS.map(|name| format!("IFNULL(@@GLOBAL.{name},'')")).join(",");
+    let decisive = ["@@SESSION.", "@@GLOBAL."].map(|scope| decisive(scope, mariadb).join(","));
     let select = format!(
-        "SELECT {variables},{},{globals},@@GLOBAL.{uuid},@@SESSION.session_track_system_variables",
-        trackers.join(",")
+        "SELECT {variables},{},{globals},{},@@GLOBAL.{uuid},@@SESSION.session_track_system_variables,\
+         @@GLOBAL.init_connect<>''",
+        trackers.join(","),
+        decisive.join(",")
     );
     let packets = query(connection, &select).await?;
     let row = packets.iter().rev().nth(1).ok_or_else(|| ConnectError::protocol("a row was expected"))?;
@@ -153,9 +162,71 @@ async fn prepare(connection: &mut Connection) -> Result<Prepared, ConnectError> 
     for name in CHARACTER_SETS {
         globals.push((name, Box::from(text()?)));
     }
+    let mut beginning = Beginning::default();
+    for settings in [&mut beginning.login, &mut beginning.reset] {
+        for (name, _) in DECISIVE {
+            settings.set_variable(decisive_name(name, mariadb).as_bytes(), text()?);
+        }
+    }
+    // The flag of the login outlives a reset.
+    if connection.capabilities.contains(Capabilities::IGNORE_SPACE) {
+        let mode = [beginning.reset.variable(b"sql_mode").unwrap_or_default(), b",IGNORE_SPACE"].concat();
+        beginning.reset.set_variable(b"sql_mode", &mode);
+    }
+    let charset =
+        |values: &[(&str, Box<[u8]>)]| values.first().map_or_else(Box::default, |(_, set)| set.clone());
+    (beginning.login_charset, beginning.reset_charset) = (charset(&values), charset(&globals));
     let uuid = String::from_utf8_lossy(text()?).into();
-    connection.tracked = if mariadb { Some(Box::from(text()?)) } else { None };
-    Ok((values.into(), globals.into(), uuid))
+    let tracked = text()?;
+    connection.tracked = mariadb.then(|| Box::from(tracked));
+    if text()? == b"1" {
+        see_init_connect(connection, &mut beginning).await?;
+    }
+    connection.beginning = Arc::new(beginning);
+    (connection.initial, connection.globals) = (values.into(), globals.into());
+    Ok(uuid)
+}
+
+fn decisive(scope: &str, mariadb: bool) -> [String; DECISIVE.len()] {
+    DECISIVE.map(|(name, form)| form.replace("{}", &format!("{scope}{}", decisive_name(name, mariadb))))
+}
+
+/// MariaDB tells of them by their old names.
+fn decisive_name(name: &'static str, mariadb: bool) -> &'static str {
+    match name {
+        "transaction_isolation" if mariadb => "tx_isolation",
+        "transaction_read_only" if mariadb => "tx_read_only",
+        name => name,
+    }
+}
+
+/// Takes in the variables that `init_connect` has set. Whether it was run, which it is not for accounts with CONNECTION_ADMIN,
+/// nothing else tells.
+/// <https://dev.mysql.com/doc/refman/9.7/en/server-system-variables.html#sysvar_init_connect>
+async fn see_init_connect(
+    connection: &mut Connection,
+    beginning: &mut Beginning,
+) -> Result<(), ConnectError> {
+    let schema = if connection.mariadb { "information_schema" } else { "performance_schema" };
+    let select = format!(
+        "SELECT VARIABLE_NAME,s.VARIABLE_VALUE,g.VARIABLE_VALUE FROM {schema}.session_variables s \
+         JOIN {schema}.global_variables g USING (VARIABLE_NAME) WHERE s.VARIABLE_VALUE<>g.VARIABLE_VALUE LIMIT 1000"
+    );
+    let packets = query(connection, &select).await?;
+    // How many columns, what they are, and in the old form an EOF packet behind these.
+    let head = 4 + usize::from(!connection.format().deprecate_eof);
+    let rows = packets.get(head..packets.len().saturating_sub(1)).unwrap_or_default();
+    for row in rows {
+        let mut reader = Reader::new(row);
+        let mut text =
+            || reader.lenenc_bytes().map_err(|_| ConnectError::protocol("a row of texts was expected"));
+        let (name, of_login, of_reset) = (text()?.to_ascii_lowercase(), text()?, text()?);
+        if is_replayable(&name) && !CHARACTER_SETS.iter().any(|known| known.as_bytes() == name) {
+            beginning.login.set_variable(&name, of_login);
+            beginning.reset.set_variable(&name, of_reset);
+        }
+    }
+    Ok(())
 }
 
 /// MariaDB refuses names that it does not know, and tells GTIDs by a variable.

@@ -31,12 +31,10 @@ pub(crate) struct Pool {
     failed: AtomicU64,
 }
 
-/// What new sessions begin with on the servers, as the connection opened last saw it.
+/// What new sessions are told on the servers, as the connection opened last saw it.
 #[derive(Debug, Default)]
 pub(crate) struct Defaults {
-    sql_mode: ArcSwap<Box<[u8]>>,
     trackers: ArcSwap<Trackers>,
-    charset: ArcSwap<Box<[u8]>>,
 }
 
 /// A connection taken out of its pool.
@@ -175,6 +173,20 @@ impl Pool {
             keep
         });
         state.open -= u32::try_from(closed.len()).unwrap_or(0).min(state.open);
+    }
+
+    /// Closes what is idle of one user.
+    pub(crate) fn close_idle_of(&self, user: &str) {
+        let closed: Vec<_> = {
+            let mut state = self.state.lock();
+            let closed: Vec<_> = state
+                .idle
+                .extract_if(.., |connection| *connection.identity.credentials.user == *user)
+                .collect();
+            state.open -= u32::try_from(closed.len()).unwrap_or(0).min(state.open);
+            closed
+        };
+        drop(closed);
     }
 
     /// Closes what is idle and pools nothing more: the server is gone, or it has another address now.
@@ -341,30 +353,11 @@ impl Pool {
 }
 
 impl Defaults {
-    pub(crate) fn sql_mode(&self) -> Arc<Box<[u8]>> {
-        self.sql_mode.load_full()
-    }
-
-    pub(crate) fn charset(&self) -> Arc<Box<[u8]>> {
-        self.charset.load_full()
-    }
-
     pub(crate) fn trackers(&self) -> Arc<Trackers> {
         self.trackers.load_full()
     }
 
     fn learn(&self, connection: &Connection) {
-        if let Some((_, mode)) = connection.initial.iter().find(|(name, _)| *name == "sql_mode")
-            && **self.sql_mode.load() != *mode
-        {
-            self.sql_mode.store(Arc::new(mode.clone()));
-        }
-        if let Some((_, charset)) =
-            connection.globals.iter().find(|(name, _)| *name == "character_set_client")
-            && **self.charset.load() != *charset
-        {
-            self.charset.store(Arc::new(charset.clone()));
-        }
         let mut trackers = Trackers::default();
         for (name, value) in connection.initial.iter() {
             trackers.set(name.as_bytes(), value);

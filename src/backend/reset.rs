@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use crate::model::settings::{
-    Assignment, CHARACTER_SETS, RESULTS_COLLATION, Settings, Trackers, TrackersView, UNSET,
+    ACCESS_MODE, Assignment, CHARACTER_SETS, RESULTS_COLLATION, Settings, Trackers, TrackersView, UNSET,
+    is_access_mode,
 };
 use crate::sql::{REPLAYABLE, is_replayable};
 use crate::wire::command::{COM_INIT_DB, COM_QUERY, COM_SET_OPTION};
@@ -12,7 +13,7 @@ use crate::wire::flags::Capabilities;
 use crate::wire::handshake::is_impermissible;
 use crate::wire::packet::{Reader, push_packet};
 
-use super::connection::Connection;
+use super::connection::{Connection, Guard};
 
 /// Appends the commands that make `connection` look like `settings`; returns how many, each answered by one OK (or
 /// EOF) packet. The caller records `settings` as applied when all of them succeeded.
@@ -37,7 +38,8 @@ pub(crate) fn write_difference(connection: &Connection, settings: &Arc<Settings>
     }
     let mut sql = query_head(connection.capabilities);
     let head = sql.len();
-    for assignment in settings.assignments(applied) {
+    let guarded = connection.guard == Guard::Up;
+    for assignment in settings.assignments(applied).filter(|one| !(guarded && is_of_access_mode(one))) {
         sql.extend_from_slice(if sql.len() == head { b"SET " } else { b", " });
         write_assignment(connection, assignment, &mut sql);
     }
@@ -64,6 +66,38 @@ pub(crate) fn write_difference(connection: &Connection, settings: &Arc<Settings>
         commands += 1;
     }
     commands
+}
+
+/// Appends the command that gives a connection, which will look like `settings`, this guard; returns how many. It must not be
+/// followed by what is guarded before it has succeeded.
+pub(crate) fn write_guard(
+    connection: &Connection,
+    guard: Guard,
+    settings: &Settings,
+    out: &mut Vec<u8>,
+) -> u32 {
+    let raises = guard == Guard::Up;
+    if raises == (connection.guard == Guard::Up) {
+        return 0;
+    }
+    let name = ACCESS_MODE[usize::from(connection.mariadb)].as_bytes();
+    let mut sql = query_head(connection.capabilities);
+    sql.extend_from_slice(b"SET ");
+    let assignment = match settings.variable(name) {
+        _ if raises => Assignment::Variable { name, value: b"1" },
+        Some(value) => Assignment::Variable { name, value },
+        None => Assignment::VariableDefault { name },
+    };
+    write_assignment(connection, assignment, &mut sql);
+    push_packet(out, 0, &sql);
+    1
+}
+
+fn is_of_access_mode(assignment: &Assignment<'_>) -> bool {
+    match assignment {
+        Assignment::Variable { name, .. } | Assignment::VariableDefault { name } => is_access_mode(name),
+        Assignment::UserVariable { .. } | Assignment::UserVariableNull { .. } => false,
+    }
 }
 
 /// Appends the COM_SET_OPTION of these settings.

@@ -69,8 +69,8 @@ pub(super) async fn probe(session: &mut Session) -> Result<Probe, Error> {
         uuid,
         server_id,
         read_only,
-        // There is no other kind: whoever has the right READ_ONLY ADMIN may write.
-        super_read_only: read_only,
+        // There is no such thing: whoever has the right READ_ONLY ADMIN may write.
+        super_read_only: false,
         gtid_mode: channel.as_ref().map_or(has_log, |channel| channel.auto_position),
         sessions,
         executed,

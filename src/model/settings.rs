@@ -24,6 +24,19 @@ pub(crate) struct Settings {
     pub(crate) after_reset: bool,
 }
 
+/// What a server gives a session of its own accord, by its global variables and `init_connect`; of no schema. Default: as long
+/// as nothing is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Beginning {
+    /// Behind a login.
+    pub(crate) login: Settings,
+    /// Behind COM_RESET_CONNECTION and COM_CHANGE_USER, which run no `init_connect`.
+    pub(crate) reset: Settings,
+    /// `character_set_client` of these two.
+    pub(crate) login_charset: Box<[u8]>,
+    pub(crate) reset_charset: Box<[u8]>,
+}
+
 /// Which values a connection's session_track_* variables have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum TrackersView {
@@ -124,9 +137,14 @@ impl Trackers {
 }
 
 impl Settings {
-    /// What a connection has right after a login with this schema.
+    /// Nothing but this schema.
     pub(crate) fn with_schema(schema: Option<Arc<[u8]>>) -> Self {
         Self { schema, ..Self::default() }
+    }
+
+    /// The same in another schema.
+    pub(crate) fn in_schema(&self, schema: Option<Arc<[u8]>>) -> Self {
+        Self { schema, ..self.clone() }
     }
 
     /// The same for a statement that looks at the session_track_* variables.
@@ -253,6 +271,13 @@ pub(crate) const CHARACTER_SETS: [&str; 4] =
 /// Stands among the variables for what no variable shows: the number of the collation that results have. None: that of
 /// the login, or the one that `character_set_results` has by default. It goes when that is set.
 pub(crate) const RESULTS_COLLATION: &str = "collation_results";
+
+/// The access mode of transactions that do not say their own, by both of its names.
+pub(crate) const ACCESS_MODE: [&str; 2] = ["transaction_read_only", "tx_read_only"];
+
+pub(crate) fn is_access_mode(name: &[u8]) -> bool {
+    ACCESS_MODE.iter().any(|known| known.as_bytes() == name)
+}
 
 fn is_character_set(name: &[u8]) -> bool {
     CHARACTER_SETS.iter().chain([&RESULTS_COLLATION]).any(|known| known.as_bytes() == name)

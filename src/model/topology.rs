@@ -73,8 +73,20 @@ impl Topology {
         self.readers.iter().map(|&at| &self.servers[at])
     }
 
+    /// True when reads may go to a replica on which an account with enough rights could write.
+    pub(crate) fn trusts_accounts(&self) -> bool {
+        self.readers().any(|server| !server.refuses_writes())
+    }
+
     pub(crate) fn is_primary(&self, id: &ServerId) -> bool {
         self.primary.is_some_and(|at| self.servers[at].id == *id)
+    }
+}
+
+impl Server {
+    /// True when it lets nobody write, whatever rights the account has (`super_read_only`, which MariaDB has not).
+    pub(crate) fn refuses_writes(&self) -> bool {
+        self.health.up().is_some_and(|up| up.super_read_only)
     }
 }
 

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use crate::backend::UNUSED;
+use crate::backend::connection::Guard;
 use crate::backend::reset;
-use crate::model::settings::RESULTS_COLLATION;
+use crate::model::settings::{RESULTS_COLLATION, is_access_mode};
 use crate::monitor::routines::NamedLocks;
 use crate::routing::session::{Answered, PinCause};
 use crate::routing::{Decision, Target};
@@ -15,7 +17,7 @@ use crate::telemetry::clients::ServerThread;
 use crate::telemetry::metrics::{self, Outcome};
 use crate::wire::flags::Capabilities;
 use crate::wire::packet::{HEADER, Reader, push_packet};
-use crate::wire::response::{read_changes, read_ok, status};
+use crate::wire::response::{Change, read_changes, read_ok, status};
 use crate::wire::tracker::Answer;
 
 use super::forward::Body;
@@ -39,7 +41,7 @@ impl ClientSession {
             self.keep_from_others(answered);
             if self.is_told(answered) {
                 let state = answered.changes.as_ref().is_some_and(|changes| changes.state);
-                if std::mem::take(&mut self.untold) && state {
+                if self.tells_of_before(answered) && std::mem::take(&mut self.untold) && state {
                     // Not of this statement, or not only.
                     self.session.pin(PinCause::ServerState);
                 }
@@ -49,7 +51,7 @@ impl ClientSession {
                 self.writes_untold |= may_commit;
                 self.untold = true;
                 if may_commit || !self.is_plainly_at_primary() {
-                    Box::pin(self.hear()).await?;
+                    Box::pin(self.hear_at_once()).await?;
                 }
             }
             let at_replica =
@@ -165,10 +167,17 @@ impl ClientSession {
         self.locks_uncounted = locks == NamedLocks::AskLater;
     }
 
-    /// A connection that has something for a next transaction must not serve another session.
+    /// A connection that has something for a next transaction must not serve another session, nor one whose guard is gone as
+    /// if it were up.
     fn keep_from_others(&mut self, answered: &Answered) {
         let Some(lease) = self.hold.as_mut() else { return };
-        let spoiled = &mut lease.connection().spoiled;
+        let connection = lease.connection();
+        let changes = answered.changes.iter().flat_map(|changes| &changes.variables);
+        if connection.guard == Guard::Up && changes.into_iter().any(|(name, _)| is_access_mode(name)) {
+            // A routine has set it.
+            connection.guard = Guard::Lifted;
+        }
+        let spoiled = &mut connection.spoiled;
         if let Some(next) = answered.next_transaction {
             *spoiled = next.is_said();
         }
@@ -180,6 +189,12 @@ impl ClientSession {
     fn is_told(&self, answered: &Answered) -> bool {
         answered.error.is_none()
             && (answered.rows.is_none() || self.identity.capabilities.contains(Capabilities::DEPRECATE_EOF))
+    }
+
+    /// MariaDB tells of what came before only when something changes.
+    fn tells_of_before(&self, answered: &Answered) -> bool {
+        let changes = answered.status.is_some_and(|flags| flags & status::SESSION_STATE_CHANGED != 0);
+        changes || !self.session.dialect().mariadb
     }
 
     /// True when the session may have changed in a statement whose answer does not tell.
@@ -204,6 +219,10 @@ impl ClientSession {
     /// True when this statement runs where the last one has failed, whatever that one has left, and its answer tells of that as
     /// well: nothing of ours comes before it, and it changes nothing of its own.
     pub(super) fn will_tell(&mut self, statement: &Statement) -> bool {
+        if self.session.dialect().mariadb {
+            // Hearing would wipe away what it asks for.
+            return statement.kind == Kind::Previous && self.hold.is_some();
+        }
         let stays = self.session.is_bound()
             || matches!(statement.kind, Kind::Write | Kind::Previous)
                 && !self.writes_untold
@@ -225,17 +244,35 @@ impl ClientSession {
             })
     }
 
-    /// Lets the server tell what no answer has told: a transaction that a procedure has begun before it failed, say. A PING
-    /// leaves the diagnostics as they are.
+    /// Lets the server tell what no answer has told: a transaction that a procedure has begun before it failed, say.
     pub(super) async fn hear(&mut self) -> Result<(), End> {
         self.untold = false;
+        self.ask_to_tell(self.session.dialect().mariadb).await
+    }
+
+    /// The same while the diagnostics may still be asked for: a PING leaves them as they are. On MariaDB it brings no more than
+    /// the status flags; the rest has to wait for the next statement.
+    async fn hear_at_once(&mut self) -> Result<(), End> {
+        self.untold = self.session.dialect().mariadb;
+        self.ask_to_tell(false).await
+    }
+
+    async fn ask_to_tell(&mut self, by_a_change: bool) -> Result<(), End> {
         let Some(lease) = self.hold.as_mut() else { return Ok(()) };
         let mut heard = Answered::default();
         let deadline = self.shared.server_deadline;
-        let told = match crate::backend::ping(lease.connection(), deadline).await {
+        let ok = match by_a_change {
+            true => crate::backend::change_nothing(lease.connection(), deadline).await,
+            false => crate::backend::ping(lease.connection(), deadline).await,
+        };
+        let told = match ok {
             Ok(ok) => {
                 heard.status = read_ok(&ok).ok().map(|ok| ok.status);
-                read_changes(&ok, |change| heard.take_change(change)).is_ok() && heard.status.is_some()
+                let take = |change: Change<'_>| match change {
+                    Change::Variable { name, .. } if by_a_change && name == UNUSED.as_bytes() => {}
+                    change => heard.take_change(change),
+                };
+                read_changes(&ok, take).is_ok() && heard.status.is_some()
             }
             Err(_) => false,
         };

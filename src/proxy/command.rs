@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::backend::connection::Identity;
 use crate::model::settings::Settings;
-use crate::sql::{Access, Charset, Counts, Dialect, Effect, Ends, Hint, Kind, Needs, Reason, Statement};
+use crate::sql::{Access, Counts, Dialect, Effect, Ends, Hint, Kind, Needs, Reason, Statement};
 use crate::wire::command::{self, Command};
 use crate::wire::flags::Capabilities;
 use crate::wire::packet::{FULL_FRAME, HEADER};
@@ -93,9 +93,8 @@ impl ClientSession {
                 }
             }
             Command::ResetConnection => {
-                let (settings, mut dialect) = self.login.clone();
-                dialect.charset = Charset::named(&self.shared.pools.default_charset());
-                let mut settings = (*settings).clone();
+                let mut dialect = self.shared.dialect(&self.identity, &self.beginning.reset_charset);
+                let mut settings = self.beginning.reset.clone();
                 // The schema stays, the rest is as the server has it.
                 settings.schema.clone_from(&self.session.settings().schema);
                 settings.after_reset = true;
@@ -240,7 +239,8 @@ impl ClientSession {
             Err(_) => return Err(End::IdleTooLong),
         };
         self.client.nonce = claimed.nonce;
-        let mut settings = Settings::with_schema(claimed.schema.map(Arc::from));
+        self.beginning = claimed.beginning;
+        let mut settings = self.beginning.reset.in_schema(claimed.schema.map(Arc::from));
         // It is a matter of the connection.
         settings.multi_statements = self.session.settings().multi_statements;
         let multi_statements = self.session.dialect().multi_statements;
@@ -250,9 +250,9 @@ impl ClientSession {
             collation: claimed.collation,
             attributes: claimed.attributes,
         });
-        let dialect = Dialect { multi_statements, ..self.shared.dialect(&self.identity) };
+        let dialect = self.shared.dialect(&self.identity, &self.beginning.login_charset);
+        let dialect = Dialect { multi_statements, ..dialect };
         self.start_over(settings, dialect).await;
-        self.login = (Arc::clone(self.session.settings()), self.session.dialect());
         let schema = self.session.settings().schema.as_deref().map(String::from_utf8_lossy);
         self.client.registration.logged_in(&self.identity.credentials.user, schema.as_deref());
         Ok(())

@@ -1,6 +1,8 @@
 //! The servers' errors that mean something to the proxy.
 //! <https://dev.mysql.com/doc/mysql-errors/9.7/en/server-error-reference.html>
 
+use crate::backend::connection::Guard;
+
 pub(super) const ER_DBACCESS_DENIED: u16 = 1044;
 pub(super) const ER_BAD_DB: u16 = 1049;
 pub(super) const ER_SERVER_SHUTDOWN: u16 = 1053;
@@ -55,9 +57,11 @@ pub(super) fn may_be_mended(code: u16) -> bool {
         )
 }
 
-/// 1290 has other reasons too (--secure-file-priv, --skip-grant-tables), which no other server mends.
-pub(super) fn is_read_only_refusal(code: u16, packet: &[u8]) -> bool {
+/// 1290 has other reasons too (--secure-file-priv, --skip-grant-tables), which no other server mends; 1792 is the connection's
+/// guard, or the session's own transaction.
+pub(super) fn is_read_only_refusal(code: u16, packet: &[u8], guard: Guard) -> bool {
     match code {
+        ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION => guard == Guard::Up,
         ER_READ_ONLY_MODE => true,
         ER_OPTION_PREVENTS_STATEMENT => memchr::memmem::find(packet, b"read-only").is_some(),
         _ => false,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use crate::backend::connect::{ConnectError, Credentials, OWN, is_access_denied};
+use crate::model::settings::Beginning;
 use crate::wire::auth::{
     CryptoError, FAST_AUTH_SUCCESS, FULL_AUTHENTICATION, Nonce, Plugin, REQUEST_PUBLIC_KEY, RsaKey,
     is_empty_answer, is_right,
@@ -24,7 +25,7 @@ use crate::wire::stream::{Peer, Stream};
 use crate::wire::tls::{Acceptor, TlsError};
 
 use super::reply;
-use super::users::{Known, Users};
+use super::users::{Known, Manner, Users};
 
 /// What all logins share.
 pub(crate) struct LoginContext {
@@ -67,14 +68,19 @@ pub(crate) struct Claimed {
     pub(crate) schema: Option<Vec<u8>>,
     pub(crate) collation: u16,
     pub(crate) attributes: Attributes,
+    /// What the server that was asked gives such a session.
+    pub(crate) beginning: Arc<Beginning>,
     /// The last that the client was given, to which its change of user may answer.
     pub(crate) nonce: Nonce,
 }
 
 /// Asks a server whether it lets somebody in.
 pub(crate) trait Check {
-    /// Logs in at a server with exactly these.
-    fn check(&self, login: ServerLogin<'_>) -> impl Future<Output = Result<(), CheckError>> + Send;
+    /// Logs in at a server with exactly these; what a session begins with there.
+    fn check(
+        &self,
+        login: ServerLogin<'_>,
+    ) -> impl Future<Output = Result<Arc<Beginning>, CheckError>> + Send;
 }
 
 /// One login for a server to judge.
@@ -85,6 +91,12 @@ pub(crate) struct ServerLogin<'a> {
     pub(crate) collation: u16,
     pub(crate) schema: Option<&'a [u8]>,
     pub(crate) attributes: &'a Attributes,
+}
+
+impl ServerLogin<'_> {
+    fn manner(&self) -> Manner<'_> {
+        Manner { schema: self.schema, collation: self.collation, capabilities: self.capabilities }
+    }
 }
 
 /// Why a server did not let somebody in.
@@ -375,9 +387,10 @@ impl<'a> Conversation<'a> {
             Proof::Password(password) => Arc::new(Credentials::new(user, &password)),
         };
         let login = claim.at_server(&credentials, claim.schema.as_deref());
-        if let Err(error) = confirm(&context.users, login, check).await {
-            return Err(self.refuse(wording(error)).await);
-        }
+        let beginning = match confirm(&context.users, login, check).await {
+            Ok(beginning) => beginning,
+            Err(error) => return Err(self.refuse(wording(error)).await),
+        };
         let schema =
             claim.schema.as_deref().filter(|_| claim.capabilities.contains(Capabilities::SESSION_TRACK));
         let ok = response::Ok { status: status::AUTOCOMMIT, ..response::Ok::default() };
@@ -398,6 +411,7 @@ impl<'a> Conversation<'a> {
             schema: claim.schema,
             collation: claim.collation,
             attributes: claim.attributes,
+            beginning,
             nonce: self.nonce,
         })
     }
@@ -473,7 +487,7 @@ impl<'a> Conversation<'a> {
         // Either the client is wrong, or we are, because the password was changed past us.
         let checked = ask(&context.users, claim.at_server(&known.credentials, None), check).await;
         match checked {
-            Ok(()) => Err(self.deny(&known.credentials.user).await),
+            Ok(_) => Err(self.deny(&known.credentials.user).await),
             // Many clients stand one switch only; this one is asked in another way when it comes again.
             Err(CheckError::Refused(error)) if is_access_denied(&error) && switched => {
                 Err(self.deny(&known.credentials.user).await)
@@ -593,38 +607,44 @@ impl LoginError {
 }
 
 /// Has a server's word that this login is right: an earlier one that is still good, or a new one.
-async fn confirm(users: &Users, login: ServerLogin<'_>, check: &impl Check) -> Result<(), CheckError> {
+async fn confirm(
+    users: &Users,
+    login: ServerLogin<'_>,
+    check: &impl Check,
+) -> Result<Arc<Beginning>, CheckError> {
     let known = users.find(&login.credentials.user).filter(|known| known.is_same(login.credentials));
     // A server refuses some character sets, in its own words.
-    let is_confirmed = || {
+    let confirmed = || {
         let known = known.as_ref().filter(|_| !is_impermissible(login.collation));
-        known.is_some_and(|known| users.is_confirmed(known, login.schema))
+        known.and_then(|known| users.confirmed(known, login.manner()))
     };
-    if is_confirmed() {
-        return Ok(());
+    if let Some(beginning) = confirmed() {
+        return Ok(beginning);
     }
     let _turn = match &known {
         Some(known) => Some(known.turn().await),
         None => None,
     };
-    if is_confirmed() {
-        return Ok(());
+    if let Some(beginning) = confirmed() {
+        return Ok(beginning);
     }
     ask(users, login, check).await
 }
 
 /// Asks a server, and remembers what it says.
-pub(super) async fn ask(users: &Users, login: ServerLogin<'_>, check: &impl Check) -> Result<(), CheckError> {
+pub(super) async fn ask(
+    users: &Users,
+    login: ServerLogin<'_>,
+    check: &impl Check,
+) -> Result<Arc<Beginning>, CheckError> {
     let generation = users.generation();
     let checked = check.check(login).await;
-    match &checked {
-        Ok(()) => {
-            users.learn(login.credentials, login.schema, generation);
-        }
-        Err(CheckError::Refused(error)) if is_access_denied(error) => users.forget(login.credentials),
-        Err(_) => {}
+    if let Err(CheckError::Refused(error)) = &checked
+        && is_access_denied(error)
+    {
+        users.forget(login.credentials);
     }
-    checked
+    Ok(users.learn(login.credentials, login.manner(), checked?, generation))
 }
 
 /// What a client reads when a server does not let it in.

@@ -54,13 +54,15 @@ impl ClientSession {
             self.send(&packet).await?;
             return Err(End::ServerLost);
         }
-        if self.session.in_transaction() && !at_primary && is_read_only_refusal(code, packet) {
+        let guard = self.hold.as_mut().map(|lease| lease.connection().guard).unwrap_or_default();
+        let refused = is_read_only_refusal(code, packet, guard);
+        if self.session.in_transaction() && !at_primary && refused {
             // Only transactions that said they were read-only are on a replica.
-            let refused = reply::error(&reply::read_only_transaction());
+            let refused = reply::error(&reply::read_only_transaction(self.session.dialect().mariadb));
             return self.answer_with(&refused).await;
         }
         if !bound && !streamed {
-            if is_read_only_refusal(code, packet) {
+            if refused {
                 if !at_primary {
                     return Ok(Tried::AtPrimary(REFUSED_BY_REPLICA));
                 }

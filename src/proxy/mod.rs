@@ -42,19 +42,19 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::backend::Pools;
-use crate::backend::connect::{is_access_denied, is_users_limit};
+use crate::backend::connect::{is_access_denied, is_limit};
 use crate::backend::connection::Identity;
 use crate::backend::pool::LeaseError;
 use crate::config;
 use crate::model::health::{SessionDefaults, Up};
 use crate::model::server::ServerId;
-use crate::model::settings::{Interner, Settings};
+use crate::model::settings::{Beginning, Interner, Settings};
 use crate::model::topology::{Server, Topology};
 use crate::model::version::Version;
 use crate::monitor::ProbeNow;
 use crate::monitor::routines::RoutinesNow;
 use crate::routing::{self, session::charset_of_collation};
-use crate::sql::{Classifier, Dialect};
+use crate::sql::{Charset, Classifier, Dialect};
 use crate::telemetry::clients::{Clients, Registration, Signals};
 use crate::telemetry::metrics::Metrics;
 use crate::wire::buffer::Buffer;
@@ -400,26 +400,29 @@ impl Shared {
             max_packet: self.limits.max_packet.min(defaults.max_allowed_packet),
             nonce: claimed.nonce,
         };
-        let settings = Settings::with_schema(claimed.schema.map(Arc::from));
-        let dialect = self.dialect(&identity);
+        let beginning = claimed.beginning;
+        let settings = beginning.login.in_schema(claimed.schema.map(Arc::from));
+        let dialect = self.dialect(&identity, &beginning.login_charset);
         let patience = match capabilities.contains(Capabilities::INTERACTIVE) {
             true => defaults.interactive_timeout,
             false => defaults.wait_timeout,
         };
-        ClientSession::new(Arc::clone(self), client, identity, settings, dialect, patience)
+        ClientSession::new(Arc::clone(self), client, identity, settings, beginning, dialect, patience)
     }
 
-    /// How a session of this identity reads SQL before it has set anything.
-    fn dialect(&self, identity: &Identity) -> Dialect {
+    /// How a session of this identity reads SQL before it has set anything, its sql_mode apart. `charset`: of its texts, empty
+    /// where that is not known.
+    fn dialect(&self, identity: &Identity, charset: &[u8]) -> Dialect {
         let version = primary_version(&self.topology.borrow());
-        let mut dialect = Dialect {
-            charset: charset_of_collation(identity.collation),
+        Dialect {
+            charset: match charset {
+                b"" => charset_of_collation(identity.collation),
+                name => Charset::named(name),
+            },
             multi_statements: identity.capabilities.contains(Capabilities::MULTI_STATEMENTS),
+            ignore_space: identity.capabilities.contains(Capabilities::IGNORE_SPACE),
             ..Dialect::plain(version.comment_number(), version.mariadb)
-        };
-        dialect.read_sql_mode(&self.pools.default_sql_mode());
-        dialect.ignore_space |= identity.capabilities.contains(Capabilities::IGNORE_SPACE);
-        dialect
+        }
     }
 
     fn check(self: &Arc<Self>) -> impl Check + use<> {
@@ -479,7 +482,7 @@ impl Shared {
 struct AskServer(Arc<Shared>);
 
 impl Check for AskServer {
-    async fn check(&self, login: ServerLogin<'_>) -> Result<(), CheckError> {
+    async fn check(&self, login: ServerLogin<'_>) -> Result<Arc<Beginning>, CheckError> {
         let mut snapshots = self.0.topology.clone();
         let somebody = |topology: &Arc<Topology>| topology.primary.is_some() || !topology.readers.is_empty();
         let patience = Instant::now() + self.0.hold.wait.min(self.0.limits.login / 2);
@@ -507,12 +510,12 @@ impl Check for AskServer {
                         let others = topology.readers().filter(|other| other.id != server.id);
                         tokio::select! {
                             said = &mut word => said,
-                            () = self.let_in_by(others, &identity, &settings) => Ok(()),
+                            beginning = self.let_in_by(others, &identity, &settings) => Ok(beginning),
                         }
                     }
                 };
                 match said {
-                    Ok(()) => return Ok(()),
+                    Ok(beginning) => return Ok(beginning),
                     Err(LeaseError::Connect(_, error)) if !error.retry_elsewhere() => {
                         return Err(error.into());
                     }
@@ -523,7 +526,7 @@ impl Check for AskServer {
                             _ => None,
                         };
                         silent &= matches!(said, Some(None));
-                        limit = said.flatten().filter(|error| is_users_limit(error)).cloned().or(limit);
+                        limit = said.flatten().filter(|error| is_limit(error)).cloned().or(limit);
                         why = Some(error.to_string());
                     }
                 }
@@ -550,10 +553,10 @@ impl AskServer {
         servers: impl Iterator<Item = &'a Arc<Server>>,
         identity: &Arc<Identity>,
         settings: &Arc<Settings>,
-    ) {
+    ) -> Arc<Beginning> {
         for server in servers {
-            if self.0.pools.check_login(server, identity, settings).await.is_ok() {
-                return;
+            if let Ok(beginning) = self.0.pools.check_login(server, identity, settings).await {
+                return beginning;
             }
         }
         std::future::pending().await

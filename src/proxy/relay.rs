@@ -265,7 +265,7 @@ impl<A: Attend> Relay<'_, A> {
         let unseen = order.keeps_late_errors && !self.begun && !discard;
         let late = match results {
             0 => may_be_mended_late(code),
-            _ => !self.of_replica_transaction && is_read_only_refusal(code, bytes),
+            _ => !self.of_replica_transaction && is_read_only_refusal(code, bytes, self.connection.guard),
         };
         if !(first && ((order.keep_error)(code) || discard) || unseen && late) {
             return None;
@@ -379,8 +379,8 @@ impl<A: Attend> Relay<'_, A> {
             }),
             Packet::Error => response::read_error_code(&bytes[HEADER..]).map(|code| {
                 self.answered.error = Some(code);
-                if self.of_replica_transaction && is_read_only_refusal(code, bytes) {
-                    left = reword_refusal(bytes);
+                if self.of_replica_transaction && is_read_only_refusal(code, bytes, self.connection.guard) {
+                    left = reword_refusal(bytes, self.connection.mariadb);
                 }
             }),
             Packet::Prepared => {
@@ -515,8 +515,8 @@ impl<A: Attend> Relay<'_, A> {
 
 /// Makes a replica's refusal, which stands behind results, that of a read-only transaction, as the primary words it; the
 /// packet's new length.
-fn reword_refusal(packet: &mut [u8]) -> usize {
-    let words = reply::error(&reply::read_only_transaction());
+fn reword_refusal(packet: &mut [u8], mariadb: bool) -> usize {
+    let words = reply::error(&reply::read_only_transaction(mariadb));
     let Some(place) = packet.get_mut(HEADER..words.len()) else { return packet.len() };
     place.copy_from_slice(&words[HEADER..]);
     packet[..HEADER - 1].copy_from_slice(&words[..HEADER - 1]);

@@ -58,8 +58,9 @@ pub(super) fn unreachable(text: String) -> ErrPacket {
 }
 
 /// ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION, as the primary would have said it.
-pub(super) fn read_only_transaction() -> ErrPacket {
-    ErrPacket::new(1792, "25006", "Cannot execute statement in a READ ONLY transaction.")
+pub(super) fn read_only_transaction(mariadb: bool) -> ErrPacket {
+    let end = if mariadb { "" } else { "." };
+    ErrPacket::new(1792, "25006", format!("Cannot execute statement in a READ ONLY transaction{end}"))
 }
 
 /// The same number for a statement of a read-only transaction that would act on the wrong server.

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::backend::connection::{Connection, Identity};
+use crate::backend::connection::{Connection, Guard, Identity};
 use crate::backend::reset;
 use crate::model::health::Health;
 use crate::model::topology::{Server, Topology};
@@ -144,15 +144,19 @@ impl ClientSession {
             Ok(prelude) => prelude,
             Err(tried) => return Ok(tried),
         };
-        // A write must not run when what goes before it fails: then the prelude goes alone.
-        if prelude.answers > 0 && !matches!(statement.kind, Kind::Read | Kind::Anywhere) {
+        // A write must not run when what goes before it fails: then the prelude goes alone. Nor must what is to be guarded.
+        let harmless = matches!(statement.kind, Kind::Read | Kind::Anywhere) && prelude.guard.is_none();
+        if prelude.answers > 0 && !harmless {
             let alone = Order { waits: prelude.waits, ..Order::alone(&prelude.bytes, prelude.answers) };
             match Box::pin(self.exchange(&alone)).await {
                 Ok((relayed @ (Relayed::PreludeRefused(_) | Relayed::NotFresh), _)) => {
-                    return self.judge(relayed, decision, work, tries).await;
+                    return self.judge(statement, relayed, decision, work, tries).await;
                 }
-                Ok(_) => self.applied(),
+                Ok(_) => self.applied_to(statement),
                 Err(broken) => return self.broke(broken, statement, work, tries).await,
+            }
+            if let (Some(guard), Some(lease)) = (prelude.guard, self.hold.as_mut()) {
+                lease.connection().guard = guard;
             }
             prelude = Prelude::default();
         }
@@ -165,7 +169,9 @@ impl ClientSession {
         if let Some(id) = work.execute {
             match Box::pin(self.ready_to_execute(id, &mut prelude, work.body)).await {
                 Ok(Ok(execute)) => bytes = execute,
-                Ok(Err(relayed)) => return Box::pin(self.judge(relayed, decision, work, tries)).await,
+                Ok(Err(relayed)) => {
+                    return Box::pin(self.judge(statement, relayed, decision, work, tries)).await;
+                }
                 Err(broken) => return self.broke(broken, statement, work, tries).await,
             }
             if !bytes.is_empty() {
@@ -197,7 +203,7 @@ impl ClientSession {
                 Ok(Tried::Done(Ran { answered: Some(answered), prepared }))
             }
             Ok((relayed, _)) => {
-                let tried = self.judge(relayed, decision, work, tries).await?;
+                let tried = self.judge(statement, relayed, decision, work, tries).await?;
                 if let Tried::Done(Ran { answered: Some(answered), .. }) = &tried {
                     Box::pin(self.after(statement, answered, work)).await?;
                 }
@@ -210,6 +216,7 @@ impl ClientSession {
     /// An exchange that brought the client nothing yet.
     async fn judge(
         &mut self,
+        statement: &Statement,
         relayed: Relayed,
         decision: Decision,
         work: Work<'_>,
@@ -217,7 +224,7 @@ impl ClientSession {
     ) -> Result<Tried, End> {
         match relayed {
             Relayed::Kept { code, packet, results } => {
-                self.applied();
+                self.applied_to(statement);
                 if results > 0 {
                     // What they have set here the primary sets once more.
                     self.results_seen = results;
@@ -267,6 +274,13 @@ impl ClientSession {
         let wait_seconds = self.shared.policy.gtid_wait.as_secs_f64();
         let Some(lease) = self.hold.as_mut() else { return Err(Tried::NoPrimary(None)) };
         let connection = lease.connection();
+        let guard = match decision.target {
+            Target::Primary => Guard::None,
+            Target::Replica(at) if self.snapshot.servers[at].refuses_writes() => Guard::None,
+            Target::Held if connection.guard == Guard::None => Guard::None,
+            Target::Replica(_) | Target::Held if statement.needs.access_mode => Guard::Lifted,
+            Target::Replica(_) | Target::Held => Guard::Up,
+        };
         let head = reset::query_head(connection.capabilities);
         let wait_function = match self.session.dialect().mariadb {
             true => "MASTER_GTID_WAIT",
@@ -286,6 +300,13 @@ impl ClientSession {
         if statement.kind != Kind::Previous || decision.target != Target::Held {
             self.reads_otherwise = false;
             prelude.answers += reset::write_difference(connection, &settings, &mut prelude.bytes);
+            let said = reset::write_guard(connection, guard, &settings, &mut prelude.bytes);
+            prelude.answers += said;
+            if said > 0 {
+                prelude.guard = Some(guard);
+            } else {
+                connection.guard = guard;
+            }
         }
         let mut spoils = false;
         if !in_transaction

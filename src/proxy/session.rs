@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::backend::connection::Identity;
 use crate::backend::pool::Lease;
-use crate::model::settings::Settings;
+use crate::model::settings::{Beginning, Settings};
 use crate::model::topology::Topology;
 use crate::routing::session::Session;
 use crate::sql::Dialect;
@@ -36,8 +36,8 @@ pub(super) struct ClientSession {
     pub(super) identity: Arc<Identity>,
     pub(super) session: Session,
     pub(super) statements: Statements,
-    /// What the session looked like after the login, to which COM_RESET_CONNECTION returns.
-    pub(super) login: (Arc<Settings>, Dialect),
+    /// What its server gives a session, to which COM_RESET_CONNECTION returns.
+    pub(super) beginning: Arc<Beginning>,
     /// The `wait_timeout` that it has until it sets another one.
     pub(super) login_patience: Duration,
     pub(super) topology: watch::Receiver<Arc<Topology>>,
@@ -132,6 +132,7 @@ impl ClientSession {
         client: ClientEnd,
         identity: Arc<Identity>,
         settings: Settings,
+        beginning: Arc<Beginning>,
         dialect: Dialect,
         login_patience: Duration,
     ) -> Self {
@@ -142,7 +143,7 @@ impl ClientSession {
         let now = Instant::now();
         let patience = Patience::Limits(shared.limits.client_idle);
         let mut made = Self {
-            login: (Arc::clone(session.settings()), session.dialect()),
+            beginning,
             dice: shared.seed ^ u64::from(client.registration.id()) << 17 | 1,
             shared,
             client,

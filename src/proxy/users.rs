@@ -10,8 +10,10 @@ use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use tokio::time::Instant;
 
-use crate::backend::connect::Credentials;
+use crate::backend::connect::{Credentials, what_matters};
 use crate::config;
+use crate::model::settings::Beginning;
+use crate::wire::flags::Capabilities;
 
 /// All users; one for the whole process.
 pub(crate) struct Users {
@@ -31,9 +33,20 @@ pub(crate) struct Known {
     checking: tokio::sync::Mutex<()>,
 }
 
-/// A server let this user in, with this schema.
+/// How somebody logs in, as far as servers make different sessions of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manner<'a> {
+    pub(crate) schema: Option<&'a [u8]>,
+    pub(crate) collation: u16,
+    pub(crate) capabilities: Capabilities,
+}
+
+/// A server let this user in, in this manner.
 struct Confirmed {
     schema: Option<Box<[u8]>>,
+    collation: u16,
+    capabilities: Capabilities,
+    beginning: Arc<Beginning>,
     at: Instant,
     generation: Generation,
 }
@@ -49,8 +62,8 @@ pub(crate) struct Turn<'a>(
 
 /// Users that are remembered.
 const CAPACITY: usize = 10_000;
-/// Schemas that are remembered for one user.
-const SCHEMAS: usize = 16;
+/// Manners that are remembered for one user.
+const MANNERS: usize = 16;
 /// How long a login waits for another one's check of the same user before it asks a server itself.
 const PATIENCE: Duration = Duration::from_millis(250);
 
@@ -77,14 +90,18 @@ impl Users {
         })
     }
 
-    /// True when a server let this user in with this schema (any, if None) so recently that it need not be asked again.
-    pub(crate) fn is_confirmed(&self, known: &Known, schema: Option<&[u8]>) -> bool {
+    /// What the session begins with, when a server let this user in like this (with any schema, if there is none) so recently
+    /// that it need not be asked again.
+    pub(crate) fn confirmed(&self, known: &Known, manner: Manner<'_>) -> Option<Arc<Beginning>> {
         let generation = self.generation();
-        known.confirmed.lock().iter().any(|confirmed| {
+        let confirmed = known.confirmed.lock();
+        let found = confirmed.iter().find(|confirmed| {
             confirmed.generation == generation
-                && (schema.is_none() || schema == confirmed.schema.as_deref())
+                && (manner.schema.is_none() || manner.schema == confirmed.schema.as_deref())
+                && confirmed.is_like(manner)
                 && confirmed.at.elapsed() < self.recheck
-        })
+        });
+        found.map(|confirmed| Arc::clone(&confirmed.beginning))
     }
 
     /// To be taken before a server is asked, and given to [`learn`](Self::learn).
@@ -92,27 +109,34 @@ impl Users {
         Generation(self.generation.load(Ordering::Acquire))
     }
 
-    /// Remembers that a server, asked at `generation`, let these credentials in with this schema.
+    /// Remembers that a server, asked at `generation`, let these credentials in, and with what the session begins there;
+    /// returns that, shared by all sessions of the user that begin so.
     pub(crate) fn learn(
         &self,
         credentials: &Arc<Credentials>,
-        schema: Option<&[u8]>,
+        manner: Manner<'_>,
+        beginning: Arc<Beginning>,
         generation: Generation,
-    ) -> Arc<Known> {
+    ) -> Arc<Beginning> {
         let known = self.find(&credentials.user).filter(|known| known.is_same(credentials));
         let known = known.unwrap_or_else(|| {
             let known = Arc::new(Known::new(Arc::clone(credentials)));
             self.learned.insert(Arc::clone(&credentials.user), Arc::clone(&known));
             known
         });
-        known.confirm(Confirmed { schema: schema.map(Box::from), at: Instant::now(), generation });
-        known
+        let Manner { schema, collation, capabilities } = manner;
+        let (schema, capabilities) = (schema.map(Box::from), what_matters(capabilities));
+        let at = Instant::now();
+        known.confirm(Confirmed { schema, collation, capabilities, beginning, at, generation })
     }
 
-    /// A server refused these credentials. Leaves a user alone whose known password is another one: somebody may have
-    /// guessed wrong.
+    /// A server refused these credentials. What is known of the user stays where it is another password: somebody may have
+    /// guessed wrong. Servers count that (FAILED_LOGIN_ATTEMPTS), and so are asked about the right one again.
     pub(crate) fn forget(&self, credentials: &Credentials) {
         self.learned.remove_if(&*credentials.user, |known| known.is_same(credentials));
+        if let Some(known) = self.learned.get(&*credentials.user) {
+            known.confirmed.lock().clear();
+        }
     }
 
     /// Accounts may have changed (CREATE USER, ALTER USER, DROP USER, GRANT, REVOKE, SET PASSWORD, DROP DATABASE, ...):
@@ -143,20 +167,37 @@ impl Known {
         self.credentials.user == credentials.user && self.credentials.password() == credentials.password()
     }
 
-    fn confirm(&self, new: Confirmed) {
+    fn confirm(&self, mut new: Confirmed) -> Arc<Beginning> {
         let mut confirmed = self.confirmed.lock();
-        confirmed.retain(|old| old.schema != new.schema);
-        if confirmed.len() >= SCHEMAS {
+        if let Some(same) = confirmed.iter().find(|old| old.beginning == new.beginning) {
+            new.beginning = Arc::clone(&same.beginning);
+        }
+        let beginning = Arc::clone(&new.beginning);
+        let manner = |of: &Confirmed| (of.collation, of.capabilities);
+        confirmed.retain(|old| old.schema != new.schema || manner(old) != manner(&new));
+        if confirmed.len() >= MANNERS {
             // The oldest is first.
             confirmed.remove(0);
         }
         confirmed.push(new);
+        beginning
+    }
+}
+
+impl Confirmed {
+    /// But for the schema.
+    fn is_like(&self, manner: Manner<'_>) -> bool {
+        (self.collation, self.capabilities) == (manner.collation, what_matters(manner.capabilities))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn with(schema: Option<&[u8]>) -> Manner<'_> {
+        Manner { schema, collation: 255, capabilities: Capabilities::NONE }
+    }
 
     fn users(recheck: u64) -> Users {
         let account =
@@ -168,45 +209,65 @@ mod tests {
         Arc::new(Credentials::new(user, password.as_bytes()))
     }
 
+    fn learn(
+        users: &Users,
+        credentials: &Arc<Credentials>,
+        schema: Option<&[u8]>,
+        generation: Generation,
+    ) -> Arc<Known> {
+        users.learn(credentials, with(schema), Arc::default(), generation);
+        users.find(&credentials.user).expect("just learned")
+    }
+
+    fn is_confirmed(users: &Users, known: &Known, schema: Option<&[u8]>) -> bool {
+        users.confirmed(known, with(schema)).is_some()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_confirmation_has_an_age_and_a_schema() {
         let users = users(60);
-        let known = users.learn(&credentials("ann", "1"), Some(b"shop"), users.generation());
-        assert!(users.is_confirmed(&known, None), "with a schema means without one, too");
-        assert!(users.is_confirmed(&known, Some(b"shop")));
-        assert!(!users.is_confirmed(&known, Some(b"mysql")));
+        let known = learn(&users, &credentials("ann", "1"), Some(b"shop"), users.generation());
+        assert!(is_confirmed(&users, &known, None), "with a schema means without one, too");
+        assert!(is_confirmed(&users, &known, Some(b"shop")));
+        assert!(!is_confirmed(&users, &known, Some(b"mysql")));
+        let elsewise = [
+            Manner { collation: 45, ..with(None) },
+            Manner { capabilities: Capabilities::IGNORE_SPACE, ..with(None) },
+        ];
+        assert!(elsewise.iter().all(|manner| users.confirmed(&known, *manner).is_none()), "another session");
         tokio::time::advance(Duration::from_secs(59)).await;
-        assert!(users.is_confirmed(&known, Some(b"shop")));
+        assert!(is_confirmed(&users, &known, Some(b"shop")));
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert!(!users.is_confirmed(&known, Some(b"shop")));
+        assert!(!is_confirmed(&users, &known, Some(b"shop")));
     }
 
     #[tokio::test(start_paused = true)]
     async fn no_recheck_time_means_every_login_is_checked() {
         let users = users(0);
-        let known = users.learn(&credentials("ann", "1"), None, users.generation());
-        assert!(!users.is_confirmed(&known, None));
+        let known = learn(&users, &credentials("ann", "1"), None, users.generation());
+        assert!(!is_confirmed(&users, &known, None));
     }
 
     #[tokio::test]
     async fn changed_accounts_are_asked_for_again() {
         let users = users(60);
         let before = users.generation();
-        let known = users.learn(&credentials("ann", "1"), None, before);
+        let known = learn(&users, &credentials("ann", "1"), None, before);
         users.forget_all_verifications();
-        assert!(!users.is_confirmed(&known, None));
-        users.learn(&credentials("ann", "1"), None, before);
-        assert!(!users.is_confirmed(&known, None), "this server was asked before the change");
-        users.learn(&credentials("ann", "1"), None, users.generation());
-        assert!(users.is_confirmed(&known, None), "the same user, confirmed again");
+        assert!(!is_confirmed(&users, &known, None));
+        learn(&users, &credentials("ann", "1"), None, before);
+        assert!(!is_confirmed(&users, &known, None), "this server was asked before the change");
+        learn(&users, &credentials("ann", "1"), None, users.generation());
+        assert!(is_confirmed(&users, &known, None), "the same user, confirmed again");
     }
 
     #[tokio::test]
     async fn only_the_refused_password_is_forgotten() {
         let users = users(60);
-        users.learn(&credentials("ann", "1"), None, users.generation());
+        learn(&users, &credentials("ann", "1"), None, users.generation());
         users.forget(&credentials("ann", "2"));
-        assert!(users.find("ann").is_some());
+        let known = users.find("ann").expect("that was somebody else's guess");
+        assert!(!is_confirmed(&users, &known, None), "the server has counted it");
         users.forget(&credentials("ann", "1"));
         assert!(users.find("ann").is_none());
     }
@@ -214,8 +275,8 @@ mod tests {
     #[tokio::test]
     async fn a_new_password_replaces_the_old() {
         let users = users(60);
-        users.learn(&credentials("ann", "1"), None, users.generation());
-        users.learn(&credentials("ann", "2"), None, users.generation());
+        learn(&users, &credentials("ann", "1"), None, users.generation());
+        learn(&users, &credentials("ann", "2"), None, users.generation());
         assert_eq!(users.find("ann").expect("known").credentials.password(), b"2");
     }
 
@@ -224,27 +285,27 @@ mod tests {
         let users = users(60);
         let known = users.find("app").expect("configured");
         assert_eq!(known.credentials.password(), b"secret");
-        assert!(!users.is_confirmed(&known, None));
-        users.learn(&known.credentials, None, users.generation());
-        assert!(users.is_confirmed(&users.find("app").expect("known"), None));
+        assert!(!is_confirmed(&users, &known, None));
+        learn(&users, &known.credentials, None, users.generation());
+        assert!(is_confirmed(&users, &users.find("app").expect("known"), None));
         users.forget(&known.credentials);
-        assert!(!users.is_confirmed(&users.find("app").expect("configured"), None));
+        assert!(!is_confirmed(&users, &users.find("app").expect("configured"), None));
     }
 
     #[tokio::test]
     async fn memory_is_bounded() {
         let users = users(60);
         for number in 0..2 * CAPACITY {
-            users.learn(&credentials(&number.to_string(), "1"), None, users.generation());
+            learn(&users, &credentials(&number.to_string(), "1"), None, users.generation());
         }
         assert!(users.learned.len() <= CAPACITY, "{users:?}");
-        let known = users.learn(&credentials("ann", "1"), None, users.generation());
+        let known = learn(&users, &credentials("ann", "1"), None, users.generation());
         for number in 0..100 {
-            users.learn(&known.credentials, Some(format!("s{number}").as_bytes()), users.generation());
+            learn(&users, &known.credentials, Some(format!("s{number}").as_bytes()), users.generation());
         }
-        assert_eq!(known.confirmed.lock().len(), SCHEMAS);
-        assert!(users.is_confirmed(&known, Some(b"s99")));
-        assert!(!users.is_confirmed(&known, Some(b"s0")));
+        assert_eq!(known.confirmed.lock().len(), MANNERS);
+        assert!(is_confirmed(&users, &known, Some(b"s99")));
+        assert!(!is_confirmed(&users, &known, Some(b"s0")));
     }
 
     #[tokio::test(start_paused = true)]

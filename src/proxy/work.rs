@@ -1,5 +1,6 @@
 //! One command on its way to a server, and what came of it.
 
+use crate::backend::connection::Guard;
 use crate::routing::session::Answered;
 use crate::wire::packet::ErrPacket;
 use crate::wire::tracker::Answer;
@@ -49,6 +50,8 @@ pub(super) struct Prelude {
     pub(super) bytes: Vec<u8>,
     pub(super) answers: u32,
     pub(super) waits: bool,
+    /// The guard that the connection has then.
+    pub(super) guard: Option<Guard>,
 }
 
 /// A statement is tried on at most so many connections, waiting for a primary apart.

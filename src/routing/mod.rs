@@ -84,8 +84,16 @@ pub(crate) fn decide(
     }
     let why = statement.reason.label();
     let primary = |why| Decision { target: Target::Primary, why, freshness: Freshness::Any };
+    if session.is_bound() {
+        // It began so, and has no connection yet.
+        return primary(why_bound(session));
+    }
     match statement.kind {
         Kind::Write | Kind::Kill { .. } | Kind::AskRoute => primary(why),
+        // Some replicas would tell the guard's, and what sets it would take that away.
+        Kind::Read | Kind::Anywhere if statement.needs.access_mode && topology.trusts_accounts() => {
+            primary("access-mode")
+        }
         Kind::Anywhere if session.is_nearly_full() => primary(why),
         Kind::Anywhere | Kind::Previous => match in_hand {
             InHand::Lingering(_) if statement.kind == Kind::Previous || statement.hint.is_none() => {
@@ -103,6 +111,9 @@ pub(crate) fn decide(
         },
         Kind::Read if !session.autocommit() && session.access(Access::Unspecified) != Access::ReadOnly => {
             primary("autocommit-off")
+        }
+        Kind::Read if session.access(Access::Unspecified) == Access::ReadWrite => {
+            primary("read-write-transaction")
         }
         Kind::Read if session.is_serializable() => primary("serializable"),
         // `threads` behind USE performance_schema: the statement alone does not say whose table it is.

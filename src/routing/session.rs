@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use crate::model::gtid::{BadGtidSet, Watermark};
 use crate::model::settings::{Interner, RESULTS_COLLATION, Settings, Trackers};
 use crate::sql::{
-    Access, Cause, Charset, Dialect, Effect, Isolation, Kind, Reason, Release, Statement, is_replayable,
-    pins_of,
+    Access, Cause, Charset, Dialect, Effect, Isolation, Kind, Reason, Release, Statement, binding,
+    is_replayable, pins_of,
 };
 use crate::wire::response::Change;
 
@@ -24,6 +24,8 @@ pub(crate) struct Session {
     next_transaction: NextTransaction,
     settings: Arc<Settings>,
     dialect: Dialect,
+    /// The status flags do not say so where it is the global value (seen in 9.7.4).
+    autocommit_off: bool,
     serializable: bool,
     read_only: bool,
 }
@@ -195,10 +197,16 @@ impl Session {
             next_transaction: NextTransaction::default(),
             settings: Arc::new(settings),
             dialect,
+            autocommit_off: false,
             serializable: false,
             read_only: false,
         };
         session.read_settings();
+        // With what its server begins a session that is as bound as by a SET of its own.
+        let settings = Arc::clone(&session.settings);
+        for name in binding(|name| settings.variable(name.as_bytes())) {
+            session.pin(PinCause::Statement(Cause::Variable(name)));
+        }
         session
     }
 
@@ -212,7 +220,7 @@ impl Session {
     }
 
     pub(crate) fn autocommit(&self) -> bool {
-        self.status & AUTOCOMMIT != 0
+        self.status & AUTOCOMMIT != 0 && !self.autocommit_off
     }
 
     /// The status flags that a server would answer a command with that does nothing.
@@ -578,6 +586,7 @@ impl Session {
         };
         let serializable = has([b"transaction_isolation", b"tx_isolation"], &[b"SERIALIZABLE"]);
         let read_only = has([b"transaction_read_only", b"tx_read_only"], &[b"ON", b"1"]);
+        self.autocommit_off = settings.variable(b"autocommit") == Some(b"OFF");
         (self.serializable, self.read_only) = (serializable, read_only);
     }
 

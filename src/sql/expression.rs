@@ -1,6 +1,8 @@
 //! Queries and expressions: what any token in them can mean for the route. The rules hold at every depth, so a lock in
 //! a derived table or a function in an ORDER BY counts as much as one at the top.
 
+use crate::model::settings::is_access_mode;
+
 use super::functions::{self, Call, Special};
 use super::names::{Folded, literal_value, lower_name, table_name};
 use super::scan::{Gap, Token, TokenKind};
@@ -198,6 +200,7 @@ impl<'a> Walk<'a> {
         self.reads_system_variables = true;
         let name = Folded::name(&name);
         self.needs.trackers |= variables::is_tracker(name.as_str());
+        self.needs.access_mode |= is_access_mode(name.as_str().as_bytes());
         match variables::read(name.as_str()) {
             Read::LastInsertId => {
                 self.needs.last_insert_id = true;

@@ -29,7 +29,7 @@ pub(crate) use prepared::pins_of;
 pub(crate) use reason::Reason;
 pub(crate) use routines::Routines;
 pub(crate) use tables::is_system_schema;
-pub(crate) use variables::{REPLAYABLE, is_replayable};
+pub(crate) use variables::{REPLAYABLE, binding, is_replayable};
 pub(crate) use walk::route_question;
 
 /// How the session that sends a statement reads SQL text. Part of every cache key.
@@ -301,6 +301,8 @@ pub(crate) struct Needs {
     pub(crate) user_variables: bool,
     /// It looks at session_track_* variables, or sets them.
     pub(crate) trackers: bool,
+    /// It looks at the access mode of transactions, or sets it: `transaction_read_only`, SET TRANSACTION READ WRITE.
+    pub(crate) access_mode: bool,
     /// It asks about the statement before it, whatever else it does: `INSERT INTO t VALUES (ROW_COUNT())`.
     pub(crate) previous: bool,
 }

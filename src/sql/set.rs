@@ -1,5 +1,7 @@
 //! SET in full: assignments to system and user variables, names and character sets, transactions, roles, passwords.
 
+use crate::model::settings::is_access_mode;
+
 use super::expression::Findings;
 use super::names::{Folded, literal_value, lower_name};
 use super::scan::{Token, TokenKind};
@@ -74,6 +76,7 @@ impl<'a> Walk<'a> {
     fn next_transaction(&mut self) -> Judgement {
         let (access, isolation) = self.characteristics();
         self.isolates(isolation);
+        self.needs.access_mode |= access.is_some();
         self.effects.push(Effect::NextTransaction { access, isolation });
         (Kind::Anywhere, Reason::SessionState)
     }
@@ -86,6 +89,7 @@ impl<'a> Walk<'a> {
             names.push(self.transaction_variable("isolation"));
         }
         if access.is_some() {
+            self.needs.access_mode = true;
             names.push(self.transaction_variable("read_only"));
         }
         self.effects.push(Effect::SetVariables(names));
@@ -268,12 +272,14 @@ impl<'a> Walk<'a> {
             }
         }
         self.isolates(isolation);
+        self.needs.access_mode |= access.is_some();
         self.effects.push(Effect::NextTransaction { access, isolation });
     }
 
     fn assign_session_variable(&mut self, name: &str, value: Option<Value>, done: &mut Assignments) {
         match variables::assigned(name) {
             Assigned::Replayable => {
+                self.needs.access_mode |= is_access_mode(name.as_bytes());
                 if let Some(harmless) = variables::values_that_claim_no_reads(name) {
                     let says = value.map(|value| value.says).unwrap_or_default();
                     self.claim_reads(!harmless.iter().any(|harmless| harmless.as_bytes() == says));

@@ -1,5 +1,7 @@
 //! The forms of SHOW, one by one: about the data, about one server, about the session, or about the statement before.
 
+use crate::model::settings::ACCESS_MODE;
+
 use super::names::{Folded, literal_value};
 use super::scan::TokenKind;
 use super::variables;
@@ -69,7 +71,9 @@ impl Walk<'_> {
     fn variables(&mut self) -> Judgement {
         let mut lexer = self.lookahead();
         let mut next = self.peek();
-        let mut finds_trackers = next.is_none_or(|token| !token.is("like"));
+        let all = next.is_none_or(|token| !token.is("like"));
+        self.needs.trackers |= all;
+        self.needs.access_mode |= all;
         while let Some(token) = next.filter(|token| !token.is_sign(b';')) {
             if token.kind == TokenKind::Text {
                 self.varies = true;
@@ -78,11 +82,12 @@ impl Walk<'_> {
                 if variables::pattern_asks_identity(&pattern) {
                     return PER_SERVER;
                 }
-                finds_trackers |= variables::pattern_finds_trackers(&pattern);
+                self.needs.trackers |= variables::pattern_finds(&pattern, variables::TRACKERS);
+                self.needs.access_mode |=
+                    ACCESS_MODE.iter().any(|name| variables::pattern_finds(&pattern, name));
             }
             next = lexer.next();
         }
-        self.needs.trackers |= finds_trackers;
         let findings = self.expression(false);
         findings.write().map_or((Kind::Anywhere, Reason::SessionState), |reason| (Kind::Write, reason))
     }

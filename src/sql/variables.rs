@@ -59,17 +59,17 @@ pub(super) fn pattern_asks_identity(pattern: &str) -> bool {
 
 /// What the names of the variables begin with that say what a client is told of its session. Servers are told otherwise,
 /// because we learn of sessions by the same means.
-const TRACKERS: &str = "session_track_";
+pub(super) const TRACKERS: &str = "session_track_";
 
 /// `name` is in lower case.
 pub(super) fn is_tracker(name: &str) -> bool {
     name.starts_with(TRACKERS)
 }
 
-/// True when a pattern of SHOW VARIABLES (lower case) may find one of those.
-pub(super) fn pattern_finds_trackers(pattern: &str) -> bool {
+/// True when a pattern of SHOW VARIABLES (lower case) may find a variable whose name begins with this.
+pub(super) fn pattern_finds(pattern: &str, name: &str) -> bool {
     let fixed = pattern.split(['%', '_', '\\']).next().unwrap_or_default();
-    TRACKERS.starts_with(fixed)
+    name.starts_with(fixed)
 }
 
 /// True for a session variable that any connection can be given.
@@ -85,6 +85,16 @@ pub(super) fn assigned(name: &str) -> Assigned {
         None if name.starts_with(TRACKERS) => Assigned::Tracker,
         None => Assigned::Unknown,
     }
+}
+
+/// The variables that bind a session whose server begins it with these values.
+pub(crate) fn binding<'a>(value: impl Fn(&str) -> Option<&'a [u8]>) -> impl Iterator<Item = &'static str> {
+    let binds = move |bound: &&Bound| {
+        let is_neutral =
+            |value: &[u8]| bound.neutral.iter().any(|neutral| value.eq_ignore_ascii_case(neutral.as_bytes()));
+        bound.neutral_is_replayable && value(bound.name).is_some_and(|value| !is_neutral(value))
+    };
+    BOUND.iter().filter(binds).map(|bound| bound.name)
 }
 
 /// For a variable that decides where reads belong: the values with which they may be a replica's, in lower case.

@@ -8,6 +8,7 @@ use support::cluster::{APP, Cluster, ROOT};
 use support::proxy::Proxy;
 use tokio::sync::OnceCell;
 
+mod beginning;
 mod compressed;
 mod large;
 mod left;

@@ -23,7 +23,7 @@ struct Server {
 }
 
 impl Check for Server {
-    async fn check(&self, login: ServerLogin<'_>) -> Result<(), CheckError> {
+    async fn check(&self, login: ServerLogin<'_>) -> Result<Arc<Beginning>, CheckError> {
         let user = &login.credentials.user;
         self.asked.lock().push(user.to_string());
         if self.is_down {
@@ -35,7 +35,7 @@ impl Check for Server {
         if !matches!(login.schema, None | Some(b"shop")) {
             return Err(CheckError::Refused(ErrPacket::new(1049, "42000", "Unknown database")));
         }
-        Ok(())
+        Ok(Arc::default())
     }
 }
 
@@ -157,16 +157,16 @@ async fn logins_over_every_link() {
             ("ann", b"secret", Some(b"shop"), None, 2),
             ("ann", b"secret", Some(b"nothing"), Some(1049), 3),
             ("ann", b"wrong", None, Some(1045), 4),
-            ("ann", b"secret", None, None, 4),
-            ("ann", b"", None, Some(1045), 5),
-            ("bob", b"", None, None, 6),
-            ("bob", b"", None, None, 6),
-            ("bob", b"secret", None, Some(1045), 7),
-            ("eve", LONG, None, None, 8),
-            ("eve", LONG, None, None, 8),
-            ("umlaut", b"p\xe4ss", None, None, 9),
-            ("umlaut", b"p\xe4ss", None, None, 9),
-            ("nobody", b"secret", None, Some(1045), 10),
+            ("ann", b"secret", None, None, 5),
+            ("ann", b"", None, Some(1045), 6),
+            ("bob", b"", None, None, 7),
+            ("bob", b"", None, None, 7),
+            ("bob", b"secret", None, Some(1045), 8),
+            ("eve", LONG, None, None, 9),
+            ("eve", LONG, None, None, 9),
+            ("umlaut", b"p\xe4ss", None, None, 10),
+            ("umlaut", b"p\xe4ss", None, None, 10),
+            ("nobody", b"secret", None, Some(1045), 11),
         ];
         for (user, password, schema, code, asked) in cases {
             let case = format!("{link:?} {user} {schema:?} {asked}");
@@ -237,7 +237,7 @@ async fn a_new_password_works_while_the_old_one_is_remembered() {
 async fn a_character_set_that_servers_refuse_is_asked_about() {
     let (context, server) = (context(false, MINUTE), server(&[("app", b"secret")]));
     let (credentials, attributes) = (Arc::new(Credentials::new("app", b"secret")), Attributes::default());
-    for (collation, asked) in [(45, 1), (35, 2), (54, 3), (183, 4), (255, 4)] {
+    for (collation, asked) in [(45, 1), (35, 2), (54, 3), (183, 4), (45, 4)] {
         let capabilities = Capabilities::NONE;
         let login = ServerLogin {
             credentials: &credentials,

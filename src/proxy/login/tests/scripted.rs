@@ -92,7 +92,8 @@ impl Client {
 
 fn knowing_ann(context: &LoginContext) -> Server {
     let ann = Arc::new(Credentials::new("ann", b"secret"));
-    context.users.learn(&ann, None, context.users.generation());
+    let manner = Manner { schema: None, collation: 255, capabilities: RELAYED };
+    context.users.learn(&ann, manner, Arc::default(), context.users.generation());
     server(&[("ann", b"secret")])
 }
 
